@@ -1,0 +1,52 @@
+"""The command line: argv and YAML become a `Config`; ONE task is imported and run."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+
+from lorakit.cli.arguments import parse_arguments
+from lorakit.errors import LorakitError
+
+# Imported only when chosen: torch takes seconds, --help should not.
+_TASK_MODULES = {
+    "train": "lorakit.train",
+    "evaluate": "lorakit.evaluate",
+    "inference": "lorakit.inference",
+    "preview": "lorakit.preview",
+}
+
+INTERRUPTED = 130  # the shell's own convention for a program ended by Ctrl-C
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one task.
+
+    Args:
+        argv: The arguments after the program's name; None takes the process's own.
+
+    Returns:
+        The exit code: 0 done, 2 a fault its message says how to mend, 130 interrupted.
+    """
+    try:
+        arguments = parse_arguments(sys.argv[1:] if argv is None else argv)
+        from lorakit.config import load_config  # pydantic; not needed for --help
+
+        config = load_config(arguments.config_file, arguments.flags, arguments.assignments)
+        run: Callable[..., int] = importlib.import_module(_TASK_MODULES[arguments.task]).run
+        return run(config)
+    except LorakitError as error:
+        return _report(error)
+    except KeyboardInterrupt:
+        sys.stderr.write("\ninterrupted\n")
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has left: `... | head`
+        sys.stderr.close()
+        return 0
+
+
+def _report(error: LorakitError) -> int:
+    for number, line in enumerate(str(error).splitlines()):
+        sys.stderr.write(f"error: {line}\n" if number == 0 else f"{line}\n")
+    return error.exit_code

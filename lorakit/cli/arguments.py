@@ -1,0 +1,93 @@
+"""The command line, made from the settings: flags, help and what argv says."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from lorakit import __version__
+from lorakit.config.settings import Setting, settings
+from lorakit.errors import SettingsError
+
+TASKS = {
+    "train": "fine-tune an adapter on train_file, then compare it with the base model",
+    "evaluate": "measure loss and answers on validation_file, base and tuned side by side",
+    "inference": "ask questions in the terminal, or through a pipe",
+    "preview": "show what the model will see: tokens, which of them are trained, and counts",
+}
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What argv asked for, values still as text: the configuration reads and judges them."""
+
+    task: str
+    config_file: str
+    flags: dict[str, str]
+    assignments: list[str]
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse whose complaints are SettingsError, as all other faults of settings are."""
+
+    def error(self, message: str) -> NoReturn:
+        raise SettingsError(f"command line: {message}", "python main.py --help lists every flag")
+
+
+def parse_arguments(argv: list[str]) -> Arguments:
+    """Split argv into task, configuration file, flags and assignments.
+
+    Raises:
+        SettingsError: An unknown flag or task, or a missing value.
+    """
+    flagged = [setting for setting in settings() if setting.has_flag]
+    known, unknown = _parser(flagged).parse_known_args(argv)
+    if unknown:
+        raise _unknown(unknown[0].partition("=")[0], [setting.name for setting in flagged])
+    values: dict[str, Any] = vars(known)
+    flags = {setting.name: values[setting.name] for setting in flagged if values[setting.name] is not None}
+    return Arguments(known.task, known.config, flags, known.set)
+
+
+def _unknown(flag: str, flagged: list[str]) -> SettingsError:
+    name = flag.lstrip("-").replace("-", "_")
+    close = difflib.get_close_matches(name, [*flagged, "task", "config", "set"], n=1, cutoff=0.6)
+    if name in {setting.name for setting in settings()}:
+        hint = f"this setting has no flag of its own: --set {name}=VALUE"
+    elif close:
+        hint = f"did you mean --{close[0]}?"
+    else:
+        hint = "python main.py --help lists every flag; any other setting: --set key=value"
+    return SettingsError(f"command line: {flag} is not a flag", hint)
+
+
+def _parser(flagged: list[Setting]) -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python main.py",
+        description="lorakit: fine-tune, evaluate and chat with a LoRA adapter.",
+        epilog="Every setting, its default and bounds: docs/settings.md",
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    tasks = "; ".join(f"{name}: {help_text}" for name, help_text in TASKS.items())
+    parser.add_argument("--task", required=True, choices=list(TASKS), help=tasks)
+    parser.add_argument("--config", default="config.yaml", metavar="FILE", help="settings in YAML (config.yaml)")
+    for setting in flagged:
+        is_switch = setting.type_text == "true or false"
+        parser.add_argument(
+            f"--{setting.name}",
+            metavar="VALUE",
+            help=f"{setting.description.replace('%', '%%')} ({setting.type_text})",
+            **({"nargs": "?", "const": "true"} if is_switch else {}),
+        )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="any other setting, the value read as YAML: --set 'target_modules=[q_proj,v_proj]'",
+    )
+    parser.add_argument("--version", action="version", version=f"lorakit {__version__}")
+    return parser

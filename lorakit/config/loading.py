@@ -1,0 +1,160 @@
+"""config.yaml, flags and ``--set`` become one `Config`, or one message with every fault in it."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from lorakit.config.settings import BOUNDS, Config, number_text
+from lorakit.config.trainer_arguments import check_trainer_arguments
+from lorakit.config.yaml_values import read_mapping, read_value
+from lorakit.errors import SettingsError
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing wrong with the settings: where, what, and how to mend it."""
+
+    place: str
+    fault: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.fault}\n  hint: {self.remedy}"
+
+
+@dataclass(frozen=True)
+class Given:
+    """A value somebody wrote, and where it was written."""
+
+    value: Any
+    place: str
+
+
+def load_config(config_file: str | None, flags: dict[str, str], assignments: list[str]) -> Config:
+    """Build the configuration of a run.
+
+    Args:
+        config_file: The YAML file; None leaves every setting at its default.
+        flags: Setting name to the text given to its flag.
+        assignments: The ``key=value`` texts given to ``--set``; they win over flags, flags over the file.
+
+    Returns:
+        The validated configuration.
+
+    Raises:
+        SettingsError: Naming every fault at once, each with place and remedy.
+    """
+    faults: list[Fault] = []
+    given: dict[str, Given] = _from_file(config_file, faults) if config_file else {}
+    for name, text in flags.items():
+        _read_into(given, name, text, f"--{name}", faults)
+    for assignment in assignments:
+        name, separator, text = assignment.partition("=")
+        if not separator or not name.strip():
+            faults.append(Fault(f"--set {assignment}", "is not key=value", "write --set lora_r=16"))
+            continue
+        _read_into(given, name.strip(), text, f"--set {name.strip()}", faults)
+    config = _validate(given, faults)
+    if faults or config is None:
+        raise SettingsError("\n".join(str(fault) for fault in faults))
+    return config
+
+
+def _from_file(config_file: str, faults: list[Fault]) -> dict[str, Given]:
+    path = Path(config_file)
+    try:
+        mapping = read_mapping(path.read_bytes().decode("utf-8-sig"))
+    except FileNotFoundError:
+        faults.append(Fault(config_file, "there is no such file", "name one with --config, or copy config.yaml"))
+    except OSError as error:
+        faults.append(Fault(config_file, f"cannot be read ({error.strerror})", "name a readable file with --config"))
+    except UnicodeDecodeError:
+        faults.append(Fault(config_file, "is not UTF-8 text", "save it as UTF-8"))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        faults.append(_yaml_fault(config_file, error))
+    else:
+        return {
+            name: Given(value, f"{config_file} line {mapping.lines.get(name, 1)}")
+            for name, value in mapping.values.items()
+        }
+    return {}
+
+
+def _yaml_fault(place: str, error: Exception) -> Fault:
+    mark = getattr(error, "problem_mark", None)
+    if mark is not None and place.endswith((".yaml", ".yml")):
+        place = f"{place} line {mark.line + 1}"
+    problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+    return Fault(place, f"is not readable as YAML: {problem}", "write one `setting: value` a line")
+
+
+def _read_into(given: dict[str, Given], name: str, text: str, place: str, faults: list[Fault]) -> None:
+    try:
+        value = read_value(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        faults.append(_yaml_fault(place, error))
+        return
+    before = given.get(name)
+    if name == "trainer_args" and isinstance(value, dict) and before and isinstance(before.value, dict):
+        value = {**before.value, **value}  # one more argument must not lose those of the file
+    given[name] = Given(value, place)
+
+
+def _validate(given: dict[str, Given], faults: list[Fault]) -> Config | None:
+    config = None
+    try:
+        config = Config(**{name: item.value for name, item in given.items()})
+    except ValidationError as error:
+        named: set[str] = set()
+        for detail in error.errors(include_url=False):
+            name = str(detail["loc"][0])
+            if name not in named:  # a union reports once for each of its members
+                named.add(name)
+                faults.append(_settings_fault(name, given[name], detail))
+    trainer_args = given.get("trainer_args")
+    if trainer_args and isinstance(trainer_args.value, dict):
+        for name, fault, remedy in check_trainer_arguments(trainer_args.value):
+            faults.append(Fault(trainer_args.place, f"trainer_args: {name} {fault}", remedy))
+    return config
+
+
+def _settings_fault(name: str, item: Given, detail: ErrorDetails) -> Fault:
+    if detail["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(name, Config.model_fields, n=1, cutoff=0.6)
+        remedy = f"did you mean {close[0]}?" if close else "docs/settings.md lists every setting"
+        return Fault(item.place, f"{name} is not a setting", remedy)
+    field = Config.model_fields[name]
+    wanted = _wanted(name, detail)
+    default = "null" if field.default is None else field.default
+    return Fault(item.place, f"{name} {wanted} (found: {item.value!r})", f"the default is {default}")
+
+
+_WANTED = {
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "finite_number": "must be a finite number",
+    "bool_type": "must be true or false",
+    "string_type": "must be text",
+    "string_too_short": "must not be empty",
+    "dict_type": "must be a mapping such as {save_steps: 3}",
+    "literal_error": "must be {expected}",
+}
+
+
+def _wanted(name: str, detail: ErrorDetails) -> str:
+    if name == "thinking":
+        return "must be auto, true or false"
+    context = detail.get("ctx", {})
+    for bound, words in BOUNDS.items():
+        if bound in context:
+            return f"must be {words} {number_text(context[bound])}"
+    template = _WANTED.get(detail["type"])
+    return template.format(**context) if template else detail["msg"]

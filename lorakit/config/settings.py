@@ -1,0 +1,226 @@
+"""Every setting of lorakit, once: name, type, default, bounds and help.
+
+The YAML keys, the command line flags, the help texts and docs/settings.md are all made from `Config`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+SECTIONS = ("Model", "Data", "LoRA", "Training", "Generation", "Evaluation")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """How a setting is shown: its section, and whether it has a flag of its own."""
+
+    section: str
+    flag: bool = False
+
+
+def _targets(value: Any) -> Any:
+    is_names = isinstance(value, list) and value and all(isinstance(name, str) and name for name in value)
+    if is_names or value == "all-linear":
+        return value
+    raise PydanticCustomError(
+        "targets", "must be a list of layer names such as [q_proj, v_proj], or the word all-linear"
+    )
+
+
+TargetModules = Annotated[list[str] | str, BeforeValidator(_targets)]
+
+
+class Config(BaseModel):
+    """One validated, immutable configuration of one task."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=())
+
+    model_name_or_path: Annotated[str, Shown("Model", flag=True)] = Field(
+        "starter",
+        min_length=1,
+        description="The base model: `starter` (a small real model, fetched once), a local folder, or a hub name "
+        "such as `Qwen/Qwen3-1.7B`.",
+    )
+    model_hub: Annotated[Literal["huggingface", "modelscope"], Shown("Model")] = Field(
+        "huggingface",
+        description="Where hub names are looked up. `modelscope` needs `pip install -e .[modelscope]`.",
+    )
+    torch_dtype: Annotated[Literal["auto", "float32", "float16", "bfloat16"], Shown("Model")] = Field(
+        "auto",
+        description="Number format of the frozen base weights. `auto` chooses by device and by measurement and says "
+        "why. The adapter itself is always float32.",
+    )
+
+    train_file: Annotated[str, Shown("Data")] = Field(
+        "data/train.json",
+        min_length=1,
+        description="Training rows: a JSON, JSON Lines, CSV or Parquet file, or the name of a Hub dataset.",
+    )
+    validation_file: Annotated[str | None, Shown("Data")] = Field(
+        "data/validation.json",
+        description="Rows for the validation loss and for `--task evaluate`. null: no validation.",
+    )
+    text_field: Annotated[str, Shown("Data")] = Field(
+        "text", min_length=1, description="Name of the question's field in question/answer rows."
+    )
+    target_field: Annotated[str, Shown("Data")] = Field(
+        "target", min_length=1, description="Name of the answer's field in question/answer rows."
+    )
+    system_prompt: Annotated[str | None, Shown("Data")] = Field(
+        None,
+        description="System message for rows that carry none. null: whatever the chat template does by itself.",
+    )
+    max_length: Annotated[int, Shown("Data")] = Field(
+        1024,
+        ge=8,
+        le=1_000_000,
+        description="Longest row in tokens. A longer row loses the beginning of its prompt; one whose answer alone "
+        "does not fit is dropped and named.",
+    )
+
+    lora_r: Annotated[int, Shown("LoRA", flag=True)] = Field(
+        8, ge=1, le=4096, description="Rank of the two matrices added to each adapted layer."
+    )
+    lora_alpha: Annotated[float, Shown("LoRA", flag=True)] = Field(
+        16, gt=0, le=100_000, description="Scaling: the adapter's output is multiplied by lora_alpha / lora_r."
+    )
+    lora_dropout: Annotated[float, Shown("LoRA")] = Field(
+        0.1, ge=0, lt=1, description="Dropout on the input of the adapter while training."
+    )
+    target_modules: Annotated[TargetModules, Shown("LoRA")] = Field(
+        ["q_proj", "v_proj"],
+        description="Which linear layers get an adapter: a list of names, or `all-linear`.",
+    )
+
+    output_dir: Annotated[str, Shown("Training", flag=True)] = Field(
+        "./output", min_length=1, description="Folder for the adapter, the records, the curve and the checkpoints."
+    )
+    num_train_epochs: Annotated[float, Shown("Training", flag=True)] = Field(
+        10, gt=0, le=100_000, description="Passes over the training rows."
+    )
+    per_device_train_batch_size: Annotated[int, Shown("Training", flag=True)] = Field(
+        2, ge=1, le=65_536, description="Rows per device in one forward and backward pass."
+    )
+    gradient_accumulation_steps: Annotated[int, Shown("Training")] = Field(
+        1, ge=1, le=65_536, description="Passes whose gradients are added up before each optimizer step."
+    )
+    learning_rate: Annotated[float, Shown("Training", flag=True)] = Field(
+        5e-4, gt=0, le=10, description="Peak learning rate of the adapter."
+    )
+    seed: Annotated[int, Shown("Training")] = Field(
+        42, ge=0, le=2**32 - 1, description="Seed of the adapter's first values, row order, dropout and sampling."
+    )
+    resume: Annotated[bool, Shown("Training")] = Field(
+        False, description="Continue from the newest checkpoint in `output_dir`."
+    )
+    trainer_args: Annotated[dict[str, Any], Shown("Training")] = Field(
+        {},
+        description="Any further field of `transformers.TrainingArguments`: schedulers, trackers (`report_to`), "
+        "saving policy, FSDP.",
+    )
+
+    lora_model_path: Annotated[str | None, Shown("Generation", flag=True)] = Field(
+        None, description="Adapter to attach. null: `lora_model` in `output_dir`."
+    )
+    use_original_model: Annotated[bool, Shown("Generation", flag=True)] = Field(
+        False, description="Leave the adapter out and use the base model alone."
+    )
+    max_new_tokens: Annotated[int, Shown("Generation", flag=True)] = Field(
+        256, ge=1, le=1_000_000, description="Longest answer in tokens."
+    )
+    temperature: Annotated[float, Shown("Generation", flag=True)] = Field(
+        0.0, ge=0, le=100, description="Randomness of sampling. 0 always takes the most likely token (greedy)."
+    )
+    top_p: Annotated[float, Shown("Generation", flag=True)] = Field(
+        1.0, gt=0, le=1, description="Sample among the most likely tokens that together have this probability."
+    )
+    repetition_penalty: Annotated[float, Shown("Generation", flag=True)] = Field(
+        1.0, gt=0, le=100, description="Above 1, tokens that already stand in prompt or answer become less likely."
+    )
+    thinking: Annotated[Literal["auto"] | bool, Shown("Generation")] = Field(
+        "auto",
+        description="Let reasoning models such as Qwen3 think before they answer. `auto`: as the adapter's training "
+        "rows did; without an adapter, no.",
+    )
+    clean_repetition: Annotated[bool, Shown("Generation")] = Field(
+        True, description="Cut loops (the same sentence over and over) out of answers in the interactive session."
+    )
+
+    per_device_eval_batch_size: Annotated[int, Shown("Evaluation")] = Field(
+        8, ge=1, le=65_536, description="Rows answered at once in evaluation."
+    )
+    max_generated_rows: Annotated[int | None, Shown("Evaluation")] = Field(
+        None,
+        ge=1,
+        description="Answer only the first so many validation rows. null: all in `--task evaluate`, at most 20 at "
+        "the end of training.",
+    )
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting as documentation and command line see it."""
+
+    name: str
+    section: str
+    has_flag: bool
+    default: Any
+    description: str
+    type_text: str
+    bounds_text: str
+
+
+def _type_text(annotation: Any) -> str:
+    names = {
+        TargetModules: "list of names or all-linear",
+        str: "text",
+        int: "whole number",
+        float: "number",
+        bool: "true or false",
+        str | None: "text or null",
+        int | None: "whole number or null",
+        dict[str, Any]: "mapping",
+    }
+    if annotation in names:
+        return names[annotation]
+    choices: list[str] = []
+    for part in getattr(annotation, "__args__", ()):
+        choices += ["true", "false"] if part is bool else getattr(part, "__args__", (part,))
+    return ", ".join(choices[:-1]) + " or " + choices[-1]
+
+
+BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+
+
+def number_text(number: float) -> str:
+    """Write a bound as a person would: 1000000 and 0.1, not 1e+06 and 0.10000."""
+    return str(int(number)) if number == int(number) else f"{number:g}"
+
+
+def _bounds_text(metadata: list[Any]) -> str:
+    found = [(word, getattr(item, name)) for item in metadata for name, word in BOUNDS.items() if hasattr(item, name)]
+    return " and ".join(f"{word} {number_text(bound)}" for word, bound in found)
+
+
+def settings() -> list[Setting]:
+    """List every setting in the order of the class, which is the order of the documentation."""
+    listed = []
+    for name, field in Config.model_fields.items():
+        shown = next(item for item in field.metadata if isinstance(item, Shown))
+        is_targets = name == "target_modules"
+        listed.append(
+            Setting(
+                name=name,
+                section=shown.section,
+                has_flag=shown.flag,
+                default=field.default,
+                description=field.description or "",
+                type_text=_type_text(TargetModules if is_targets else field.annotation),
+                bounds_text=_bounds_text(field.metadata),
+            )
+        )
+    return listed

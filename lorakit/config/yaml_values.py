@@ -1,0 +1,86 @@
+"""YAML as a user means it: ``5e-4`` is a number, and a key stands once."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+_FLOAT = re.compile(
+    r"""^(?:[-+]?(?:[0-9][0-9_]*)\.[0-9_]*(?:[eE][-+]?[0-9]+)?
+    |[-+]?(?:[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)
+    |[-+]?\.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?
+    |[-+]?\.(?:inf|Inf|INF)
+    |\.(?:nan|NaN|NAN))$""",
+    re.VERBOSE,
+)
+
+
+class DuplicateKeyError(yaml.MarkedYAMLError):
+    """The same key stands twice in one mapping."""
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that reads YAML 1.2 floats (``5e-4``) and refuses duplicate keys at every depth."""
+
+    yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:float"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: dict[str, yaml.Mark] = {}
+        for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                continue
+            if key_node.value in seen:
+                raise DuplicateKeyError(
+                    problem=f"{key_node.value} stands twice (first on line {seen[key_node.value].line + 1})",
+                    problem_mark=key_node.start_mark,
+                )
+            seen[key_node.value] = key_node.start_mark
+        return super().construct_mapping(node, deep=deep)
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456789."))
+
+
+@dataclass(frozen=True)
+class YamlMapping:
+    """The top level of a YAML file: values, and the 1-based line of every key."""
+
+    values: dict[str, Any]
+    lines: dict[str, int]
+
+
+def read_value(text: str) -> Any:
+    """Read one value as YAML, as given to ``--set key=value`` or to a flag.
+
+    Raises:
+        yaml.YAMLError: The text is not YAML, or holds a duplicate key.
+    """
+    return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+
+
+def read_mapping(text: str) -> YamlMapping:
+    """Read a YAML document whose top level is a mapping.
+
+    Raises:
+        yaml.YAMLError: The text is not YAML, holds a duplicate key, or is not a mapping.
+    """
+    loader = _Loader(text)
+    try:
+        root = loader.get_single_node()
+        if root is None:
+            return YamlMapping({}, {})
+        if not isinstance(root, yaml.MappingNode):
+            raise yaml.MarkedYAMLError(
+                problem="expected lines of `setting: value`", problem_mark=root.start_mark
+            )
+        lines = {str(key.value): key.start_mark.line + 1 for key, _ in root.value}
+        values = loader.construct_document(root)
+        return YamlMapping({str(key): value for key, value in values.items()}, lines)
+    finally:
+        loader.dispose()

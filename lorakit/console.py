@@ -1,0 +1,141 @@
+"""The only room that prints.
+
+Results go to standard output; progress, notes and warnings to standard error, so that a pipe sees only results.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+
+@cache
+def _out() -> Console:
+    return Console(highlight=False, soft_wrap=True)
+
+
+@cache
+def _err() -> Console:
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def result(text: str = "") -> None:
+    """Print a line that belongs to the task's result."""
+    _out().print(text, markup=False)
+
+
+def note(text: str) -> None:
+    """Say what is going on, or what was chosen and why."""
+    _err().print(text, markup=False)
+
+
+def warn(text: str) -> None:
+    """Say what the user should look at though the run goes on."""
+    _err().print(f"[yellow]warning:[/yellow] {escape(text)}")
+
+
+def facts(title: str, rows: Sequence[tuple[str, str]]) -> None:
+    """Print name/value pairs, one a line, under a title."""
+    width = max(len(name) for name, _ in rows)
+    note(title)
+    for name, value in rows:
+        note(f"  {name:<{width}}  {value}")
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table to standard output."""
+    drawn = Table(*columns, title=title, title_justify="left", show_lines=any("\n" in cell for row in rows for cell in row))
+    for row in rows:
+        drawn.add_row(*(escape(cell) for cell in row))
+    # Outside a terminal rich assumes 80 columns and would cut answers apart.
+    _out().print(drawn, width=None if _out().is_terminal else 120)
+
+
+@dataclass(frozen=True)
+class MarkedText:
+    """A stretch of text and whether the model is trained on it."""
+
+    text: str
+    is_trained: bool
+
+
+def marked(parts: Sequence[MarkedText]) -> None:
+    """Print tokens in sequence, trained ones coloured; without colour they stand in [brackets]."""
+    is_coloured = _out().is_terminal and _out().color_system is not None
+    line = Text()
+    for part in parts:
+        if is_coloured:
+            line.append(part.text, style="black on green" if part.is_trained else "dim")
+            line.append("|", style="bright_black")
+        else:
+            line.append(f"[{part.text}]" if part.is_trained else f"{part.text}|")
+    _out().print(line)
+
+
+def stream(text: str) -> None:
+    """Write a piece of an answer to standard output at once, exactly as it is."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def prompt(label: str) -> str:
+    """Read one line; the label goes to standard error unless a person sits at a terminal.
+
+    Raises:
+        EOFError: The input has ended.
+    """
+    if is_interactive():
+        import readline  # noqa: F401 - gives input() line editing and history; absent on Windows
+
+        return input(label)
+    sys.stderr.write(label)
+    sys.stderr.flush()
+    line = sys.stdin.readline()
+    if not line:
+        raise EOFError
+    return line.rstrip("\r\n")
+
+
+def is_interactive() -> bool:
+    """Whether a person types and reads here, rather than a pipe."""
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+class ProgressLine:
+    """A bar with a loss and a speed beside it; in a log file, one line whenever the caller says so."""
+
+    def __init__(self, progress: Progress, total: int, description: str) -> None:
+        self._progress = progress
+        self._task = progress.add_task(description, total=total, figures="")
+
+    def update(self, completed: int, figures: str = "") -> None:
+        """Move the bar to ``completed`` and show ``figures`` beside it."""
+        self._progress.update(self._task, completed=completed, figures=figures)
+
+
+@contextmanager
+def progress(total: int, description: str) -> Iterator[ProgressLine]:
+    """Show a progress bar on standard error while the block runs (nothing outside a terminal)."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[figures]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=_err(), disable=not _err().is_terminal) as bar:
+        yield ProgressLine(bar, total, description)
+
+
+def is_terminal() -> bool:
+    """Whether standard error is a terminal that shows a moving bar."""
+    return _err().is_terminal

@@ -1,0 +1,167 @@
+"""From conversation to text and token ids: one mechanism for training and for asking.
+
+The prompt contract: the ids fed to the model for a question are exactly the masked prefix of the training row of
+that question. It holds by construction. Both sides render with the tokenizer's own chat template and encode piece by
+piece with `ChatFormat.turns`: a prompt, its answer, the text between, the next answer. No token ever spans the border
+between a prompt and its answer, because at inference no token can.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lorakit.data_processing.example import Message
+from lorakit.errors import DataError, ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# For models without a chat template (GPT-2, OPT), written as one, so that everything else is the same.
+PLAIN_TEMPLATE = (
+    "{%- for message in messages %}"
+    "{%- if message.role == 'system' %}{{ message.content + '\n\n' }}"
+    "{%- elif message.role == 'user' %}{{ '### Question:\n' + message.content + '\n\n' }}"
+    "{%- else %}{{ '### Answer:\n' + message.content + eos_token + '\n\n' }}"
+    "{%- endif %}{%- endfor %}"
+    "{%- if add_generation_prompt %}{{ '### Answer:\n' }}{%- endif %}"
+)
+
+_PROBE = "lorakitprobe"
+
+
+class TemplateRefusal(DataError):
+    """The chat template cannot render this conversation in a way that training can be trusted."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One answer and all that stands before it.
+
+    Attributes:
+        prompt: The text before the answer, in the pieces in which it is encoded.
+        answer: The answer as the template writes it, end-of-turn token included.
+    """
+
+    prompt: tuple[str, ...]
+    answer: str
+
+
+class ChatFormat:
+    """How one tokenizer writes conversations.
+
+    Args:
+        tokenizer: Of the base model. Without a chat template it is given `PLAIN_TEMPLATE`.
+
+    Raises:
+        ModelError: The tokenizer has no token that could end an answer.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+        if tokenizer.eos_token_id is None:
+            raise ModelError("the tokenizer has no end-of-sequence token", "choose a model whose tokenizer has one")
+        self.is_plain = not tokenizer.chat_template
+        if self.is_plain:
+            tokenizer.chat_template = self._begin_of_sequence() + PLAIN_TEMPLATE
+        self._control_tokens = {
+            token.content: token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special
+        } | dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
+        self.end_of_turn_id, self._appended_end = self._find_end_of_turn()
+
+    @property
+    def template_hash(self) -> str:
+        """SHA-256 of the chat template, to notice when training and inference differ."""
+        return hashlib.sha256(str(self.tokenizer.chat_template).encode()).hexdigest()
+
+    def control_token_in(self, text: str) -> str | None:
+        """Return a control token that the text spells out, which would end or open a turn inside it."""
+        return next((token for token in self._control_tokens if token in text), None)
+
+    def turns(self, messages: Sequence[Message]) -> Iterator[Turn]:
+        """Yield every answer of a conversation with its prompt, in order.
+
+        A prompt continues the pieces of the turn before it, unless the template rewrites history (Qwen3 removes
+        the reasoning of earlier turns): then it is a single piece, at inference as in training.
+
+        Raises:
+            TemplateRefusal: The template fails, or does not write the answer right after its generation prompt.
+        """
+        pieces: tuple[str, ...] = ()
+        for index, message in enumerate(messages):
+            if message.role != "assistant":
+                continue
+            thinking = "<think>" in message.content
+            pieces = self._continued(pieces, messages[:index], thinking)
+            prompt = "".join(pieces)
+            written = self._render(messages[: index + 1], answering=False, thinking=thinking)
+            if not written.startswith(prompt):
+                raise TemplateRefusal(
+                    "the chat template writes something else before a finished answer than before a new one "
+                    f"(which begins after {prompt[-20:]!r})",
+                    "use another version of the model, such as its instruct version",
+                )
+            answer = written[len(prompt) :] + self._appended_end
+            if message.content.rpartition("</think>")[2].strip() not in answer:
+                raise TemplateRefusal("the chat template loses the text of the answer", "choose another base model")
+            yield Turn(pieces, answer)
+            pieces = (*pieces, answer)
+
+    def prompt_ids(self, messages: Sequence[Message], thinking: bool = False) -> list[int]:
+        """Encode everything the model sees before it answers.
+
+        Args:
+            messages: A conversation that ends with a question.
+            thinking: Whether a reasoning model should think first.
+        """
+        pieces: tuple[str, ...] = ()
+        for turn in self.turns(messages):
+            pieces = (*turn.prompt, turn.answer)
+        return [token for piece in self._continued(pieces, messages, thinking) for token in self.encode(piece)]
+
+    def encode(self, piece: str) -> list[int]:
+        """Encode a rendered piece; the template has already written every special token."""
+        return self.tokenizer(piece, add_special_tokens=False, verbose=False)["input_ids"]  # type: ignore[return-value]
+
+    def _continued(self, pieces: tuple[str, ...], messages: Sequence[Message], thinking: bool) -> tuple[str, ...]:
+        before = "".join(pieces)
+        prompt = self._render(messages, answering=True, thinking=thinking)
+        return (*pieces, prompt[len(before) :]) if pieces and prompt.startswith(before) else (prompt,)
+
+    def _render(self, messages: Sequence[Message], answering: bool, thinking: bool) -> str:
+        try:
+            text = self.tokenizer.apply_chat_template(
+                [{"role": message.role, "content": message.content} for message in messages],
+                tokenize=False,
+                add_generation_prompt=answering,
+                enable_thinking=thinking,
+            )
+        except Exception as error:  # templates raise what they like, jinja2.TemplateError among others
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise TemplateRefusal(f"the chat template refuses this conversation: {reason}") from error
+        return str(text)
+
+    def _begin_of_sequence(self) -> str:
+        """OPT and Llama begin every text with a token of their own; GPT-2 does not."""
+        begin = self.tokenizer.bos_token_id
+        is_added = begin is not None and self.tokenizer("a")["input_ids"][:1] == [begin]
+        return "{{- bos_token }}" if is_added else ""
+
+    def _find_end_of_turn(self) -> tuple[int, str]:
+        """Find the token that the template writes after an answer; where there is none, append end-of-sequence.
+
+        Returns:
+            The token's id and the text to append to every answer (empty if the template ends turns itself).
+        """
+        conversation = [Message("user", "a"), Message("assistant", _PROBE)]
+        written = self._render(conversation, answering=False, thinking=False)
+        if _PROBE not in written:
+            raise ModelError("the tokenizer's chat template loses the text of answers", "choose another base model")
+        after = written.rpartition(_PROBE)[2]
+        special = set(self._control_tokens.values())
+        for token_id in self.encode(after):
+            if token_id in special:
+                return token_id, ""
+        return int(self.tokenizer.eos_token_id), str(self.tokenizer.eos_token)

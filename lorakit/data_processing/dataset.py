@@ -1,0 +1,118 @@
+"""A file of rows, read, encoded and accounted for: no row vanishes without a word."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lorakit.config import Config
+from lorakit.data_processing.chat_format import ChatFormat
+from lorakit.data_processing.encoding import encode_row
+from lorakit.data_processing.example import EncodedExample, Example, Rejected
+from lorakit.data_processing.files import read_rows
+from lorakit.data_processing.formats import FieldNames, to_example
+from lorakit.errors import DataError
+
+_SHOWN_REJECTIONS = 10
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The usable rows of one file, and what became of the others.
+
+    Attributes:
+        name: The file, as the user named it.
+        examples: The usable rows as conversations.
+        encoded: Their sequences of token ids; a row has one, or one for each answer where the template needs it.
+        cut: Origins of rows that lost the beginning of their prompt.
+        rejected: Rows that are not used, each with its reason.
+    """
+
+    name: str
+    examples: tuple[Example, ...]
+    encoded: tuple[EncodedExample, ...]
+    cut: tuple[str, ...]
+    rejected: tuple[Rejected, ...]
+
+    @property
+    def tokens(self) -> int:
+        """All tokens of all sequences."""
+        return sum(len(sequence.input_ids) for sequence in self.encoded)
+
+    @property
+    def targets(self) -> int:
+        """The tokens that carry loss."""
+        return sum(sequence.targets for sequence in self.encoded)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest sequence."""
+        return max(len(sequence.input_ids) for sequence in self.encoded)
+
+    @property
+    def duplicates(self) -> tuple[str, ...]:
+        """Origins of rows that repeat an earlier row word for word."""
+        seen: set[object] = set()
+        repeated = []
+        for example in self.examples:
+            if example.messages in seen:
+                repeated.append(example.origin)
+            seen.add(example.messages)
+        return tuple(repeated)
+
+    @property
+    def trains_thinking(self) -> bool:
+        """Whether most answers reason before they answer."""
+        thoughtful = sum("<think>" in example.messages[-1].content for example in self.examples)
+        return thoughtful * 2 > len(self.examples)
+
+    def overlap(self, other: Dataset) -> tuple[str, ...]:
+        """Origins of rows of this file whose conversation also stands in ``other``."""
+        known = {example.messages for example in other.examples}
+        return tuple(example.origin for example in self.examples if example.messages in known)
+
+
+def load_dataset(name: str, config: Config, chat_format: ChatFormat, position_limit: int | None = None) -> Dataset:
+    """Read and encode a file of rows.
+
+    Args:
+        name: A file, or the name of a Hub dataset.
+        config: For field names, system prompt and max_length.
+        chat_format: Of the base model's tokenizer.
+        position_limit: The longest sequence the model can take, in tokens; None where it has no limit.
+
+    Raises:
+        DataError: The file cannot be read, or none of its rows can be used.
+    """
+    max_length = min(config.max_length, position_limit or config.max_length)
+    names = FieldNames(config.text_field, config.target_field)
+    examples: list[Example] = []
+    encoded: list[EncodedExample] = []
+    cut: list[str] = []
+    rejected: list[Rejected] = []
+    for row in read_rows(name):
+        example = row if isinstance(row, Rejected) else to_example(row, names, config.system_prompt)
+        outcome = example if isinstance(example, Rejected) else encode_row(example, chat_format, max_length)
+        if isinstance(outcome, Rejected) or isinstance(example, Rejected):
+            rejected.append(outcome if isinstance(outcome, Rejected) else example)  # type: ignore[arg-type]
+            continue
+        examples.append(example)
+        encoded += outcome.sequences
+        if outcome.is_cut:
+            cut.append(example.origin)
+    if not examples:
+        raise DataError(_nothing_usable(name, rejected), 'a row is {"text": "question", "target": "answer"}')
+    return Dataset(name, tuple(examples), tuple(encoded), tuple(cut), tuple(rejected))
+
+
+def _nothing_usable(name: str, rejected: list[Rejected]) -> str:
+    if not rejected:
+        return f"{name}: holds no rows"
+    return "\n".join([f"{name}: no usable row among {len(rejected)}", *rejection_lines(rejected)])
+
+
+def rejection_lines(rejected: list[Rejected] | tuple[Rejected, ...], most: int = _SHOWN_REJECTIONS) -> list[str]:
+    """Name the rows that are not used and why, the first ``most`` of them."""
+    lines = [f"{item.origin}: {item.reason}" for item in rejected[:most]]
+    if len(rejected) > most:
+        lines.append(f"... and {len(rejected) - most} more")
+    return lines

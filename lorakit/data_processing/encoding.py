@@ -1,0 +1,116 @@
+"""From a conversation to masked token ids."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from lorakit.data_processing.chat_format import ChatFormat, TemplateRefusal
+from lorakit.data_processing.example import IGNORED_LABEL, EncodedExample, Example, Rejected
+
+
+@dataclass(frozen=True)
+class EncodedRow:
+    """What became of one row.
+
+    Attributes:
+        sequences: Usually one; several where the template rewrites history, so that each answer keeps the prompt it
+            will meet at inference.
+        is_cut: Whether prompt tokens were cut off to fit `max_length`.
+    """
+
+    sequences: tuple[EncodedExample, ...]
+    is_cut: bool
+
+
+def encode_row(example: Example, chat_format: ChatFormat, max_length: int) -> EncodedRow | Rejected:
+    """Encode a row so that only its answers and their end-of-turn tokens carry loss.
+
+    Args:
+        example: The conversation.
+        chat_format: Of the model's tokenizer.
+        max_length: In tokens. Longer sequences lose the beginning of their prompt.
+
+    Returns:
+        The encoded row, or the reason why it cannot be trained.
+    """
+    for message in example.messages:
+        token = chat_format.control_token_in(message.content)
+        if token is not None:
+            return Rejected(example.origin, f"spells out the control token {token!r}; remove it from the text")
+    try:
+        whole = list(_sequences(example, chat_format))
+    except TemplateRefusal as refusal:
+        return Rejected(example.origin, refusal.message)
+    fitted = [_fit(sequence, max_length, chat_format.tokenizer.bos_token_id) for sequence in whole]
+    if None in fitted:
+        longest = max(sequence.targets for sequence in whole)
+        return Rejected(
+            example.origin, f"its answer of {longest} tokens does not fit max_length {max_length}; raise max_length"
+        )
+    sequences = tuple(sequence for sequence in fitted if sequence is not None)
+    is_cut = any(len(short.input_ids) < len(full.input_ids) for short, full in zip(sequences, whole, strict=True))
+    return EncodedRow(sequences, is_cut)
+
+
+def _sequences(example: Example, chat_format: ChatFormat) -> Iterator[EncodedExample]:
+    pieces: tuple[str, ...] = ()
+    input_ids: list[int] = []
+    labels: list[int] = []
+    for turn in chat_format.turns(example.messages):
+        if turn.prompt[: len(pieces)] != pieces:  # the template has rewritten what stood before
+            yield _encoded(input_ids, labels, example.origin)
+            pieces, input_ids, labels = (), [], []
+        for piece in turn.prompt[len(pieces) :]:
+            ids = chat_format.encode(piece)
+            input_ids += ids
+            labels += [IGNORED_LABEL] * len(ids)
+        answer = chat_format.encode(turn.answer)
+        input_ids += answer
+        labels += _answer_labels(answer, chat_format.end_of_turn_id)
+        pieces = (*turn.prompt, turn.answer)
+    yield _encoded(input_ids, labels, example.origin)
+
+
+def _encoded(input_ids: list[int], labels: list[int], origin: str) -> EncodedExample:
+    return EncodedExample(array("i", input_ids), array("i", labels), origin)
+
+
+def _answer_labels(answer: list[int], end_of_turn_id: int) -> list[int]:
+    """Train the answer up to and with its end-of-turn token; what the template writes after it is not generated."""
+    if end_of_turn_id not in answer:
+        raise TemplateRefusal("the chat template does not end this answer with its end-of-turn token")
+    end = len(answer) - answer[::-1].index(end_of_turn_id)
+    return answer[:end] + [IGNORED_LABEL] * (len(answer) - end)
+
+
+def _fit(sequence: EncodedExample, max_length: int, begin_id: int | None) -> EncodedExample | None:
+    """Cut the beginning so that the sequence fits; None where the last answer would lose a token."""
+    excess = len(sequence.input_ids) - max_length
+    last_target = max(index for index, label in enumerate(sequence.labels) if label != IGNORED_LABEL)
+    trailing = len(sequence.labels) - 1 - last_target
+    if trailing and excess > 0:  # what the template writes after the end of turn goes first
+        sequence = replace(
+            sequence, input_ids=sequence.input_ids[: last_target + 1], labels=sequence.labels[: last_target + 1]
+        )
+        excess -= trailing
+    if excess <= 0:
+        return sequence
+    labels = sequence.labels
+    first_of_last = last_target
+    while labels[first_of_last - 1] != IGNORED_LABEL:
+        first_of_last -= 1
+    # A begin-of-sequence token stays: models such as Llama attend to it everywhere. One that also opens turns
+    # (ChatML's <|im_start|> in some tokenizers) is not meant.
+    kept = 1 if sequence.input_ids[0] == begin_id and sequence.input_ids.count(begin_id) == 1 else 0
+    start = excess + kept
+    if start >= first_of_last:  # at least one token of prompt must remain
+        return None
+    while labels[start] != IGNORED_LABEL:  # the rest of an answer cut apart goes with its prompt
+        start += 1
+    return replace(
+        sequence,
+        input_ids=sequence.input_ids[:kept] + sequence.input_ids[start:],
+        labels=labels[:kept] + labels[start:],
+    )

@@ -1,0 +1,60 @@
+"""What a row is on its way from a file to the model."""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass
+from typing import Literal
+
+Role = Literal["system", "user", "assistant"]
+
+IGNORED_LABEL = -100  # the label that cross entropy skips, as in torch and transformers
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row: a conversation that ends with an answer.
+
+    Attributes:
+        messages: At least one of them is an assistant's.
+        origin: Where the row stands, such as ``data/train.json item 17``; it travels with every complaint.
+    """
+
+    messages: tuple[Message, ...]
+    origin: str
+
+
+@dataclass(frozen=True)
+class EncodedExample:
+    """A row as token ids.
+
+    Attributes:
+        input_ids: [tokens], in an array of machine integers: a tuple would take nine times the memory.
+        labels: [tokens], `IGNORED_LABEL` on everything that is not answer.
+        origin: Where the row stands.
+    """
+
+    input_ids: array[int]
+    labels: array[int]
+    origin: str
+
+    @property
+    def targets(self) -> int:
+        """How many tokens carry loss; the first has nothing before it to be predicted from."""
+        return sum(label != IGNORED_LABEL for label in self.labels[1:])
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A row that is not used, and why."""
+
+    origin: str
+    reason: str

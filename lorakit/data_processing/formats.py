@@ -1,0 +1,177 @@
+"""The shapes in which people write rows, each turned into an `Example`.
+
+| shape             | recognised by                                 |
+|-------------------|-----------------------------------------------|
+| OpenAI            | ``messages``                                  |
+| ShareGPT          | ``conversations``                             |
+| Alpaca            | ``instruction`` and ``output``                |
+| question/answer   | ``text`` and ``target``, or a pair in `PAIRS` |
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lorakit.data_processing.example import Example, Message, Rejected, Role
+from lorakit.data_processing.files import RawRow
+
+PAIRS = (
+    ("prompt", "completion"),
+    ("prompt", "response"),
+    ("question", "answer"),
+    ("query", "response"),
+    ("input", "output"),
+)
+
+_ROLES: dict[str, Role] = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
+}
+
+
+@dataclass(frozen=True)
+class FieldNames:
+    """How the user's question/answer rows name their two fields."""
+
+    text: str = "text"
+    target: str = "target"
+
+
+class _Unusable(ValueError):
+    """The row cannot be used; the text says why."""
+
+
+def to_example(row: RawRow, names: FieldNames, system_prompt: str | None = None) -> Example | Rejected:
+    """Turn a raw row of any known shape into a conversation, or say what is wrong with it.
+
+    Args:
+        row: The row as the file has it.
+        names: The fields of question/answer rows.
+        system_prompt: Given to conversations that carry no system message.
+    """
+    try:
+        if not isinstance(row.fields, Mapping):
+            raise _Unusable(f"is not an object with fields (found: {type(row.fields).__name__})")
+        messages = _reader_for(row.fields, names)(row.fields)
+        return Example(_checked(messages, system_prompt), row.origin)
+    except _Unusable as error:
+        return Rejected(row.origin, str(error))
+
+
+_Reader = Callable[[Mapping[str, Any]], list[Message]]
+
+
+def _reader_for(fields: Mapping[str, Any], names: FieldNames) -> _Reader:
+    if names.text in fields and names.target in fields:
+        return lambda row: _read_pair(row, names.text, names.target)
+    if "messages" in fields:
+        return lambda row: _read_turns(row, "messages", "role", "content")
+    if "conversations" in fields:
+        return lambda row: _read_turns(row, "conversations", "from", "value")
+    if "instruction" in fields and "output" in fields:
+        return _read_alpaca
+    for text, target in PAIRS:
+        if text in fields and target in fields:
+            return lambda row, text=text, target=target: _read_pair(row, text, target)  # type: ignore[misc]
+    raise _Unusable(_missing(fields, names))
+
+
+def _missing(fields: Mapping[str, Any], names: FieldNames) -> str:
+    found = ", ".join(str(key) for key in fields) or "nothing"
+    if names.text in fields:
+        return f'"{names.target}" is missing (found: {found}); rename the answer\'s field, or set target_field'
+    if names.target in fields:
+        return f'"{names.text}" is missing (found: {found}); rename the question\'s field, or set text_field'
+    return f'"{names.text}" and "{names.target}" are missing (found: {found})'
+
+
+def _read_pair(row: Mapping[str, Any], text: str, target: str) -> list[Message]:
+    return [Message("user", _text(row[text], text)), Message("assistant", _text(row[target], target))]
+
+
+def _read_alpaca(row: Mapping[str, Any]) -> list[Message]:
+    messages = []
+    if row.get("system"):
+        messages.append(Message("system", _text(row["system"], "system")))
+    for turn in row.get("history") or []:
+        if not isinstance(turn, list | tuple) or len(turn) != 2:
+            raise _Unusable('"history" is not a list of [question, answer] pairs')
+        messages += [Message("user", _text(turn[0], "history")), Message("assistant", _text(turn[1], "history"))]
+    question = _text(row["instruction"], "instruction")
+    if row.get("input"):
+        question = f"{question}\n{_text(row['input'], 'input')}"
+    return [*messages, Message("user", question), Message("assistant", _text(row["output"], "output"))]
+
+
+def _read_turns(row: Mapping[str, Any], field: str, role_key: str, content_key: str) -> list[Message]:
+    turns = row[field]
+    if not isinstance(turns, list | tuple):
+        raise _Unusable(f'"{field}" is not a list of turns')
+    messages = []
+    if isinstance(row.get("system"), str) and row["system"]:
+        messages.append(Message("system", row["system"]))
+    for number, turn in enumerate(turns, start=1):
+        if not isinstance(turn, Mapping):
+            raise _Unusable(f'"{field}" turn {number} is not an object')
+        # Both spellings are met under either name.
+        role = turn.get(role_key, turn.get("role", turn.get("from")))
+        content = turn.get(content_key, turn.get("content", turn.get("value")))
+        if role not in _ROLES:
+            raise _Unusable(f'"{field}" turn {number} has the role {role!r}; known are {", ".join(_ROLES)}')
+        text = _text(_joined_parts(content, field, number), f"{field} turn {number}")
+        reasoning = turn.get("reasoning_content")
+        if isinstance(reasoning, str) and reasoning.strip():
+            text = f"<think>\n{reasoning.strip()}\n</think>\n\n{text}"
+        messages.append(Message(_ROLES[role], text))
+    return messages
+
+
+def _joined_parts(content: Any, field: str, number: int) -> Any:
+    """OpenAI's content parts: [{"type": "text", "text": ...}]."""
+    if not isinstance(content, list):
+        return content
+    texts = []
+    for part in content:
+        if not isinstance(part, Mapping) or part.get("type") != "text":
+            raise _Unusable(f'"{field}" turn {number} holds a part that is not text')
+        texts.append(_text(part.get("text"), "text"))
+    return "".join(texts)
+
+
+def _text(value: Any, field: str) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        found = "null" if value is None else type(value).__name__
+        raise _Unusable(f'"{field}" is not text (found: {found})')
+    if isinstance(value, float) and not math.isfinite(value):
+        raise _Unusable(f'"{field}" is not text (found: {value})')
+    if not (text := str(value)).strip():
+        raise _Unusable(f'"{field}" is empty')
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise _Unusable(f'"{field}" holds half a character (an unpaired surrogate)')
+    return text
+
+
+def _checked(messages: list[Message], system_prompt: str | None) -> tuple[Message, ...]:
+    while messages and messages[-1].role != "assistant":
+        messages.pop()  # nothing after the last answer can be trained
+    if not messages:
+        raise _Unusable("has no answer")
+    if any(message.role == "system" for message in messages[1:]):
+        raise _Unusable("has a system message that is not the first")
+    if system_prompt and messages[0].role != "system":
+        messages.insert(0, Message("system", system_prompt))
+    spoken = [message.role for message in messages if message.role != "system"]
+    if spoken[0] != "user":
+        raise _Unusable("begins with an answer, not with a question")
+    if any(first == second for first, second in zip(spoken, spoken[1:], strict=False)):
+        raise _Unusable("has two turns of the same role in succession")
+    return tuple(messages)

@@ -1,0 +1,29 @@
+"""From the name of a model to a ModelBundle, with or without an adapter."""
+
+from lorakit.model_config.adapter import AdapterRecord, attach_adapter, read_record, save_adapter
+from lorakit.model_config.loading import (
+    TESTED_FAMILIES,
+    ModelBundle,
+    load_model,
+    load_tokenizer,
+    quiet_libraries,
+    read_model_type,
+)
+from lorakit.model_config.lora import attach_new_adapter
+from lorakit.model_config.source import ModelSource, locate_model
+
+__all__ = [
+    "TESTED_FAMILIES",
+    "AdapterRecord",
+    "ModelBundle",
+    "ModelSource",
+    "attach_adapter",
+    "attach_new_adapter",
+    "load_model",
+    "load_tokenizer",
+    "locate_model",
+    "quiet_libraries",
+    "read_model_type",
+    "read_record",
+    "save_adapter",
+]

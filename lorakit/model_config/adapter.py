@@ -1,0 +1,158 @@
+"""Saving an adapter, and attaching one to its base only if it belongs there."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lorakit import __version__, console
+from lorakit.errors import AdapterError
+from lorakit.model_config.loading import ModelBundle
+
+_WEIGHTS = "adapter_model.safetensors"
+_RECORD = "lorakit.json"
+
+
+@dataclass(frozen=True)
+class AdapterRecord:
+    """What an adapter was trained on and how, kept beside its weights in ``lorakit.json``.
+
+    Attributes:
+        base_model: The base as its user named it.
+        base_fingerprint: Of the base's weights.
+        template_hash: SHA-256 of the chat template.
+        end_of_turn: The token that ends an answer.
+        system_prompt: The one set in the settings, if any.
+        thinking: Whether the training answers reason first.
+        lorakit_version: Which wrote the adapter.
+    """
+
+    base_model: str
+    base_fingerprint: str
+    template_hash: str
+    end_of_turn: str
+    system_prompt: str | None
+    thinking: bool
+    lorakit_version: str = __version__
+
+
+def save_adapter(model: Any, tokenizer: Any, record: AdapterRecord, folder: Path) -> None:
+    """Write adapter, tokenizer and record into ``folder``, replacing what is there in one step."""
+    temporary = folder.with_name(folder.name + ".writing")
+    shutil.rmtree(temporary, ignore_errors=True)
+    model.save_pretrained(str(temporary))
+    tokenizer.save_pretrained(str(temporary))
+    text = json.dumps(asdict(record), ensure_ascii=False, indent=2)
+    (temporary / _RECORD).write_text(text + "\n", encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(temporary, folder)
+
+
+def read_record(folder: Path) -> AdapterRecord | None:
+    """Read what lorakit wrote beside an adapter; None for an adapter made elsewhere.
+
+    Raises:
+        AdapterError: The file is damaged.
+    """
+    file = folder / _RECORD
+    if not file.is_file():
+        return None
+    try:
+        return AdapterRecord(**json.loads(file.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise AdapterError(f"{file}: is damaged ({error})", "train the adapter again, or remove that file") from error
+
+
+def attach_adapter(bundle: ModelBundle, folder: Path) -> Any:
+    """Attach a saved adapter to its base.
+
+    Returns:
+        A ``peft.PeftModel`` in evaluation mode.
+
+    Raises:
+        AdapterError: There is none, its weights are not safetensors, or it does not belong to this base.
+    """
+    settings = _read_settings(folder)
+    _check_base(bundle, folder, settings)
+    adapted = _load(bundle, folder)
+    _check_complete(adapted, folder)
+    return adapted.eval()
+
+
+def _read_settings(folder: Path) -> dict[str, Any]:
+    file = folder / "adapter_config.json"
+    if not file.is_file():
+        raise AdapterError(
+            f"{folder}: there is no adapter here (no adapter_config.json)",
+            "train one with --task train, name another with --lora_model_path, or use --use_original_model",
+        )
+    if not (folder / _WEIGHTS).is_file():
+        if (folder / "adapter_model.bin").is_file():
+            raise AdapterError(
+                f"{folder}: its weights are a pickle (adapter_model.bin), which can run code when it is loaded",
+                "convert it to safetensors where you trust it: load and save it again with PEFT",
+            )
+        raise AdapterError(f"{folder}: {_WEIGHTS} is missing", "copy the adapter's folder again, with all its files")
+    try:
+        settings = json.loads(file.read_text(encoding="utf-8"))
+        kind = settings["peft_type"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise AdapterError(f"{file}: is damaged ({error})", "copy the adapter's folder again") from error
+    if kind != "LORA":
+        raise AdapterError(f"{folder}: is a {kind} adapter, not LoRA", "choose a LoRA adapter")
+    return settings  # type: ignore[no-any-return]
+
+
+def _check_base(bundle: ModelBundle, folder: Path, settings: dict[str, Any]) -> None:
+    record = read_record(folder)
+    if record is not None:
+        if record.base_fingerprint != bundle.source.fingerprint():
+            raise AdapterError(
+                f"{folder}: was trained on {record.base_model}, whose weights are not those of {bundle.source.name}",
+                f"set model_name_or_path: {record.base_model}, or choose an adapter of this model",
+            )
+        return
+    named = str(settings.get("base_model_name_or_path") or "")
+    if named and Path(named).name.lower() != Path(bundle.source.reference).name.lower():
+        console.warn(
+            f"{folder}: names {named} as its base, not {bundle.source.name}; its shapes will be checked, "
+            "but whether the weights are the same is unknown"
+        )
+
+
+def _load(bundle: ModelBundle, folder: Path) -> Any:
+    from peft import PeftModel
+
+    try:
+        return PeftModel.from_pretrained(bundle.model, str(folder))
+    except Exception as error:  # torch's size mismatch, PEFT's target search, safetensors' own
+        text = str(error)
+        lines = [line.strip() for line in text.splitlines() if "mismatch" in line and "Error(s)" not in line]
+        reason = lines[0] if lines else text.splitlines()[0] if text else type(error).__name__
+        raise AdapterError(
+            f"{folder}: does not fit {bundle.source.name} ({reason})",
+            "choose the base model that it was trained on, or an adapter of this model",
+        ) from error
+
+
+def _check_complete(adapted: Any, folder: Path) -> None:
+    """PEFT leaves what is missing at its initial values and drops what it does not know; here both are refused."""
+    from peft import get_peft_model_state_dict
+    from safetensors import safe_open
+
+    expected = get_peft_model_state_dict(adapted)
+    with safe_open(folder / _WEIGHTS, framework="pt") as weights:
+        present = set(weights.keys())
+    missing, unexpected = sorted(set(expected) - present), sorted(present - set(expected))
+    for keys, fault in ((missing, "lacks"), (unexpected, "has, unknown to the model,")):
+        if keys:
+            raise AdapterError(
+                f"{folder}: {fault} {len(keys)} of its tensors, {keys[0]} among them",
+                "choose the base model that it was trained on, or an adapter of this model",
+            )
+    if not any(bool(tensor.any()) for name, tensor in expected.items() if "lora_B" in name):
+        console.warn(f"{folder}: every lora_B is zero, so this adapter changes nothing")

@@ -1,0 +1,132 @@
+"""From a folder to a tokenizer and a model ready to compute."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from lorakit.engine import DtypeChoice
+from lorakit.errors import ModelError
+from lorakit.model_config.source import ModelSource
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+TESTED_FAMILIES = {"qwen3": "Qwen3", "llama": "Llama", "gpt2": "GPT-2", "opt": "OPT"}
+
+
+@dataclass(frozen=True)
+class ModelBundle:
+    """A base model with everything that belongs to it.
+
+    Attributes:
+        source: Where it came from.
+        tokenizer: Its own.
+        model: On ``device``, in ``dtype.dtype``; wrapped by PEFT once an adapter is attached.
+        family: transformers' ``model_type``.
+        dtype: The number format of the frozen weights, and why.
+        device: Where it computes.
+    """
+
+    source: ModelSource
+    tokenizer: PreTrainedTokenizerBase
+    model: Any
+    family: str
+    dtype: DtypeChoice
+    device: torch.device
+
+
+def quiet_libraries() -> None:
+    """Keep progress bars and advice of the libraries out of our output; errors still show."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft)\b.*")
+
+
+def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
+    """Load the tokenizer that belongs to a model.
+
+    Raises:
+        ModelError: Its files are missing or damaged.
+    """
+    from transformers import AutoTokenizer
+
+    quiet_libraries()
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source.folder, local_files_only=True)
+    except Exception as error:  # the formats behind it raise what they like
+        raise ModelError(
+            f"{source.name}: its tokenizer cannot be loaded ({_first_line(error)})",
+            "the folder needs tokenizer.json, or vocab.json and merges.txt, beside config.json",
+        ) from error
+    if len(tokenizer) <= len(tokenizer.all_special_ids):
+        raise ModelError(
+            f"{source.name}: its tokenizer has no vocabulary",
+            "the folder needs tokenizer.json, or vocab.json and merges.txt, beside config.json",
+        )
+    return tokenizer  # type: ignore[no-any-return]
+
+
+def read_model_type(source: ModelSource) -> tuple[str, int | None]:
+    """Read the model's type and its longest sequence in tokens from config.json, without loading weights."""
+    try:
+        settings = json.loads((source.folder / "config.json").read_text(encoding="utf-8"))
+        family = settings["model_type"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"{source.name}: its config.json is damaged ({_first_line(error)})", "fetch the model again"
+        ) from error
+    limits = [settings.get(key) for key in ("max_position_embeddings", "n_positions")]
+    return str(family), next((limit for limit in limits if isinstance(limit, int)), None)
+
+
+def load_model(
+    source: ModelSource, tokenizer: PreTrainedTokenizerBase, dtype: DtypeChoice, device: torch.device
+) -> ModelBundle:
+    """Load the weights onto the device.
+
+    Raises:
+        ModelError: They are missing or damaged, do not belong to the tokenizer, or the model does not generate text.
+    """
+    model = _read_weights(source, dtype)
+    rows = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        raise ModelError(
+            f"{source.name}: its tokenizer has {len(tokenizer)} tokens but the model only {rows}",
+            "the tokenizer's files belong to another model: fetch both from the same place",
+        )
+    return ModelBundle(source, tokenizer, model.to(device), model.config.model_type, dtype, device)
+
+
+def _read_weights(source: ModelSource, dtype: DtypeChoice) -> PreTrainedModel:
+    from transformers import AutoModelForCausalLM
+
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            source.folder, dtype=dtype.dtype, local_files_only=True, output_loading_info=True
+        )
+    except Exception as error:  # a dozen classes, from safetensors' own to OSError
+        raise ModelError(
+            f"{source.name}: the model cannot be loaded ({_first_line(error)})",
+            "it needs config.json and *.safetensors of a causal language model; if they are there, fetch them again",
+        ) from error
+    missing = sorted(report["missing_keys"])
+    if missing:  # transformers fills these with random numbers
+        raise ModelError(
+            f"{source.name}: the weight files lack {len(missing)} tensors, {missing[0]} among them",
+            "the download is not complete: fetch the model again",
+        )
+    return model  # type: ignore[no-any-return]
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

