@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 
@@ -20,7 +20,9 @@ from rich.text import Text
 
 @cache
 def _out() -> Console:
-    return Console(highlight=False, soft_wrap=True)
+    # Outside a terminal rich assumes 80 columns, too few for answers side by side.
+    width = None if sys.stdout.isatty() else 120
+    return Console(highlight=False, soft_wrap=True, width=width)
 
 
 @cache
@@ -53,11 +55,12 @@ def facts(title: str, rows: Sequence[tuple[str, str]]) -> None:
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table to standard output."""
-    drawn = Table(*columns, title=title, title_justify="left", show_lines=any("\n" in cell for row in rows for cell in row))
+    drawn = Table(title=title, title_justify="left", show_lines=any(len(cell) > 40 for row in rows for cell in row))
+    for column in columns:
+        drawn.add_column(column, overflow="fold")
     for row in rows:
         drawn.add_row(*(escape(cell) for cell in row))
-    # Outside a terminal rich assumes 80 columns and would cut answers apart.
-    _out().print(drawn, width=None if _out().is_terminal else 120)
+    _out().print(drawn, soft_wrap=False)
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,13 @@ def stream(text: str) -> None:
     sys.stdout.flush()
 
 
+def label(text: str) -> None:
+    """Print a label without a line end, before a stream; it goes where `prompt` puts its own."""
+    channel = sys.stdout if is_interactive() else sys.stderr
+    channel.write(text)
+    channel.flush()
+
+
 def prompt(label: str) -> str:
     """Read one line; the label goes to standard error unless a person sits at a terminal.
 
@@ -94,8 +104,8 @@ def prompt(label: str) -> str:
         EOFError: The input has ended.
     """
     if is_interactive():
-        import readline  # noqa: F401 - gives input() line editing and history; absent on Windows
-
+        with suppress(ImportError):  # absent on Windows, whose terminal edits lines by itself
+            import readline  # noqa: F401 - gives input() line editing and history
         return input(label)
     sys.stderr.write(label)
     sys.stderr.flush()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lorakit.config import Config
@@ -65,6 +66,10 @@ class Dataset:
         thoughtful = sum("<think>" in example.messages[-1].content for example in self.examples)
         return thoughtful * 2 > len(self.examples)
 
+    def rejection_lines(self, most: int = _SHOWN_REJECTIONS) -> list[str]:
+        """Name the rows that are not used and why, the first ``most`` of them."""
+        return _lines(self.rejected, most)
+
     def overlap(self, other: Dataset) -> tuple[str, ...]:
         """Origins of rows of this file whose conversation also stands in ``other``."""
         known = {example.messages for example in other.examples}
@@ -107,12 +112,9 @@ def load_dataset(name: str, config: Config, chat_format: ChatFormat, position_li
 def _nothing_usable(name: str, rejected: list[Rejected]) -> str:
     if not rejected:
         return f"{name}: holds no rows"
-    return "\n".join([f"{name}: no usable row among {len(rejected)}", *rejection_lines(rejected)])
+    return "\n".join([f"{name}: no usable row among {len(rejected)}", *_lines(rejected, _SHOWN_REJECTIONS)])
 
 
-def rejection_lines(rejected: list[Rejected] | tuple[Rejected, ...], most: int = _SHOWN_REJECTIONS) -> list[str]:
-    """Name the rows that are not used and why, the first ``most`` of them."""
+def _lines(rejected: Sequence[Rejected], most: int) -> list[str]:
     lines = [f"{item.origin}: {item.reason}" for item in rejected[:most]]
-    if len(rejected) > most:
-        lines.append(f"... and {len(rejected) - most} more")
-    return lines
+    return [*lines, f"... and {len(rejected) - most} more"] if len(rejected) > most else lines

@@ -6,8 +6,10 @@ cache folder, which is written whole or not at all. Licence of model and package
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
+import io
 import os
 import shutil
 import subprocess
@@ -116,9 +118,10 @@ def _convert(workspace: Path) -> Path:
         ]
     )
     tokenizer.save_pretrained(built)
-    model = AutoModelForCausalLM.from_pretrained(
-        workspace, gguf_file="model.gguf", dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
-    )
+    with contextlib.redirect_stderr(io.StringIO()):  # a progress bar of three seconds
+        model = AutoModelForCausalLM.from_pretrained(
+            workspace, gguf_file="model.gguf", dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
+        )
     model.save_pretrained(built)
     shutil.copy(workspace / "LICENSE", built / "LICENSE")
     return built

@@ -1,0 +1,32 @@
+"""Loss, perplexity and answers on held-out rows, base against tuned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lorakit import console
+from lorakit.config import Config
+from lorakit.data_processing import load_dataset
+from lorakit.errors import SettingsError
+from lorakit.inference import open_assistant
+from lorakit.runs import open_folder
+
+__all__ = ["run"]
+
+
+def run(config: Config) -> int:
+    """Evaluate on ``validation_file``; results go to the terminal and to eval_results.json in ``output_dir``."""
+    from lorakit.evaluate.comparison import RESULTS_FILE, compare, show_comparison
+
+    if config.validation_file is None:
+        raise SettingsError("validation_file: is null, so there is nothing to evaluate", "name a file of rows")
+    folder = open_folder(Path(config.output_dir))
+    assistant = open_assistant(config)
+    limit = getattr(assistant.bundle.model.config, "max_position_embeddings", None)
+    evaluated = config.model_copy(update={"system_prompt": assistant.system_prompt})
+    dataset = load_dataset(config.validation_file, evaluated, assistant.chat_format, limit)
+    for line in dataset.rejection_lines():
+        console.warn(line)
+    show_comparison(compare(assistant, dataset, config, config.max_generated_rows, folder))
+    console.note(f"written: {folder / RESULTS_FILE}")
+    return 0

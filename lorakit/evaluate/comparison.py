@@ -1,0 +1,158 @@
+"""Base against tuned: loss and answers on the same rows, side by side."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import set_seed
+
+from lorakit import console
+from lorakit.config import Config
+from lorakit.data_processing import Dataset, EncodedExample, Example
+from lorakit.data_processing.packing import pack_under_budget
+from lorakit.engine import LossSum, summed_loss
+from lorakit.evaluate.metrics import AnswerScores, without_reasoning
+from lorakit.inference import Assistant
+from lorakit.inference.generation import answer_batch
+from lorakit.runs import write_json
+
+RESULTS_FILE = "eval_results.json"
+PREDICTIONS_FILE = "predictions.jsonl"
+_LOSS_TOKENS = 1024  # tokens in one forward pass of the loss: enough to be fast, few enough for a small machine
+_SHOWN_ANSWERS = 5
+
+
+@dataclass(frozen=True)
+class Answers:
+    """One question and what was answered."""
+
+    question: str
+    reference: str
+    by_model: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What an evaluation found.
+
+    Attributes:
+        data: The file that was evaluated.
+        scores: For ``base`` and ``tuned``: loss, perplexity, exact_match, chrf, bleu, rouge_l, rows, target_tokens,
+            generated_rows.
+        shown: The first few questions with their answers.
+    """
+
+    data: str
+    scores: dict[str, dict[str, Any]]
+    shown: tuple[Answers, ...]
+
+
+def dataset_loss(model: Any, sequences: Sequence[EncodedExample], device: torch.device) -> LossSum:
+    """Sum the loss over sequences, in packed forward passes that keep no logits."""
+    total = LossSum()
+    was_training = model.training
+    model.eval()
+    with torch.inference_mode():
+        for micro_batch in pack_under_budget(sequences, _LOSS_TOKENS):
+            nats = summed_loss(model, micro_batch.to(device))
+            total += LossSum(nats.item(), int((micro_batch.labels[0, 1:] != -100).sum()))
+    model.train(was_training)
+    return total
+
+
+def compare(assistant: Assistant, dataset: Dataset, config: Config, most_rows: int | None, folder: Path) -> Comparison:
+    """Evaluate the base model and, where there is one, its adapter; leave the results in ``folder``.
+
+    Args:
+        assistant: Base model, with or without an adapter.
+        dataset: The rows.
+        config: The generation settings.
+        most_rows: Answer only the first so many rows; None answers all. The loss is always over all.
+        folder: Receives eval_results.json, and predictions.jsonl with every answer.
+    """
+    names = ["base", "tuned"] if assistant.has_adapter else ["base"]
+    scores: dict[str, dict[str, Any]] = {}
+    for name in names:
+        with _as(assistant, name):
+            loss = dataset_loss(assistant.bundle.model, dataset.encoded, assistant.bundle.device)
+        scores[name] = {"loss": loss.mean, "perplexity": loss.perplexity}
+        scores[name] |= {"rows": len(dataset.examples), "target_tokens": loss.targets}
+    examples = dataset.examples[:most_rows]
+    answer_scores = {name: AnswerScores() for name in names}
+    shown: dict[str, Answers] = {}
+    with open(folder / PREDICTIONS_FILE, "w", encoding="utf-8") as predictions:
+        for example, answers in _answered(assistant, examples, config, names):
+            for name, answer in answers.by_model.items():
+                answer_scores[name].add(answer, answers.reference)
+            record = {"origin": example.origin, "text": answers.question, "target": answers.reference}
+            predictions.write(json.dumps(record | answers.by_model, ensure_ascii=False) + "\n")
+            if example in examples[:_SHOWN_ANSWERS]:
+                shown[example.origin] = answers
+    for name in names:
+        scores[name] |= answer_scores[name].summary() | {"generated_rows": len(examples)}
+    write_json(folder / RESULTS_FILE, {"data": dataset.name, **scores})
+    first = tuple(shown[example.origin] for example in examples[:_SHOWN_ANSWERS])
+    return Comparison(dataset.name, scores, first)
+
+
+def show_comparison(comparison: Comparison) -> None:
+    """Print the scores and a few answers side by side."""
+    scores = comparison.scores
+    labels = {
+        "loss": "loss (nats per target token)",
+        "perplexity": "perplexity",
+        "exact_match": "exact match (0-1)",
+        "chrf": "chrF (0-100)",
+        "bleu": "BLEU (0-100)",
+        "rouge_l": "ROUGE-L (0-1)",
+    }
+    rows = [[label, *(_number(found[key]) for found in scores.values())] for key, label in labels.items()]
+    counts = next(iter(scores.values()))
+    title = f"{comparison.data}: {counts['rows']} rows, {counts['target_tokens']} target tokens"
+    console.table(f"{title}, {counts['generated_rows']} answered", ["", *scores], rows)
+    answers = [
+        [_clipped(text) for text in (answers.question, answers.reference, *answers.by_model.values())]
+        for answers in comparison.shown
+    ]
+    console.table("answers", ["question", "expected", *scores], answers)
+
+
+def _as(assistant: Assistant, name: str) -> Any:
+    return assistant.without_adapter() if name == "base" else nullcontext()
+
+
+def _answered(
+    assistant: Assistant, examples: Sequence[Example], config: Config, names: list[str]
+) -> Iterator[tuple[Example, Answers]]:
+    """Answer all rows, similar lengths together, each batch by every model before the next batch."""
+    order = sorted(examples, key=lambda example: sum(len(message.content) for message in example.messages[:-1]))
+    set_seed(config.seed)
+    with console.progress(len(order), "answering") as bar:
+        for start in range(0, len(order), config.per_device_eval_batch_size):
+            batch = order[start : start + config.per_device_eval_batch_size]
+            conversations = [example.messages[:-1] for example in batch]
+            by_model = {}
+            for name in names:
+                with _as(assistant, name):
+                    by_model[name] = answer_batch(assistant, conversations, config)
+            for place, example in enumerate(batch):
+                texts = {name: without_reasoning(answers[place]) for name, answers in by_model.items()}
+                reference = without_reasoning(example.messages[-1].content)
+                yield example, Answers(example.messages[-2].content, reference, texts)
+            bar.update(start + len(batch))
+
+
+def _clipped(text: str, most: int = 100) -> str:
+    """Shorten a text for a table; predictions.jsonl has it whole."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else line[: most - 1] + "…"
+
+
+def _number(value: float) -> str:
+    return f"{value:.4f}" if abs(value) < 1000 else f"{value:.3g}"

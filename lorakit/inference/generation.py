@@ -1,0 +1,136 @@
+"""Generating answers: in batches for evaluation, as a stream for a reader."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
+from transformers.generation.streamers import BaseStreamer
+
+from lorakit.config import Config
+from lorakit.data_processing import Message
+from lorakit.errors import SettingsError
+from lorakit.inference.assistant import Assistant, pad_left
+from lorakit.inference.streaming import AnswerStream, IncrementalDecoder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def answer_batch(assistant: Assistant, conversations: Sequence[Sequence[Message]], config: Config) -> list[str]:
+    """Answer several conversations at once.
+
+    Args:
+        assistant: Who answers.
+        conversations: Each ends with a question; similar lengths waste least.
+        config: The generation settings.
+
+    Returns:
+        The answers in the order of the conversations, uncleaned, without the token that ends them.
+    """
+    prompts = [assistant.prompt_ids(messages) for messages in conversations]
+    generated = _generate(assistant, prompts, config)  # [conversations, longest prompt + new tokens]
+    answers = generated[:, max(map(len, prompts)) :].tolist()
+    return [_decode(assistant.bundle.tokenizer, ids, assistant.stop_ids) for ids in answers]
+
+
+def stream_answer(
+    assistant: Assistant, messages: Sequence[Message], config: Config, show: Callable[[str], None]
+) -> None:
+    """Answer one question, handing out every piece of text as soon as it is certain.
+
+    Args:
+        assistant: Who answers.
+        messages: A conversation that ends with a question.
+        config: The generation settings.
+        show: Called with pieces of the answer.
+    """
+    streamer = _Streamer(assistant, config, show)
+    _generate(assistant, [assistant.prompt_ids(messages)], config, streamer)
+    streamer.close()
+
+
+def _generate(
+    assistant: Assistant, prompts: Sequence[Sequence[int]], config: Config, streamer: _Streamer | None = None
+) -> torch.Tensor:
+    model = assistant.bundle.model
+    pad_id = assistant.bundle.tokenizer.pad_token_id
+    settings = _generation_config(assistant, config, assistant.stop_ids[0] if pad_id is None else pad_id)
+    _check_fits(assistant, prompts)
+    ids, mask = pad_left(prompts, settings.pad_token_id)  # type: ignore[arg-type]
+    device = assistant.bundle.device
+    with torch.inference_mode():
+        return model.generate(  # type: ignore[no-any-return]  # [prompts, longest prompt + new tokens]
+            input_ids=ids.to(device),
+            attention_mask=mask.to(device),
+            generation_config=settings,
+            streamer=streamer,
+            stopping_criteria=StoppingCriteriaList([streamer] if streamer else []),
+        )
+
+
+def _generation_config(assistant: Assistant, config: Config, pad_id: int) -> GenerationConfig:
+    """State every setting, so that none of the base model's own defaults creeps in."""
+    is_sampled = config.temperature > 0
+    return GenerationConfig(
+        max_new_tokens=config.max_new_tokens,
+        max_length=None,
+        do_sample=is_sampled,
+        temperature=config.temperature if is_sampled else 1.0,
+        top_p=config.top_p if is_sampled else 1.0,
+        top_k=0 if is_sampled else 50,
+        repetition_penalty=config.repetition_penalty,
+        no_repeat_ngram_size=0,
+        num_beams=1,
+        min_new_tokens=0,
+        eos_token_id=assistant.stop_ids,
+        pad_token_id=pad_id,
+        bos_token_id=assistant.bundle.tokenizer.bos_token_id,
+    )
+
+
+def _check_fits(assistant: Assistant, prompts: Sequence[Sequence[int]]) -> None:
+    limit = getattr(assistant.bundle.model.config, "max_position_embeddings", None)
+    longest = max(map(len, prompts))
+    if limit is not None and longest >= limit:
+        raise SettingsError(f"a question of {longest} tokens does not fit this model's {limit}", "ask a shorter one")
+
+
+def _decode(tokenizer: PreTrainedTokenizerBase, ids: list[int], stop_ids: list[int]) -> str:
+    end = next((place for place, token in enumerate(ids) if token in stop_ids), len(ids))
+    text = tokenizer.decode(ids[:end], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return str(text).strip()
+
+
+class _Streamer(BaseStreamer, StoppingCriteria):  # type: ignore[misc]
+    """Receives tokens from ``generate``, shows their text, and stops an answer that is stuck in a loop."""
+
+    def __init__(self, assistant: Assistant, config: Config, show: Callable[[str], None]) -> None:
+        self._decoder = IncrementalDecoder(assistant.bundle.tokenizer)
+        self._stream = AnswerStream(is_cleaned=config.clean_repetition)
+        self._stop_ids = assistant.stop_ids
+        self._show = show
+        self._has_seen_prompt = False
+
+    def put(self, value: Any) -> None:
+        """Take the prompt (the first call), then one token a call."""
+        if not self._has_seen_prompt:
+            self._has_seen_prompt = True
+            return
+        for token in value.reshape(-1).tolist():
+            if token not in self._stop_ids:
+                self._show(self._stream.add(self._decoder.add(token)))
+
+    def end(self) -> None:
+        """Called by ``generate``; the rest is shown by `close`."""
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        """Tell ``generate`` whether to stop: [prompts]."""
+        return torch.full((len(input_ids),), self._stream.is_hopeless, device=input_ids.device)
+
+    def close(self) -> None:
+        """Show what was held back."""
+        self._show(self._stream.add(self._decoder.finish()))
+        self._show(self._stream.finish())

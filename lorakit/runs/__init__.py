@@ -1,0 +1,16 @@
+"""The folder of a run and the records in it."""
+
+from lorakit.runs.folder import archive_previous_run, newest_checkpoint, open_folder, write_json, write_text
+from lorakit.runs.records import EvaluationRecord, RecordLog, StepRecord, read_records
+
+__all__ = [
+    "EvaluationRecord",
+    "RecordLog",
+    "StepRecord",
+    "archive_previous_run",
+    "newest_checkpoint",
+    "open_folder",
+    "read_records",
+    "write_json",
+    "write_text",
+]

@@ -1,0 +1,92 @@
+"""events.jsonl: one line for every optimizer step and every evaluation. Curve and reports read only this."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import ClassVar
+
+EVENTS_FILE = "events.jsonl"
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One optimizer step.
+
+    Attributes:
+        step: Counted from 1.
+        epoch: Passes over the data when the step was done.
+        loss: Nats per target token, the mean over the step's target tokens.
+        learning_rate: The one this step was taken with.
+        grad_norm: Euclidean norm of the gradient before clipping.
+        rows: Sequences in the step, all devices together.
+        tokens: Their tokens.
+        target_tokens: The tokens among them that carry loss.
+        step_seconds: Wall time since the end of the step before (evaluations and checkpoints left out).
+    """
+
+    event: ClassVar[str] = "step"
+    step: int
+    epoch: float
+    loss: float
+    learning_rate: float
+    grad_norm: float
+    rows: int
+    tokens: int
+    target_tokens: int
+    step_seconds: float
+
+
+@dataclass(frozen=True)
+class EvaluationRecord:
+    """One validation pass during training; ``loss`` is in nats per target token."""
+
+    event: ClassVar[str] = "evaluation"
+    step: int
+    epoch: float
+    loss: float
+    rows: int
+    target_tokens: int
+    evaluation_seconds: float
+
+
+Record = StepRecord | EvaluationRecord
+_KINDS = {kind.event: kind for kind in (StepRecord, EvaluationRecord)}
+
+
+class RecordLog:
+    """Appends records to a run's events.jsonl.
+
+    Args:
+        folder: Of the run.
+        after_step: Keep the records up to this step (0: none), as a resumed run will write the later ones anew.
+    """
+
+    def __init__(self, folder: Path, after_step: int = 0) -> None:
+        self._file = folder / EVENTS_FILE
+        kept = [record for record in read_records(folder) if record.step <= after_step]
+        self._file.write_text("".join(_line(record) for record in kept), encoding="utf-8")
+
+    def append(self, record: Record) -> None:
+        """Write one line, and hand it to the operating system at once."""
+        with open(self._file, "a", encoding="utf-8") as stream:
+            stream.write(_line(record))
+
+
+def read_records(folder: Path) -> Iterator[Record]:
+    """Read a run's records; a last line cut off by a crash is left out."""
+    file = folder / EVENTS_FILE
+    if not file.is_file():
+        return
+    for line in file.read_text(encoding="utf-8").splitlines():
+        try:
+            fields = json.loads(line)
+        except ValueError:
+            continue
+        yield _KINDS[fields.pop("event")](**fields)
+
+
+def _line(record: Record) -> str:
+    return json.dumps({"event": record.event, **asdict(record)}) + "\n"

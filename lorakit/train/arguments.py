@@ -1,0 +1,53 @@
+"""From the configuration to ``transformers.TrainingArguments``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import TrainingArguments
+
+from lorakit.config import Config
+from lorakit.engine import DtypeChoice
+from lorakit.errors import SettingsError
+
+# What `trainer_args` may change; everything else is transformers' own default.
+DEFAULTS: dict[str, Any] = {
+    "save_strategy": "epoch",
+    "save_total_limit": 2,
+    "logging_steps": 1,
+    "report_to": "none",
+    "warmup_steps": 0.05,
+    "disable_tqdm": True,
+}
+
+
+def training_arguments(config: Config, dtype: DtypeChoice, device: torch.device) -> TrainingArguments:
+    """Translate a configuration.
+
+    Raises:
+        SettingsError: `trainer_args` holds a value that transformers refuses.
+    """
+    given = DEFAULTS | {"eval_strategy": "epoch" if config.validation_file else "no"} | config.trainer_args
+    given.setdefault("dataloader_pin_memory", device.type == "cuda")
+    try:
+        arguments = TrainingArguments(
+            output_dir=config.output_dir,
+            num_train_epochs=config.num_train_epochs,
+            per_device_train_batch_size=config.per_device_train_batch_size,
+            per_device_eval_batch_size=config.per_device_eval_batch_size,
+            gradient_accumulation_steps=config.gradient_accumulation_steps,
+            learning_rate=config.learning_rate,
+            seed=config.seed,
+            fp16=dtype.dtype is torch.float16,  # loss scaling; the adapter is float32 whatever the base is
+            remove_unused_columns=False,
+            **given,
+        )
+    except (ValueError, TypeError, ImportError, AttributeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise SettingsError(f"trainer_args: {reason}", "see the documentation of TrainingArguments") from error
+    if arguments.eval_strategy != "no" and config.validation_file is None:
+        raise SettingsError("trainer_args: eval_strategy needs rows to evaluate on", "set validation_file")
+    if arguments.parallel_mode.value == "not_distributed":
+        arguments._n_gpu = 1  # several visible GPUs without torchrun would split the packed row apart
+    return arguments

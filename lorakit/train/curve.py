@@ -1,0 +1,48 @@
+"""loss_curve.png, drawn from nothing but the run's records."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from lorakit.runs import EvaluationRecord, StepRecord, read_records
+
+CURVE_FILE = "loss_curve.png"
+
+
+def draw_loss_curve(folder: Path) -> Path:
+    """Draw training and validation loss over the steps of a run.
+
+    Args:
+        folder: Of the run, with its events.jsonl.
+
+    Returns:
+        The picture's file.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")  # no window, no display needed
+    from matplotlib import pyplot
+
+    records = list(read_records(folder))
+    steps = [record for record in records if isinstance(record, StepRecord)]
+    validations = [record for record in records if isinstance(record, EvaluationRecord)]
+    figure, axes = pyplot.subplots(figsize=(8, 5), dpi=120, layout="constrained")
+    axes.plot([record.step for record in steps], [record.loss for record in steps], label="training", linewidth=1)
+    if validations:
+        axes.plot(
+            [record.step for record in validations],
+            [record.loss for record in validations],
+            label="validation",
+            marker="o",
+        )
+    axes.set(xlabel="optimizer step", ylabel="loss (nats per target token)", title="loss")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    file = folder / CURVE_FILE
+    temporary = file.with_name("." + file.name)
+    figure.savefig(temporary, format="png")
+    pyplot.close(figure)
+    os.replace(temporary, file)
+    return file

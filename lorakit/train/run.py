@@ -1,0 +1,247 @@
+"""One training run from beginning to end."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from transformers import TrainingArguments, set_seed
+
+from lorakit import console
+from lorakit.config import Config
+from lorakit.data_processing import ChatFormat, Dataset, load_dataset
+from lorakit.engine import choose_device, choose_dtype
+from lorakit.errors import RunError
+from lorakit.evaluate.comparison import RESULTS_FILE, compare, show_comparison
+from lorakit.inference import ADAPTER_FOLDER, assistant_for
+from lorakit.model_config import (
+    TESTED_FAMILIES,
+    AdapterRecord,
+    ModelBundle,
+    attach_new_adapter,
+    load_model,
+    load_tokenizer,
+    locate_model,
+    quiet_libraries,
+    read_model_type,
+    save_adapter,
+)
+from lorakit.runs import RecordLog, archive_previous_run, newest_checkpoint, open_folder, write_text
+from lorakit.train.arguments import training_arguments
+from lorakit.train.curve import draw_loss_curve
+from lorakit.train.progress import ShowProgress
+from lorakit.train.stopping import StopOnSignal
+from lorakit.train.trainer import LoraTrainer
+
+USED_CONFIG_FILE = "config_used.yaml"
+UNUSED_ROWS_FILE = "unused_rows.txt"
+_ROWS_ANSWERED_AT_END = 20
+_INTERRUPTED = 130
+# Settings that a resumed run must share with the run it continues.
+_FIXED_ON_RESUME = (
+    "model_name_or_path",
+    "train_file",
+    "system_prompt",
+    "max_length",
+    "lora_r",
+    "lora_alpha",
+    "lora_dropout",
+    "target_modules",
+    "num_train_epochs",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "learning_rate",
+    "seed",
+)
+
+
+@dataclass(frozen=True)
+class _Data:
+    train: Dataset
+    validation: Dataset | None
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """Everything a run needs before its first step."""
+
+    bundle: ModelBundle
+    chat_format: ChatFormat
+    data: _Data
+    arguments: TrainingArguments
+    record: AdapterRecord
+
+
+def train(config: Config) -> int:
+    """Train, save the adapter, and compare it with its base.
+
+    Returns:
+        The exit code: 0, or 130 where the run was stopped with a checkpoint to go on from.
+    """
+    quiet_libraries()
+    folder = open_folder(Path(config.output_dir))
+    checkpoint = _checkpoint_to_resume(config, folder)
+    prepared = _prepare(config)
+    if checkpoint is None and (archive := archive_previous_run(folder)):
+        console.note(f"an earlier run was moved to {archive}")
+    write_text(folder / USED_CONFIG_FILE, _as_yaml(config))
+    _write_unused_rows(folder, prepared.data)
+    if not _train_steps(config, prepared, folder, checkpoint):
+        return _INTERRUPTED
+    _finish(config, prepared, folder)
+    return 0
+
+
+def _prepare(config: Config) -> _Prepared:
+    device = choose_device()
+    source = locate_model(config.model_name_or_path, config.model_hub)
+    tokenizer = load_tokenizer(source)
+    chat_format = ChatFormat(tokenizer)
+    _, position_limit = read_model_type(source)
+    data = _load_data(config, chat_format, position_limit)
+    dtype = choose_dtype(config.torch_dtype, device)
+    arguments = training_arguments(config, dtype, device)  # before the weights: a wrong argument should not wait
+    if dtype.warning:
+        console.warn(dtype.warning)
+    bundle = load_model(source, tokenizer, dtype, device)
+    set_seed(config.seed)
+    adapted = attach_new_adapter(bundle, config)
+    record = AdapterRecord(
+        base_model=source.name,
+        base_fingerprint=source.fingerprint(),
+        template_hash=chat_format.template_hash,
+        end_of_turn=tokenizer.convert_ids_to_tokens(chat_format.end_of_turn_id),
+        system_prompt=config.system_prompt,
+        thinking=data.train.trains_thinking,
+    )
+    bundle = ModelBundle(source, tokenizer, adapted, bundle.family, dtype, device)
+    return _Prepared(bundle, chat_format, data, arguments, record)
+
+
+def _load_data(config: Config, chat_format: ChatFormat, position_limit: int | None) -> _Data:
+    train_rows = load_dataset(config.train_file, config, chat_format, position_limit)
+    validation = None
+    if config.validation_file is not None:
+        validation = load_dataset(config.validation_file, config, chat_format, position_limit)
+    for dataset in (train_rows, validation):
+        for line in dataset.rejection_lines() if dataset else ():
+            console.warn(f"not used: {line}")
+    return _Data(train_rows, validation)
+
+
+def _train_steps(config: Config, prepared: _Prepared, folder: Path, checkpoint: Path | None) -> bool:
+    """Run the optimizer; return whether it came to its end."""
+    stop = StopOnSignal()
+    after_step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
+    validation = prepared.data.validation
+    trainer = LoraTrainer(
+        model=prepared.bundle.model,
+        args=prepared.arguments,
+        train_sequences=prepared.data.train.encoded,
+        validation_sequences=validation.encoded if validation else None,
+        records=RecordLog(folder, after_step),
+        callbacks=[stop],
+    )
+    steps = trainer.planned_steps
+    _show_plan(config, prepared, steps, after_step)
+    started = time.perf_counter()
+    with stop.listening(), console.progress(steps, "training") as bar:
+        trainer.progress = ShowProgress(bar, steps, config.num_train_epochs)
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    draw_loss_curve(folder)
+    if stop.is_stopped and trainer.state.global_step < trainer.state.max_steps:
+        console.note(f"stopped at step {trainer.state.global_step} of {steps}; continue with: {_resume_command()}")
+        return False
+    console.note(f"trained {steps - after_step} steps in {time.perf_counter() - started:.1f} s")
+    return True
+
+
+def _finish(config: Config, prepared: _Prepared, folder: Path) -> None:
+    adapted = prepared.bundle.model
+    _check_has_learnt(adapted)
+    save_adapter(adapted, prepared.bundle.tokenizer, prepared.record, folder / ADAPTER_FOLDER)
+    console.note(f"adapter saved: {folder / ADAPTER_FOLDER}")
+    adapted.eval()
+    assistant = assistant_for(prepared.bundle, prepared.chat_format, config, prepared.record)
+    dataset = prepared.data.validation or prepared.data.train
+    most_rows = config.max_generated_rows or _ROWS_ANSWERED_AT_END
+    show_comparison(compare(assistant, dataset, config, most_rows, folder))
+    console.note(f"written: {RESULTS_FILE}, loss_curve.png and events.jsonl in {folder}")
+    adapter = "" if config.lora_model_path is None else f" --lora_model_path {shlex.quote(str(folder / ADAPTER_FOLDER))}"
+    console.note(f"ask it: {_command('inference')}{adapter}")
+
+
+def _check_has_learnt(adapted: Any) -> None:
+    learnt = [parameter for name, parameter in adapted.named_parameters() if "lora_B" in name]
+    if not any(bool(parameter.any()) for parameter in learnt):
+        raise RunError(
+            "training has left every lora_B at zero: the adapter would change nothing",
+            "raise learning_rate or num_train_epochs; the last checkpoint is kept",
+        )
+
+
+def _show_plan(config: Config, prepared: _Prepared, steps: int, after_step: int) -> None:
+    bundle, data = prepared.bundle, prepared.data.train
+    trainable = sum(p.numel() for p in bundle.model.parameters() if p.requires_grad)
+    every = sum(p.numel() for p in bundle.model.parameters())
+    tested = TESTED_FAMILIES.get(bundle.family)
+    world = prepared.arguments.world_size
+    rows_a_step = config.per_device_train_batch_size * config.gradient_accumulation_steps * world
+    validation = prepared.data.validation
+    facts = [
+        ("model", f"{bundle.source.name} ({tested or f'{bundle.family}: a family without tests of its own'})"),
+        ("dtype", f"{bundle.dtype.name} ({bundle.dtype.reason}); the adapter is float32"),
+        ("device", str(bundle.device) + (f", {world} of them" if world > 1 else "")),
+        ("trainable parameters", f"{trainable:,} of {every:,} ({trainable / every:.2%})"),
+        ("rows", f"{len(data.examples)} from {data.name}" + (f", {len(data.cut)} cut" if data.cut else "")),
+        ("tokens", f"{data.tokens:,} an epoch, {data.targets:,} of them trained; longest row {data.longest}"),
+        ("validation", f"{len(validation.examples)} rows from {validation.name}" if validation else "none"),
+        ("steps", f"{steps} of {rows_a_step} rows" + (f", {after_step} done before" if after_step else "")),
+    ]
+    console.facts("training", facts)
+
+
+def _checkpoint_to_resume(config: Config, folder: Path) -> Path | None:
+    if not config.resume:
+        return None
+    checkpoint = newest_checkpoint(folder)
+    if checkpoint is None:
+        raise RunError(f"resume: there is no checkpoint in {folder}", "train without resume, or set output_dir")
+    before = yaml.safe_load((folder / USED_CONFIG_FILE).read_text(encoding="utf-8"))
+    now = config.model_dump()
+    changed = [name for name in _FIXED_ON_RESUME if before.get(name) != now[name]]
+    if changed:
+        differences = ", ".join(f"{name} was {before.get(name)} and is {now[name]}" for name in changed)
+        raise RunError(f"resume: the run in {folder} had other settings ({differences})", "use the settings it had")
+    return checkpoint
+
+
+def _write_unused_rows(folder: Path, data: _Data) -> None:
+    datasets = [dataset for dataset in (data.train, data.validation) if dataset is not None]
+    lines = [line for dataset in datasets for line in dataset.rejection_lines(most=len(dataset.rejected))]
+    if lines:
+        write_text(folder / UNUSED_ROWS_FILE, "\n".join(lines) + "\n")
+
+
+def _as_yaml(config: Config) -> str:
+    return yaml.safe_dump(config.model_dump(), allow_unicode=True, sort_keys=False)
+
+
+def _resume_command() -> str:
+    given = sys.argv[1:]
+    resume = [] if "resume=true" in given else ["--set", "resume=true"]
+    return shlex.join(["python", "main.py", *given, *resume])
+
+
+def _command(task: str) -> str:
+    """The command line of this process for another task."""
+    given = sys.argv[1:]
+    if "--task" in given:
+        place = given.index("--task") + 1
+        return shlex.join(["python", "main.py", *given[:place], task, *given[place + 1 :]])
+    return f"python main.py --task {task}"

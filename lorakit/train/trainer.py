@@ -1,0 +1,174 @@
+"""Hugging Face's Trainer, fed with packed micro-batches and writing a record of every step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import PrinterCallback, Trainer, TrainingArguments
+
+from lorakit.data_processing import EncodedExample
+from lorakit.data_processing.packing import pack
+from lorakit.engine import MicroBatch, summed_loss
+from lorakit.errors import RunError
+from lorakit.evaluate.comparison import dataset_loss
+from lorakit.runs import EvaluationRecord, RecordLog, StepRecord
+from lorakit.train.progress import ShowProgress
+
+_INDICES = "indices"
+_PROVING_STEPS = 3  # a gradient of exactly zero this early means that nothing is connected to the loss
+
+
+@dataclass
+class _Step:
+    """What the running optimizer step has seen so far."""
+
+    loss: float = 0.0
+    rows: int = 0
+    tokens: int = 0
+    target_tokens: int = 0
+
+
+class LoraTrainer(Trainer):  # type: ignore[misc]
+    """Trains an adapter on sequences of token ids.
+
+    The loss of an optimizer step is the mean over all target tokens of the step, whatever micro-batches, accumulation
+    and ranks split it into.
+
+    Args:
+        model: A PEFT model.
+        args: Of transformers.
+        train_sequences: What to train on; ``per_device_train_batch_size`` of them make a micro-batch.
+        validation_sequences: What validation takes its loss over; None for no validation.
+        records: Where every step and every validation is written.
+        callbacks: Further callbacks of transformers.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: Any,
+        args: TrainingArguments,
+        train_sequences: Sequence[EncodedExample],
+        validation_sequences: Sequence[EncodedExample] | None,
+        records: RecordLog,
+        callbacks: list[Any],
+    ) -> None:
+        self._train_sequences = train_sequences
+        self._validation_sequences = validation_sequences
+        self._records = records
+        self.progress: ShowProgress | None = None
+        self._step = _Step()
+        self._step_started = time.perf_counter()
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=list(range(len(train_sequences))),
+            eval_dataset=validation_sequences,
+            data_collator=self._collate,
+            callbacks=callbacks,
+        )
+        self.remove_callback(PrinterCallback)  # lorakit.console is the only room that prints
+        self.model_accepts_loss_kwargs = True  # compute_loss below divides by the whole step's targets itself
+
+    @property
+    def planned_steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        return int(self.set_initial_training_values(self.args, self.get_train_dataloader())[-1])
+
+    def _collate(self, indices: list[int]) -> dict[str, torch.Tensor]:
+        micro_batch = pack([self._train_sequences[index] for index in indices])
+        return micro_batch.tensors() | {_INDICES: torch.tensor(indices)}
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Return this micro-batch's share of the step's mean loss, a scalar."""
+        indices = inputs.pop(_INDICES)
+        micro_batch = MicroBatch(**inputs)
+        nats = summed_loss(model, micro_batch, self.args.label_smoothing_factor)
+        if not torch.isfinite(nats):
+            raise self._not_finite(indices)
+        self._step.rows += micro_batch.rows
+        self._step.tokens += micro_batch.input_ids.shape[1]
+        self._step.target_tokens += int((micro_batch.labels[0, 1:] != -100).sum())
+        # Gradients are averaged over ranks, while the divisor counts the targets of all of them.
+        loss = nats / num_items_in_batch * self.accelerator.num_processes
+        self._step.loss += loss.item()
+        return (loss, None) if return_outputs else loss
+
+    def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> Any:
+        """Take the validation loss over target tokens; no logits are kept."""
+        started = time.perf_counter()
+        loss = dataset_loss(self.model, self._validation_sequences or (), self.args.device)
+        metrics = {f"{metric_key_prefix}_loss": loss.mean}
+        record = EvaluationRecord(
+            step=self.state.global_step,
+            epoch=self.state.epoch or 0.0,
+            loss=loss.mean,
+            rows=len(self._validation_sequences or ()),
+            target_tokens=loss.targets,
+            evaluation_seconds=time.perf_counter() - started,
+        )
+        if self.is_world_process_zero():
+            self._records.append(record)
+            self._show_epoch(record)
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _maybe_log_save_evaluate(
+        self, tr_loss: Any, grad_norm: Any, model: Any, *args: Any, learning_rate: float | None = None, **kwargs: Any
+    ) -> None:
+        if self._step.rows:  # called once more at the end of an epoch, with no step in between
+            self._record_step(float(grad_norm), learning_rate)
+        super()._maybe_log_save_evaluate(tr_loss, grad_norm, model, *args, learning_rate=learning_rate, **kwargs)
+        self._step_started = time.perf_counter()
+
+    def _record_step(self, grad_norm: float, learning_rate: float | None) -> None:
+        step, self._step = self._step, _Step()
+        loss, rows, tokens, targets = self._over_all_ranks(step)
+        if grad_norm == 0.0 and self.state.global_step <= _PROVING_STEPS:
+            raise RunError(
+                f"step {self.state.global_step}: the gradient is exactly zero, so nothing is learnt",
+                "check target_modules, and that learning does not start from an adapter that is frozen",
+            )
+        record = StepRecord(
+            step=self.state.global_step,
+            epoch=round(self.state.epoch or 0.0, 6),
+            loss=loss,
+            learning_rate=self._get_learning_rate() if learning_rate is None else learning_rate,
+            grad_norm=grad_norm,
+            rows=int(rows),
+            tokens=int(tokens),
+            target_tokens=int(targets),
+            step_seconds=time.perf_counter() - self._step_started,
+        )
+        if self.is_world_process_zero():
+            self._records.append(record)
+            if self.progress:
+                self.progress.step(record)
+                if self.args.eval_strategy == "no" and record.epoch == int(record.epoch):
+                    self._show_epoch(None)
+
+    def _show_epoch(self, validation: EvaluationRecord | None) -> None:
+        if self.progress:
+            self.progress.epoch(self.state.global_step, self.state.epoch or 0.0, validation)
+
+    def _over_all_ranks(self, step: _Step) -> list[float]:
+        """Sum the counts over ranks; each rank's loss is its share times the number of ranks, so it is averaged."""
+        values = [step.loss / self.accelerator.num_processes, step.rows, step.tokens, step.target_tokens]
+        if self.accelerator.num_processes == 1:
+            return values
+        summed = self.accelerator.reduce(torch.tensor(values, device=self.args.device), reduction="sum")
+        return [float(value) for value in summed]
+
+    def _not_finite(self, indices: torch.Tensor) -> RunError:
+        origins = ", ".join(self._train_sequences[index].origin for index in indices.tolist())
+        return RunError(
+            f"step {self.state.global_step + 1}: the loss is not finite, on {origins}",
+            "lower learning_rate, or set torch_dtype: float32; the last checkpoint is intact",
+        )
