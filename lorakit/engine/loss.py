@@ -1,17 +1,23 @@
-"""The loss: cross entropy of the trained tokens, as a sum and a count."""
+"""The loss: cross entropy of the trained tokens, as a sum and a count, without ever holding all logits."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, linear
 
 from lorakit.engine.micro_batch import MicroBatch, isolation_mask
 
-_IGNORED_LABEL = -100
+IGNORED_LABEL = -100
+# Logits of so many elements are held at a time: 128 targets of a 50k vocabulary, 40 of a 150k one.
+_CHUNK_ELEMENTS = 6_400_000
+# A model with one of these does more to its logits than multiply: the plain loss serves it.
+_LOGIT_CHANGES = ("final_logit_softcapping", "logit_scale", "logits_scaling", "output_multiplier_scale")
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,51 @@ class LossSum:
         return math.exp(self.mean) if self.mean < 700 else math.inf
 
 
+class TargetLoss(torch.autograd.Function):
+    """Summed cross entropy of hidden states through a frozen output projection.
+
+    Loss and input gradient come from the same pass over chunks of rows: the logits of a chunk become its gradient in
+    place and are gone before the next chunk. The log-sum-exp is taken in float32 (float64 for float64 input).
+    """
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the loss in nats, a scalar.
+
+        Args:
+            ctx: Of autograd.
+            hidden: [targets, hidden]
+            weight: [vocabulary, hidden], frozen.
+            targets: [targets], token ids.
+        """
+        wants_gradient = ctx.needs_input_grad[0]
+        gradient = torch.empty_like(hidden) if wants_gradient else None
+        nats = torch.zeros((), dtype=torch.promote_types(hidden.dtype, torch.float32), device=hidden.device)
+        rows = max(_CHUNK_ELEMENTS // weight.shape[0], 1)
+        for start in range(0, len(hidden), rows):
+            chunk = slice(start, start + rows)
+            logits = linear(hidden[chunk], weight).to(nats.dtype)  # [rows, vocabulary]
+            wanted = targets[chunk, None]
+            log_sum = logits.logsumexp(dim=-1, keepdim=True)  # [rows, 1]
+            nats += (log_sum - logits.gather(1, wanted)).sum()
+            if gradient is not None:
+                # d loss / d logits = softmax - one-hot
+                probabilities = logits.sub_(log_sum).exp_()
+                probabilities.scatter_add_(1, wanted, -torch.ones_like(log_sum))
+                gradient[chunk] = probabilities.to(weight.dtype) @ weight
+        if gradient is not None:
+            ctx.save_for_backward(gradient)
+        return nats
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> Any:  # type: ignore[override]
+        """Scale the gradient that the forward pass has already computed."""
+        (gradient,) = ctx.saved_tensors
+        return gradient * grad.to(gradient.dtype), None, None
+
+
 def summed_loss(model: Any, micro_batch: MicroBatch, label_smoothing: float = 0.0) -> torch.Tensor:
     """Sum the cross entropy of every trained token, in float32.
 
@@ -54,12 +105,40 @@ def summed_loss(model: Any, micro_batch: MicroBatch, label_smoothing: float = 0.
         A scalar, with gradient where the model has trainable parameters.
     """
     labels = micro_batch.labels[0, 1:]  # the token at i predicts the label at i + 1
-    keep = (labels != _IGNORED_LABEL).nonzero().squeeze(-1)  # [targets]
-    logits = model(
-        input_ids=micro_batch.input_ids,
-        attention_mask=isolation_mask(micro_batch),
-        position_ids=micro_batch.position_ids,
-        logits_to_keep=keep,
-        use_cache=False,
-    ).logits[0]  # [targets, vocabulary]
-    return cross_entropy(logits.float(), labels[keep], reduction="sum", label_smoothing=label_smoothing)
+    keep = (labels != IGNORED_LABEL).nonzero().squeeze(-1)  # [targets]
+    head = None if label_smoothing else _plain_head(model)
+    with _bypassed(head):
+        projected = model(
+            input_ids=micro_batch.input_ids,
+            attention_mask=isolation_mask(micro_batch),
+            position_ids=micro_batch.position_ids,
+            logits_to_keep=keep,
+            use_cache=False,
+        ).logits[0]  # [targets, vocabulary], or [targets, hidden] with the head bypassed
+    if head is not None:
+        return TargetLoss.apply(projected.to(head.weight.dtype), head.weight, labels[keep])  # type: ignore[no-any-return]
+    return cross_entropy(projected.float(), labels[keep], reduction="sum", label_smoothing=label_smoothing)
+
+
+def _plain_head(model: Any) -> torch.nn.Linear | None:
+    """Return the output projection where the loss may stand in for it: frozen, linear, and nothing after it."""
+    inner = getattr(model, "module", model)  # out of a distributed wrapper
+    inner = inner.get_base_model() if hasattr(inner, "get_base_model") else inner
+    head = inner.get_output_embeddings()
+    settings = inner.config.get_text_config()
+    is_changed = any(getattr(settings, name, None) not in (None, 1, 1.0) for name in _LOGIT_CHANGES)
+    is_plain = type(head) is torch.nn.Linear and head.bias is None and not head.weight.requires_grad
+    return head if is_plain and not is_changed else None
+
+
+@contextmanager
+def _bypassed(head: torch.nn.Linear | None) -> Iterator[None]:
+    """Let the model return the hidden states where it would return logits."""
+    if head is None:
+        yield
+        return
+    head.forward = lambda hidden: hidden  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del head.forward  # the class's own again

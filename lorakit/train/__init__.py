@@ -8,7 +8,7 @@ __all__ = ["run"]
 
 
 def run(config: Config) -> int:
-    """Train an adapter; see `lorakit.train.run`."""
-    from lorakit.train.run import train
+    """Train an adapter; see `lorakit.train.training`."""
+    from lorakit.train.training import train
 
     return train(config)
