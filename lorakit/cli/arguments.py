@@ -76,12 +76,9 @@ def _parser(flagged: list[Setting]) -> argparse.ArgumentParser:
     parser.add_argument("--config", default="config.yaml", metavar="FILE", help="settings in YAML (config.yaml)")
     for setting in flagged:
         is_switch = setting.type_text == "true or false"
-        parser.add_argument(
-            f"--{setting.name}",
-            metavar="VALUE",
-            help=f"{setting.description.replace('%', '%%')} ({setting.type_text})",
-            **({"nargs": "?", "const": "true"} if is_switch else {}),
-        )
+        extra: dict[str, Any] = {"nargs": "?", "const": "true"} if is_switch else {}
+        help_text = f"{setting.description.replace('%', '%%')} ({setting.type_text})"
+        parser.add_argument(f"--{setting.name}", metavar="VALUE", help=help_text, **extra)
     parser.add_argument(
         "--set",
         action="append",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -25,7 +25,7 @@ class DuplicateKeyError(yaml.MarkedYAMLError):
 class _Loader(yaml.SafeLoader):
     """SafeLoader that reads YAML 1.2 floats (``5e-4``) and refuses duplicate keys at every depth."""
 
-    yaml_implicit_resolvers = {
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {
         first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:float"]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
@@ -76,9 +76,7 @@ def read_mapping(text: str) -> YamlMapping:
         if root is None:
             return YamlMapping({}, {})
         if not isinstance(root, yaml.MappingNode):
-            raise yaml.MarkedYAMLError(
-                problem="expected lines of `setting: value`", problem_mark=root.start_mark
-            )
+            raise yaml.MarkedYAMLError(problem="expected lines of `setting: value`", problem_mark=root.start_mark)
         lines = {str(key.value): key.start_mark.line + 1 for key, _ in root.value}
         values = loader.construct_document(root)
         return YamlMapping({str(key): value for key, value in values.items()}, lines)

@@ -32,7 +32,7 @@ PLAIN_TEMPLATE = (
 _PROBE = "lorakitprobe"
 
 
-class TemplateRefusal(DataError):
+class TemplateError(DataError):
     """The chat template cannot render this conversation in a way that training can be trusted."""
 
 
@@ -87,7 +87,7 @@ class ChatFormat:
         the reasoning of earlier turns): then it is a single piece, at inference as in training.
 
         Raises:
-            TemplateRefusal: The template fails, or does not write the answer right after its generation prompt.
+            TemplateError: The template fails, or does not write the answer right after its generation prompt.
         """
         pieces: tuple[str, ...] = ()
         for index, message in enumerate(messages):
@@ -98,14 +98,14 @@ class ChatFormat:
             prompt = "".join(pieces)
             written = self._render(messages[: index + 1], answering=False, thinking=thinking)
             if not written.startswith(prompt):
-                raise TemplateRefusal(
+                raise TemplateError(
                     "the chat template writes something else before a finished answer than before a new one "
                     f"(which begins after {prompt[-20:]!r})",
                     "use another version of the model, such as its instruct version",
                 )
             answer = written[len(prompt) :] + self._appended_end
             if message.content.rpartition("</think>")[2].strip() not in answer:
-                raise TemplateRefusal("the chat template loses the text of the answer", "choose another base model")
+                raise TemplateError("the chat template loses the text of the answer", "choose another base model")
             yield Turn(pieces, answer)
             pieces = (*pieces, answer)
 
@@ -123,7 +123,7 @@ class ChatFormat:
 
     def encode(self, piece: str) -> list[int]:
         """Encode a rendered piece; the template has already written every special token."""
-        return self.tokenizer(piece, add_special_tokens=False, verbose=False)["input_ids"]  # type: ignore[return-value]
+        return list(self.tokenizer(piece, add_special_tokens=False, verbose=False)["input_ids"])
 
     def _continued(self, pieces: tuple[str, ...], messages: Sequence[Message], thinking: bool) -> tuple[str, ...]:
         before = "".join(pieces)
@@ -140,7 +140,7 @@ class ChatFormat:
             )
         except Exception as error:  # templates raise what they like, jinja2.TemplateError among others
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise TemplateRefusal(f"the chat template refuses this conversation: {reason}") from error
+            raise TemplateError(f"the chat template refuses this conversation: {reason}") from error
         return str(text)
 
     def _begin_of_sequence(self) -> str:

@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from lorakit.data_processing.chat_format import ChatFormat, TemplateRefusal
+from lorakit.data_processing.chat_format import ChatFormat, TemplateError
 from lorakit.data_processing.example import IGNORED_LABEL, EncodedExample, Example, Rejected
 
 
@@ -41,7 +41,7 @@ def encode_row(example: Example, chat_format: ChatFormat, max_length: int) -> En
             return Rejected(example.origin, f"spells out the control token {token!r}; remove it from the text")
     try:
         whole = list(_sequences(example, chat_format))
-    except TemplateRefusal as refusal:
+    except TemplateError as refusal:
         return Rejected(example.origin, refusal.message)
     fitted = [_fit(sequence, max_length, chat_format.tokenizer.bos_token_id) for sequence in whole]
     if None in fitted:
@@ -80,7 +80,7 @@ def _encoded(input_ids: list[int], labels: list[int], origin: str) -> EncodedExa
 def _answer_labels(answer: list[int], end_of_turn_id: int) -> list[int]:
     """Train the answer up to and with its end-of-turn token; what the template writes after it is not generated."""
     if end_of_turn_id not in answer:
-        raise TemplateRefusal("the chat template does not end this answer with its end-of-turn token")
+        raise TemplateError("the chat template does not end this answer with its end-of-turn token")
     end = len(answer) - answer[::-1].index(end_of_turn_id)
     return answer[:end] + [IGNORED_LABEL] * (len(answer) - end)
 

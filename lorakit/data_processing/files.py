@@ -39,7 +39,7 @@ def read_rows(name: str) -> Iterator[RawRow | Rejected]:
         yield from _read_file(path, name)
     elif path.exists():
         raise DataError(f"{name}: is a folder", "name a file of rows")
-    elif _HUB_NAME.match(name) and not name.split(":")[0].lower().endswith(_FILE_ENDINGS):
+    elif _HUB_NAME.match(name) and not name.partition(":")[0].lower().endswith(_FILE_ENDINGS):
         yield from _read_hub(name)
     else:
         raise DataError(f"{name}: there is no such file", "correct train_file or validation_file in config.yaml")
@@ -74,7 +74,7 @@ def _decode(content: bytes, name: str) -> str:
     raise DataError(f"{name}: is neither UTF-8 nor GB18030 text", "save the file as UTF-8")
 
 
-class _DuplicateKey(ValueError):
+class _UnusableJsonError(ValueError):
     pass
 
 
@@ -83,12 +83,12 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(fields) < len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise _DuplicateKey(f'"{twice}" stands twice')
+        raise _UnusableJsonError(f'"{twice}" stands twice')
     return fields
 
 
 def _no_constant(word: str) -> NoReturn:
-    raise _DuplicateKey(f"{word} is not a value")
+    raise _UnusableJsonError(f"{word} is not a value")
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class _Broken:
 def _tolerant(pairs: list[tuple[str, Any]]) -> Any:
     try:
         return _unique(pairs)
-    except _DuplicateKey as error:
+    except _UnusableJsonError as error:
         return _Broken(str(error))
 
 
@@ -123,7 +123,9 @@ def _read_json(text: str, name: str) -> Iterator[RawRow | Rejected]:
         document = json.loads(text, object_pairs_hook=_tolerant)
     except json.JSONDecodeError as error:
         place = f"{name} line {error.lineno} column {error.colno}"
-        raise DataError(f"{place}: is not valid JSON ({error.msg})", "is the file complete? check the place named") from error
+        raise DataError(
+            f"{place}: is not valid JSON ({error.msg})", "is the file complete? check the place named"
+        ) from error
     except RecursionError as error:
         raise DataError(f"{name}: is nested too deeply", "write a list of rows") from error
     if isinstance(document, dict):

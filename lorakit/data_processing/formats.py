@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from lorakit.data_processing.example import Example, Message, Rejected, Role
@@ -46,7 +47,7 @@ class FieldNames:
     target: str = "target"
 
 
-class _Unusable(ValueError):
+class _UnusableError(ValueError):
     """The row cannot be used; the text says why."""
 
 
@@ -60,10 +61,10 @@ def to_example(row: RawRow, names: FieldNames, system_prompt: str | None = None)
     """
     try:
         if not isinstance(row.fields, Mapping):
-            raise _Unusable(f"is not an object with fields (found: {type(row.fields).__name__})")
+            raise _UnusableError(f"is not an object with fields (found: {type(row.fields).__name__})")
         messages = _reader_for(row.fields, names)(row.fields)
         return Example(_checked(messages, system_prompt), row.origin)
-    except _Unusable as error:
+    except _UnusableError as error:
         return Rejected(row.origin, str(error))
 
 
@@ -82,7 +83,7 @@ def _reader_for(fields: Mapping[str, Any], names: FieldNames) -> _Reader:
     for text, target in PAIRS:
         if text in fields and target in fields:
             return lambda row, text=text, target=target: _read_pair(row, text, target)  # type: ignore[misc]
-    raise _Unusable(_missing(fields, names))
+    raise _UnusableError(_missing(fields, names))
 
 
 def _missing(fields: Mapping[str, Any], names: FieldNames) -> str:
@@ -104,7 +105,7 @@ def _read_alpaca(row: Mapping[str, Any]) -> list[Message]:
         messages.append(Message("system", _text(row["system"], "system")))
     for turn in row.get("history") or []:
         if not isinstance(turn, list | tuple) or len(turn) != 2:
-            raise _Unusable('"history" is not a list of [question, answer] pairs')
+            raise _UnusableError('"history" is not a list of [question, answer] pairs')
         messages += [Message("user", _text(turn[0], "history")), Message("assistant", _text(turn[1], "history"))]
     question = _text(row["instruction"], "instruction")
     if row.get("input"):
@@ -115,18 +116,18 @@ def _read_alpaca(row: Mapping[str, Any]) -> list[Message]:
 def _read_turns(row: Mapping[str, Any], field: str, role_key: str, content_key: str) -> list[Message]:
     turns = row[field]
     if not isinstance(turns, list | tuple):
-        raise _Unusable(f'"{field}" is not a list of turns')
+        raise _UnusableError(f'"{field}" is not a list of turns')
     messages = []
     if isinstance(row.get("system"), str) and row["system"]:
         messages.append(Message("system", row["system"]))
     for number, turn in enumerate(turns, start=1):
         if not isinstance(turn, Mapping):
-            raise _Unusable(f'"{field}" turn {number} is not an object')
+            raise _UnusableError(f'"{field}" turn {number} is not an object')
         # Both spellings are met under either name.
         role = turn.get(role_key, turn.get("role", turn.get("from")))
         content = turn.get(content_key, turn.get("content", turn.get("value")))
         if role not in _ROLES:
-            raise _Unusable(f'"{field}" turn {number} has the role {role!r}; known are {", ".join(_ROLES)}')
+            raise _UnusableError(f'"{field}" turn {number} has the role {role!r}; known are {", ".join(_ROLES)}')
         text = _text(_joined_parts(content, field, number), f"{field} turn {number}")
         reasoning = turn.get("reasoning_content")
         if isinstance(reasoning, str) and reasoning.strip():
@@ -142,7 +143,7 @@ def _joined_parts(content: Any, field: str, number: int) -> Any:
     texts = []
     for part in content:
         if not isinstance(part, Mapping) or part.get("type") != "text":
-            raise _Unusable(f'"{field}" turn {number} holds a part that is not text')
+            raise _UnusableError(f'"{field}" turn {number} holds a part that is not text')
         texts.append(_text(part.get("text"), "text"))
     return "".join(texts)
 
@@ -150,13 +151,13 @@ def _joined_parts(content: Any, field: str, number: int) -> Any:
 def _text(value: Any, field: str) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         found = "null" if value is None else type(value).__name__
-        raise _Unusable(f'"{field}" is not text (found: {found})')
+        raise _UnusableError(f'"{field}" is not text (found: {found})')
     if isinstance(value, float) and not math.isfinite(value):
-        raise _Unusable(f'"{field}" is not text (found: {value})')
+        raise _UnusableError(f'"{field}" is not text (found: {value})')
     if not (text := str(value)).strip():
-        raise _Unusable(f'"{field}" is empty')
+        raise _UnusableError(f'"{field}" is empty')
     if any("\ud800" <= character <= "\udfff" for character in text):
-        raise _Unusable(f'"{field}" holds half a character (an unpaired surrogate)')
+        raise _UnusableError(f'"{field}" holds half a character (an unpaired surrogate)')
     return text
 
 
@@ -164,14 +165,14 @@ def _checked(messages: list[Message], system_prompt: str | None) -> tuple[Messag
     while messages and messages[-1].role != "assistant":
         messages.pop()  # nothing after the last answer can be trained
     if not messages:
-        raise _Unusable("has no answer")
+        raise _UnusableError("has no answer")
     if any(message.role == "system" for message in messages[1:]):
-        raise _Unusable("has a system message that is not the first")
+        raise _UnusableError("has a system message that is not the first")
     if system_prompt and messages[0].role != "system":
         messages.insert(0, Message("system", system_prompt))
     spoken = [message.role for message in messages if message.role != "system"]
     if spoken[0] != "user":
-        raise _Unusable("begins with an answer, not with a question")
-    if any(first == second for first, second in zip(spoken, spoken[1:], strict=False)):
-        raise _Unusable("has two turns of the same role in succession")
+        raise _UnusableError("begins with an answer, not with a question")
+    if any(first == second for first, second in pairwise(spoken)):
+        raise _UnusableError("has two turns of the same role in succession")
     return tuple(messages)

@@ -31,13 +31,13 @@ def attach_new_adapter(bundle: ModelBundle, config: Config) -> Any:
     """
     from peft import LoraConfig, get_peft_model
 
-    targets = config.target_modules
+    targets, alpha = config.target_modules, config.lora_alpha
     if targets != ALL_LINEAR:
         _check_targets(bundle, targets)  # type: ignore[arg-type]
     lora = LoraConfig(
         task_type="CAUSAL_LM",
         r=config.lora_r,
-        lora_alpha=config.lora_alpha,  # type: ignore[arg-type] - PEFT multiplies it, a float does
+        lora_alpha=int(alpha) if alpha.is_integer() else alpha,  # other tools expect 16, not 16.0
         lora_dropout=config.lora_dropout,
         target_modules=targets,
         fan_in_fan_out=_is_transposed(bundle.model),

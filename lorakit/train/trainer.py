@@ -117,7 +117,8 @@ class LoraTrainer(Trainer):  # type: ignore[misc]
             self._records.append(record)
             self._show_epoch(record)
         self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self.control = control
         return metrics
 
     def _maybe_log_save_evaluate(

@@ -172,7 +172,9 @@ def _finish(config: Config, prepared: _Prepared, folder: Path) -> None:
     most_rows = config.max_generated_rows or _ROWS_ANSWERED_AT_END
     show_comparison(compare(assistant, dataset, config, most_rows, folder))
     console.note(f"written: {RESULTS_FILE}, loss_curve.png and events.jsonl in {folder}")
-    adapter = "" if config.lora_model_path is None else f" --lora_model_path {shlex.quote(str(folder / ADAPTER_FOLDER))}"
+    adapter = (
+        "" if config.lora_model_path is None else f" --lora_model_path {shlex.quote(str(folder / ADAPTER_FOLDER))}"
+    )
     console.note(f"ask it: {_command('inference')}{adapter}")
 
 

@@ -1,0 +1,44 @@
+# Everything sets itself up: `make train` and `make test` need nothing but Python 3.11 or newer.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.PHONY: train test slow check docs bench clean
+
+train: $(VENV)/installed  ## fine-tune the starter model on data/train.json and evaluate it
+	$(BIN)/python main.py --task train $(ARGS)
+
+test: $(VENV)/installed-dev  ## the fast tests
+	$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term $(ARGS)
+
+slow: $(VENV)/installed-dev  ## the slow tests: real training, processes, the README's commands
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+check: $(VENV)/installed-dev  ## style, types and the order of the rooms
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+docs: $(VENV)/installed  ## write docs/settings.md anew from the settings
+	$(BIN)/python -m lorakit.config.reference > docs/settings.md
+
+bench: $(VENV)/installed-dev  ## measure lorakit against plain Trainer + PEFT in one run
+	$(BIN)/python benchmarks/bench.py $(ARGS)
+
+clean:
+	rm -rf $(VENV)
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: $(PYTHON) is older than Python 3.11"; echo "hint: make train PYTHON=python3.11"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@ $(VENV)/installed
