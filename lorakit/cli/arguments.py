@@ -54,7 +54,7 @@ def parse_arguments(argv: list[str]) -> Arguments:
 def _unknown(flag: str, flagged: list[str]) -> SettingsError:
     name = flag.lstrip("-").replace("-", "_")
     close = difflib.get_close_matches(name, [*flagged, "task", "config", "set"], n=1, cutoff=0.6)
-    if name in {setting.name for setting in settings()}:
+    if name in {setting.name for setting in settings()} - set(flagged):
         hint = f"this setting has no flag of its own: --set {name}=VALUE"
     elif close:
         hint = f"did you mean --{close[0]}?"
@@ -64,15 +64,15 @@ def _unknown(flag: str, flagged: list[str]) -> SettingsError:
 
 
 def _parser(flagged: list[Setting]) -> argparse.ArgumentParser:
+    tasks = "\n".join(f"  {name:<10} {help_text}" for name, help_text in TASKS.items())
     parser = _Parser(
         prog="python main.py",
-        description="lorakit: fine-tune, evaluate and chat with a LoRA adapter.",
+        description="lorakit: fine-tune, evaluate and chat with a LoRA adapter.\n\ntasks:\n" + tasks,
         epilog="Every setting, its default and bounds: docs/settings.md",
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    tasks = "; ".join(f"{name}: {help_text}" for name, help_text in TASKS.items())
-    parser.add_argument("--task", required=True, choices=list(TASKS), help=tasks)
+    parser.add_argument("--task", required=True, choices=list(TASKS), help="what to do")
     parser.add_argument("--config", default="config.yaml", metavar="FILE", help="settings in YAML (config.yaml)")
     for setting in flagged:
         is_switch = setting.type_text == "true or false"

@@ -144,7 +144,7 @@ _WANTED = {
     "bool_type": "must be true or false",
     "string_type": "must be text",
     "string_too_short": "must not be empty",
-    "dict_type": "must be a mapping such as {save_steps: 3}",
+    "dict_type": "must be a mapping such as {{save_steps: 3}}",
     "literal_error": "must be {expected}",
 }
 

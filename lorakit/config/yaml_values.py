@@ -25,7 +25,7 @@ class DuplicateKeyError(yaml.MarkedYAMLError):
 class _Loader(yaml.SafeLoader):
     """SafeLoader that reads YAML 1.2 floats (``5e-4``) and refuses duplicate keys at every depth."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
         first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:float"]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }

@@ -9,14 +9,14 @@ from lorakit.config import Config
 from lorakit.data_processing import load_dataset
 from lorakit.errors import SettingsError
 from lorakit.inference import open_assistant
-from lorakit.runs import open_folder
+from lorakit.runs import RESULTS_FILE, open_folder
 
 __all__ = ["run"]
 
 
 def run(config: Config) -> int:
     """Evaluate on ``validation_file``; results go to the terminal and to eval_results.json in ``output_dir``."""
-    from lorakit.evaluate.comparison import RESULTS_FILE, compare, show_comparison
+    from lorakit.evaluate.comparison import compare, show_comparison
 
     if config.validation_file is None:
         raise SettingsError("validation_file: is null, so there is nothing to evaluate", "name a file of rows")

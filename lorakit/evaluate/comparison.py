@@ -20,10 +20,8 @@ from lorakit.engine import LossSum, summed_loss
 from lorakit.evaluate.metrics import AnswerScores, without_reasoning
 from lorakit.inference import Assistant
 from lorakit.inference.generation import answer_batch
-from lorakit.runs import write_json
+from lorakit.runs import PREDICTIONS_FILE, RESULTS_FILE, write_json
 
-RESULTS_FILE = "eval_results.json"
-PREDICTIONS_FILE = "predictions.jsonl"
 _LOSS_TOKENS = 1024  # tokens in one forward pass of the loss: enough to be fast, few enough for a small machine
 _SHOWN_ANSWERS = 5
 

@@ -22,11 +22,10 @@ from lorakit.model_config import (
     quiet_libraries,
     read_record,
 )
+from lorakit.runs import ADAPTER_FOLDER
 
 if TYPE_CHECKING:
     import torch
-
-ADAPTER_FOLDER = "lora_model"
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,22 @@ from lorakit.errors import RunError
 from lorakit.runs.records import EVENTS_FILE
 
 PREVIOUS = "previous"
+ADAPTER_FOLDER = "lora_model"
+RESULTS_FILE = "eval_results.json"
+PREDICTIONS_FILE = "predictions.jsonl"
+CURVE_FILE = "loss_curve.png"
+USED_CONFIG_FILE = "config_used.yaml"
+UNUSED_ROWS_FILE = "unused_rows.txt"
+_FILES_OF_A_RUN = (
+    EVENTS_FILE,
+    ADAPTER_FOLDER,
+    RESULTS_FILE,
+    PREDICTIONS_FILE,
+    CURVE_FILE,
+    USED_CONFIG_FILE,
+    UNUSED_ROWS_FILE,
+    "checkpoint-*",
+)
 _CHECKPOINT = re.compile(r"^checkpoint-(\d+)$")
 
 
@@ -47,6 +63,8 @@ def newest_checkpoint(folder: Path) -> Path | None:
 def archive_previous_run(folder: Path) -> Path | None:
     """Move what an earlier run left into ``previous`` (whose own content goes), so that no run overwrites another.
 
+    Only files that lorakit writes are touched, whatever else lies in the folder.
+
     Returns:
         Where it went, or None where the folder held no run.
     """
@@ -55,8 +73,8 @@ def archive_previous_run(folder: Path) -> Path | None:
     archive = folder / PREVIOUS
     shutil.rmtree(archive, ignore_errors=True)
     archive.mkdir()
-    for path in folder.iterdir():
-        if path != archive:
+    for pattern in _FILES_OF_A_RUN:
+        for path in folder.glob(pattern):
             os.replace(path, archive / path.name)
     return archive
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from lorakit.runs import EvaluationRecord, StepRecord, read_records
-
-CURVE_FILE = "loss_curve.png"
+from lorakit.runs import CURVE_FILE, EvaluationRecord, StepRecord, read_records
 
 
 def draw_loss_curve(folder: Path) -> Path:

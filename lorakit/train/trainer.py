@@ -47,6 +47,8 @@ class LoraTrainer(Trainer):  # type: ignore[misc]
         callbacks: Further callbacks of transformers.
     """
 
+    control: Any  # of Trainer
+
     def __init__(
         self,
         *,
@@ -117,8 +119,7 @@ class LoraTrainer(Trainer):  # type: ignore[misc]
             self._records.append(record)
             self._show_epoch(record)
         self.log(metrics)
-        control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        self.control = control
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
     def _maybe_log_save_evaluate(

@@ -17,8 +17,8 @@ from lorakit.config import Config
 from lorakit.data_processing import ChatFormat, Dataset, load_dataset
 from lorakit.engine import choose_device, choose_dtype
 from lorakit.errors import RunError
-from lorakit.evaluate.comparison import RESULTS_FILE, compare, show_comparison
-from lorakit.inference import ADAPTER_FOLDER, assistant_for
+from lorakit.evaluate.comparison import compare, show_comparison
+from lorakit.inference import assistant_for
 from lorakit.model_config import (
     TESTED_FAMILIES,
     AdapterRecord,
@@ -31,15 +31,24 @@ from lorakit.model_config import (
     read_model_type,
     save_adapter,
 )
-from lorakit.runs import RecordLog, archive_previous_run, newest_checkpoint, open_folder, write_text
+from lorakit.runs import (
+    ADAPTER_FOLDER,
+    CURVE_FILE,
+    RESULTS_FILE,
+    UNUSED_ROWS_FILE,
+    USED_CONFIG_FILE,
+    RecordLog,
+    archive_previous_run,
+    newest_checkpoint,
+    open_folder,
+    write_text,
+)
 from lorakit.train.arguments import training_arguments
 from lorakit.train.curve import draw_loss_curve
 from lorakit.train.progress import ShowProgress
 from lorakit.train.stopping import StopOnSignal
 from lorakit.train.trainer import LoraTrainer
 
-USED_CONFIG_FILE = "config_used.yaml"
-UNUSED_ROWS_FILE = "unused_rows.txt"
 _ROWS_ANSWERED_AT_END = 20
 _INTERRUPTED = 130
 # Settings that a resumed run must share with the run it continues.
@@ -171,7 +180,7 @@ def _finish(config: Config, prepared: _Prepared, folder: Path) -> None:
     dataset = prepared.data.validation or prepared.data.train
     most_rows = config.max_generated_rows or _ROWS_ANSWERED_AT_END
     show_comparison(compare(assistant, dataset, config, most_rows, folder))
-    console.note(f"written: {RESULTS_FILE}, loss_curve.png and events.jsonl in {folder}")
+    console.note(f"written: {RESULTS_FILE}, {CURVE_FILE} and events.jsonl in {folder}")
     adapter = (
         "" if config.lora_model_path is None else f" --lora_model_path {shlex.quote(str(folder / ADAPTER_FOLDER))}"
     )
