@@ -1,0 +1,114 @@
+import math
+
+import pytest
+
+from lorakit.data_processing.example import Example, Message, Rejected
+from lorakit.data_processing.files import RawRow
+from lorakit.data_processing.formats import FieldNames, to_example
+
+
+def read(fields, names=None, system_prompt=None):
+    return to_example(RawRow(fields, "here"), names or FieldNames(), system_prompt)
+
+
+def turns(*pairs):
+    return tuple(Message(role, content) for role, content in pairs)
+
+
+QUESTION_ANSWER = turns(("user", "q"), ("assistant", "a"))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"text": "q", "target": "a"},
+        {"prompt": "q", "completion": "a"},
+        {"question": "q", "answer": "a"},
+        {"query": "q", "response": "a"},
+        {"instruction": "q", "output": "a"},
+        {"instruction": "q", "input": "", "output": "a"},
+        {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]},
+        {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "q"}]}, {"from": "gpt", "value": "a"}]},
+    ],
+    ids=lambda fields: "+".join(fields),
+)
+def test_every_shape_becomes_the_same_conversation(fields):
+    assert read(fields) == Example(QUESTION_ANSWER, "here")
+
+
+def test_alpaca_s_input_follows_the_instruction():
+    assert read({"instruction": "q", "input": "x", "output": "a"}).messages[0].content == "q\nx"
+
+
+def test_alpaca_s_system_and_history_come_first():
+    fields = {"system": "s", "history": [["q1", "a1"]], "instruction": "q2", "output": "a2"}
+    assert read(fields).messages == turns(
+        ("system", "s"), ("user", "q1"), ("assistant", "a1"), ("user", "q2"), ("assistant", "a2")
+    )
+
+
+def test_fields_can_be_named():
+    assert read({"frage": "q", "antwort": "a"}, FieldNames("frage", "antwort")).messages == QUESTION_ANSWER
+
+
+def test_what_stands_after_the_last_answer_is_left_out():
+    conversation = [{"role": r, "content": c} for r, c in [("user", "q"), ("assistant", "a"), ("user", "more")]]
+    assert read({"messages": conversation}).messages == QUESTION_ANSWER
+
+
+def test_the_system_prompt_goes_to_rows_without_one():
+    assert read({"text": "q", "target": "a"}, system_prompt="s").messages[0] == Message("system", "s")
+    own = {"system": "own", "instruction": "q", "output": "a"}
+    assert read(own, system_prompt="s").messages[0] == Message("system", "own")
+
+
+def test_reasoning_of_its_own_field_is_kept():
+    conversation = [
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "content": "a", "reasoning_content": "hm"},
+    ]
+    assert read({"messages": conversation}).messages[1].content == "<think>\nhm\n</think>\n\na"
+
+
+def test_numbers_are_text():
+    assert read({"text": "1+1", "target": 2}).messages[1].content == "2"
+
+
+def chat(*pairs):
+    return {"messages": [{"role": role, "content": content} for role, content in pairs]}
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"text": "q", "label": "a"}, '"target" is missing (found: text, label)'),
+        ({"target": "a"}, '"text" is missing'),
+        ({"foo": 1}, '"text" and "target" are missing (found: foo)'),
+        ({}, "found: nothing"),
+        ("a string", "is not an object with fields (found: str)"),
+        (None, "is not an object"),
+        ({"text": "q", "target": ""}, '"target" is empty'),
+        ({"text": "q", "target": " \n"}, '"target" is empty'),
+        ({"text": "q", "target": None}, '"target" is not text (found: null)'),
+        ({"text": "q", "target": ["a"]}, '"target" is not text (found: list)'),
+        ({"text": "q", "target": True}, '"target" is not text (found: bool)'),
+        ({"text": "q", "target": math.nan}, '"target" is not text (found: nan)'),
+        ({"text": "q", "target": "half \ud800"}, "half a character"),
+        ({"messages": "q"}, '"messages" is not a list of turns'),
+        ({"messages": ["q"]}, "turn 1 is not an object"),
+        ({"messages": []}, "has no answer"),
+        (chat(("user", "q")), "has no answer"),
+        (chat(("assistant", "a")), "begins with an answer"),
+        (chat(("user", "q"), ("tool", "x"), ("assistant", "a")), "role 'tool'"),
+        (chat(("user", "q"), ("user", "q"), ("assistant", "a")), "two turns of the same role"),
+        (chat(("user", "q"), ("system", "s"), ("assistant", "a")), "system message that is not the first"),
+        (chat(("user", [{"type": "image_url"}]), ("assistant", "a")), "a part that is not text"),
+        ({"instruction": "q", "output": "a", "history": ["x"]}, '"history" is not a list'),
+    ],
+)
+def test_an_unusable_row_says_why(fields, reason):
+    rejected = read(fields)
+    assert isinstance(rejected, Rejected)
+    assert rejected.origin == "here"
+    assert reason in rejected.reason

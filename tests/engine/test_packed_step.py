@@ -1,0 +1,111 @@
+"""Packed equals one by one: loss and every LoRA gradient against plain transformers + PEFT in float32."""
+
+from array import array
+
+import pytest
+import torch
+from conftest import FAMILIES
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
+
+from lorakit.data_processing import EncodedExample
+from lorakit.data_processing.packing import pack, pack_under_budget
+from lorakit.engine import accelerate_lora, summed_loss
+
+LENGTHS = (9, 31, 4, 17)
+
+
+def sequences():
+    generator = torch.Generator().manual_seed(1)
+    made = []
+    for length in LENGTHS:
+        ids = torch.randint(5, 600, (length,), generator=generator).tolist()
+        prompt = length // 3 + 1
+        made.append(EncodedExample(array("i", ids), array("i", [-100] * prompt + ids[prompt:]), f"row of {length}"))
+    return made
+
+
+def adapted(folder, **lora):
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    settings = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear", "init_lora_weights": False} | lora
+    torch.manual_seed(3)
+    return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **settings)).train()
+
+
+def gradients(model):
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def reference(model, rows):
+    """The same rows, unpacked, through the model's own loss."""
+    total = torch.zeros(())
+    for row in rows:
+        ids, labels = torch.tensor([list(row.input_ids)]), torch.tensor([list(row.labels)])
+        total = total + model(input_ids=ids, labels=labels).loss * row.targets
+    total.backward()
+    return total.item(), gradients(model)
+
+
+def assert_same(found, wanted):
+    assert set(found) == set(wanted)
+    for name, gradient in wanted.items():
+        scale = gradient.abs().max()
+        assert scale > 0, f"{name}: nothing is learnt"
+        torch.testing.assert_close(found[name], gradient, rtol=1e-5, atol=1e-5 * scale.item(), msg=name)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("budget", [20, 10_000])
+def test_a_packed_step_has_the_loss_and_gradients_of_its_rows_one_by_one(model_folder, family, budget):
+    folder = model_folder(family)
+    wanted_loss, wanted = reference(adapted(folder), sequences())
+    model = adapted(folder)
+    assert accelerate_lora(model) > 0
+    loss = sum(summed_loss(model, batch) for batch in pack_under_budget(sequences(), budget))
+    loss.backward()
+    assert loss.item() == pytest.approx(wanted_loss, rel=1e-5)
+    assert_same(gradients(model), wanted)
+
+
+@pytest.mark.parametrize(
+    "lora", [{"use_rslora": True}, {"use_dora": True}, {"lora_bias": True}], ids=lambda settings: next(iter(settings))
+)
+def test_variants_of_lora_keep_their_gradients(model_folder, lora):
+    folder = model_folder("llama")
+    wanted_loss, wanted = reference(adapted(folder, **lora), sequences())
+    model = adapted(folder, **lora)
+    accelerate_lora(model)
+    loss = summed_loss(model, pack(sequences()))
+    loss.backward()
+    assert loss.item() == pytest.approx(wanted_loss, rel=1e-5)
+    assert_same(gradients(model), wanted)
+
+
+def test_a_trained_head_takes_the_plain_loss(model_folder):
+    folder = model_folder("llama")
+    lora = {"modules_to_save": ["lm_head"], "target_modules": ["q_proj"]}
+    wanted_loss, wanted = reference(adapted(folder, **lora), sequences())
+    model = adapted(folder, **lora)
+    accelerate_lora(model)
+    loss = summed_loss(model, pack(sequences()))
+    loss.backward()
+    assert loss.item() == pytest.approx(wanted_loss, rel=1e-5)
+    assert any("lm_head" in name for name in gradients(model))
+    assert_same(gradients(model), wanted)
+
+
+def test_label_smoothing_is_torch_s_own(model_folder):
+    model = adapted(model_folder("llama"))
+    [row] = sequences()[:1]
+    ids, labels = torch.tensor([list(row.input_ids)]), torch.tensor([list(row.labels)])
+    logits = model(input_ids=ids).logits[0, :-1]
+    wanted = torch.nn.functional.cross_entropy(logits, labels[0, 1:], reduction="sum", label_smoothing=0.1)
+    assert summed_loss(model, pack([row]), label_smoothing=0.1).item() == pytest.approx(wanted.item(), rel=1e-5)
+
+
+def test_the_loss_leaves_the_model_as_it_was(model_folder):
+    model = adapted(model_folder("llama"))
+    ids = torch.tensor([[5, 6, 7]])
+    before = model(input_ids=ids).logits
+    summed_loss(model, pack(sequences()))
+    assert torch.equal(model(input_ids=ids).logits, before)
