@@ -37,7 +37,7 @@ def attach_new_adapter(bundle: ModelBundle, config: Config) -> Any:
     lora = LoraConfig(
         task_type="CAUSAL_LM",
         r=config.lora_r,
-        lora_alpha=int(alpha) if alpha.is_integer() else alpha,  # other tools expect 16, not 16.0
+        lora_alpha=int(alpha) if alpha == int(alpha) else alpha,  # other tools expect 16, not 16.0
         lora_dropout=config.lora_dropout,
         target_modules=targets,
         fan_in_fan_out=_is_transposed(bundle.model),

@@ -31,7 +31,7 @@ QUESTION_ANSWER = turns(("user", "q"), ("assistant", "a"))
         {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]},
         {"messages": [{"role": "user", "content": [{"type": "text", "text": "q"}]}, {"from": "gpt", "value": "a"}]},
     ],
-    ids=lambda fields: "+".join(fields),
+    ids="+".join,
 )
 def test_every_shape_becomes_the_same_conversation(fields):
     assert read(fields) == Example(QUESTION_ANSWER, "here")

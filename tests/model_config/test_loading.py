@@ -1,0 +1,80 @@
+import json
+import shutil
+
+import pytest
+import torch
+from conftest import FAMILIES
+
+from lorakit.engine import DtypeChoice
+from lorakit.errors import ModelError
+from lorakit.model_config import load_model, load_tokenizer, locate_model, read_model_type
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def copied(model_folder, tmp_path):
+    return shutil.copytree(model_folder("llama"), tmp_path / "copied")
+
+
+def load(folder, dtype=torch.float32):
+    source = locate_model(str(folder), "huggingface")
+    return load_model(source, load_tokenizer(source), DtypeChoice(dtype, "test"), CPU)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_every_family_loads_in_the_chosen_format(model_folder, family, dtype):
+    bundle = load(model_folder(family), dtype)
+    assert bundle.family == family
+    assert {parameter.dtype for parameter in bundle.model.parameters()} == {dtype}
+
+
+@pytest.mark.parametrize(("family", "limit"), [("llama", 2048), ("gpt2", 1024), ("opt", 1024)])
+def test_type_and_limit_are_known_without_weights(model_folder, family, limit):
+    assert read_model_type(locate_model(str(model_folder(family)), "huggingface")) == (family, limit)
+
+
+def test_a_damaged_config_is_named(copied):
+    (copied / "config.json").write_text("{")
+    with pytest.raises(ModelError, match=r"its config.json is damaged"):
+        read_model_type(locate_model(str(copied), "huggingface"))
+
+
+def test_a_truncated_weight_file_is_named(copied):
+    weights = copied / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ModelError, match="the model cannot be loaded"):
+        load(copied)
+
+
+def test_missing_weight_files_are_named(copied):
+    (copied / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match="the model cannot be loaded"):
+        load(copied)
+
+
+def test_missing_tensors_are_never_filled_with_random_numbers(copied):
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(copied / "model.safetensors")
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    save_file(tensors, copied / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"lack 1 tensors, model.layers.1.mlp.up_proj.weight among them"):
+        load(copied)
+
+
+def test_missing_tokenizer_files_are_named(copied):
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (copied / name).unlink()
+    with pytest.raises(ModelError, match="its tokenizer"):
+        load_tokenizer(locate_model(str(copied), "huggingface"))
+
+
+def test_a_tokenizer_of_another_model_is_refused(copied):
+    tokenizer = load_tokenizer(locate_model(str(copied), "huggingface"))
+    tokenizer.add_tokens(["<one>", "<too>", "<many>"])
+    tokenizer.save_pretrained(copied)
+    tokens = json.loads((copied / "config.json").read_text())["vocab_size"]
+    with pytest.raises(ModelError, match=f"has {tokens + 3} tokens but the model only {tokens}"):
+        load(copied)
