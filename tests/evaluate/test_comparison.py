@@ -1,0 +1,97 @@
+import json
+
+import pytest
+import torch
+from conftest import FAMILIES
+from transformers import AutoModelForCausalLM
+
+from lorakit.cli import main
+from lorakit.config import Config
+from lorakit.data_processing import ChatFormat, load_dataset
+from lorakit.evaluate import comparison
+from lorakit.evaluate.comparison import dataset_loss
+from lorakit.model_config import load_tokenizer, locate_model
+
+ROWS = [{"text": f"问题{number}？", "target": "答" * (number + 1)} for number in range(5)]
+KEYS = {"loss", "perplexity", "exact_match", "chrf", "bleu", "rouge_l", "rows", "target_tokens", "generated_rows"}
+
+
+def dataset(folder, file):
+    chat_format = ChatFormat(load_tokenizer(locate_model(str(folder), "huggingface")))
+    return load_dataset(file, Config(), chat_format)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("tokens_a_pass", [40, 1024])
+def test_the_loss_is_the_model_s_own_weighted_by_target_tokens(
+    model_folder, write_rows, monkeypatch, family, tokens_a_pass
+):
+    monkeypatch.setattr(comparison, "_LOSS_TOKENS", tokens_a_pass)
+    rows = dataset(model_folder(family), write_rows(ROWS))
+    model = AutoModelForCausalLM.from_pretrained(model_folder(family), dtype=torch.float32).eval()
+    nats = targets = 0
+    for row in rows.encoded:
+        ids, labels = torch.tensor([list(row.input_ids)]), torch.tensor([list(row.labels)])
+        nats += model(input_ids=ids, labels=labels).loss.item() * row.targets
+        targets += row.targets
+    loss = dataset_loss(model.requires_grad_(False), rows.encoded, torch.device("cpu"))
+    assert loss.targets == targets
+    assert loss.nats == pytest.approx(nats, rel=1e-5)
+
+
+def evaluate(model, file, output, *extra):
+    arguments = ["--model_name_or_path", str(model), "--output_dir", str(output), "--max_new_tokens", "4"]
+    return main(["--task", "evaluate", *arguments, f"--set=validation_file={file}", *extra])
+
+
+def test_the_base_alone_is_evaluated_without_an_adapter(model_folder, write_rows, tmp_path, capsys):
+    file = write_rows(ROWS)
+    assert evaluate(model_folder("llama"), file, tmp_path / "out", "--use_original_model") == 0
+    results = json.loads((tmp_path / "out" / "eval_results.json").read_text())
+    assert set(results) == {"data", "base"}
+    assert set(results["base"]) == KEYS
+    assert results["base"]["rows"] == results["base"]["generated_rows"] == 5
+    output = capsys.readouterr()
+    assert "ROUGE-L" in output.out
+    assert "问题0？" in output.out
+    assert "loaded" in output.err
+
+
+def test_every_answer_is_written_and_the_number_of_answers_can_be_bounded(model_folder, write_rows, tmp_path):
+    file = write_rows(ROWS)
+    options = ("--use_original_model", "--set=max_generated_rows=3", "--set=per_device_eval_batch_size=2")
+    evaluate(model_folder("llama"), file, tmp_path / "out", *options)
+    lines = (tmp_path / "out" / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    predictions = [json.loads(line) for line in lines]
+    assert sorted(prediction["text"] for prediction in predictions) == ["问题0？", "问题1？", "问题2？"]
+    assert all(set(prediction) == {"origin", "text", "target", "base"} for prediction in predictions)
+    results = json.loads((tmp_path / "out" / "eval_results.json").read_text())
+    assert (results["base"]["rows"], results["base"]["generated_rows"]) == (5, 3)
+
+
+def test_batches_of_any_size_give_the_same_answers(model_folder, write_rows, tmp_path):
+    file = write_rows(ROWS)
+    answers = []
+    for size in (1, 3, 5):
+        output = tmp_path / str(size)
+        evaluate(
+            model_folder("qwen3"),
+            file,
+            output,
+            "--use_original_model",
+            f"--set=per_device_eval_batch_size={size}",
+            "--set=torch_dtype=float32",
+        )
+        lines = (output / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+        answers.append(sorted(lines))
+    assert answers[0] == answers[1] == answers[2]
+
+
+def test_nothing_to_evaluate_is_a_fault_of_the_settings(model_folder, tmp_path, capsys):
+    assert evaluate(model_folder("llama"), "null", tmp_path / "out", "--use_original_model") == 2
+    assert "validation_file: is null" in capsys.readouterr().err
+
+
+def test_a_missing_adapter_is_named(model_folder, write_rows, tmp_path, capsys):
+    assert evaluate(model_folder("llama"), write_rows(ROWS), tmp_path / "out") == 2
+    assert "there is no adapter here" in capsys.readouterr().err

@@ -1,0 +1,265 @@
+"""Runs from the command line on tiny models: what they leave, and that it is right."""
+
+import json
+import os
+import signal
+
+import pytest
+import torch
+import yaml
+from conftest import FAMILIES
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from lorakit.cli import main
+from lorakit.runs import EvaluationRecord, RecordLog, StepRecord, read_records
+
+ROWS = [
+    {"text": f"第{number}个问题是什么？", "target": answer}
+    for number, answer in enumerate(
+        ["早睡早起。", "多喝水，少熬夜，常运动。", "不要急，慢慢来。", "去散步。", "看书。"]
+    )
+]
+
+
+@pytest.fixture
+def command(model_folder, write_rows, tmp_path):
+    """Return a function that runs ``--task train`` in a folder of its own and returns (exit code, folder)."""
+    train_file = write_rows(ROWS, "train.json")
+    validation_file = write_rows(ROWS[:2], "validation.json")
+
+    def run(*extra, family="llama", folder="run", task="train"):
+        output = tmp_path / folder
+        settings = {
+            "train_file": train_file,
+            "validation_file": validation_file,
+            "torch_dtype": "float32",
+            "target_modules": "all-linear",
+            "lora_dropout": "0",
+            "max_new_tokens": "8",
+        }
+        assignments = [f"--set={name}={value}" for name, value in settings.items()]
+        arguments = ["--model_name_or_path", str(model_folder(family)), "--output_dir", str(output)]
+        empty = tmp_path / "empty.yaml"
+        empty.write_text("")
+        return main(["--task", task, "--config", str(empty), *arguments, *assignments, *extra]), output
+
+    return run
+
+
+def adapter_weights(folder):
+    return load_file(folder / "lora_model" / "adapter_model.safetensors")
+
+
+def assert_same_adapter(first, second, **tolerance):
+    first, second = adapter_weights(first), adapter_weights(second)
+    assert set(first) == set(second)
+    for name, tensor in first.items():
+        torch.testing.assert_close(second[name], tensor, **tolerance, msg=name)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_trains_and_leaves_what_is_promised(command, family):
+    code, folder = command("--num_train_epochs", "2", "--learning_rate", "1e-2", family=family)
+    assert code == 0
+    present = {path.name for path in folder.iterdir()}
+    promised = {"lora_model", "eval_results.json", "loss_curve.png", "events.jsonl", "config_used.yaml"}
+    assert promised <= present
+    assert (folder / "loss_curve.png").read_bytes().startswith(b"\x89PNG")
+    records = list(read_records(folder))
+    steps = [record for record in records if isinstance(record, StepRecord)]
+    validations = [record for record in records if isinstance(record, EvaluationRecord)]
+    assert [record.step for record in steps] == [1, 2, 3, 4, 5, 6]
+    assert [record.rows for record in steps] == [2, 2, 1] * 2
+    assert [record.step for record in validations] == [3, 6]
+    assert all(record.grad_norm > 0 and record.target_tokens > 0 and record.step_seconds > 0 for record in steps)
+    assert steps[-1].epoch == 2
+    assert steps[-1].loss < steps[0].loss
+    results = json.loads((folder / "eval_results.json").read_text())
+    keys = {"loss", "perplexity", "exact_match", "chrf", "bleu", "rouge_l", "rows", "target_tokens"}
+    assert keys <= set(results["base"])
+    assert keys <= set(results["tuned"])
+    assert results["tuned"]["loss"] == pytest.approx(validations[-1].loss)
+    assert results["tuned"]["loss"] < results["base"]["loss"]
+
+
+def test_plain_peft_on_a_fresh_base_gives_the_recorded_validation_loss(command, model_folder):
+    _, folder = command("--num_train_epochs", "2", "--learning_rate", "1e-2")
+    base = AutoModelForCausalLM.from_pretrained(model_folder("llama"), dtype=torch.float32)
+    model = PeftModel.from_pretrained(base, folder / "lora_model").eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder / "lora_model")
+    nats = targets = 0
+    for row in ROWS[:2]:
+        question = [{"role": "user", "content": row["text"]}]
+        options = {"tokenize": True, "return_dict": False}
+        prompt = tokenizer.apply_chat_template(question, add_generation_prompt=True, **options)
+        answer = [{"role": "assistant", "content": row["target"]}]
+        ids = torch.tensor([tokenizer.apply_chat_template(question + answer, **options)])
+        labels = ids.clone()
+        labels[:, : len(prompt)] = -100
+        count = int((labels[:, 1:] != -100).sum())
+        nats += model(input_ids=ids, labels=labels).loss.item() * count
+        targets += count
+    recorded = [record for record in read_records(folder) if isinstance(record, EvaluationRecord)][-1]
+    assert recorded.target_tokens == targets
+    assert recorded.loss == pytest.approx(nats / targets, rel=1e-4)
+
+
+def test_only_the_adapter_is_saved_and_the_base_is_untouched(command, model_folder):
+    before = load_file(model_folder("llama") / "model.safetensors")
+    _, folder = command("--num_train_epochs", "1")
+    names = {path.name for path in (folder / "lora_model").iterdir()}
+    assert {"adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "lorakit.json"} <= names
+    assert "model.safetensors" not in names
+    after = load_file(model_folder("llama") / "model.safetensors")
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize(("batch", "accumulation"), [(2, 2), (1, 4)])
+def test_the_user_s_batch_is_one_step_however_it_is_cut(command, batch, accumulation):
+    whole = ("--per_device_train_batch_size", "4", "--num_train_epochs", "2")
+    _, first = command(*whole, folder="whole")
+    cut = ("--per_device_train_batch_size", str(batch), "--set", f"gradient_accumulation_steps={accumulation}")
+    _, second = command(*cut, "--num_train_epochs", "2", folder="cut")
+    losses = [
+        [record.loss for record in read_records(folder) if isinstance(record, StepRecord)] for folder in (first, second)
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    rows = [record.rows for record in read_records(second) if isinstance(record, StepRecord)]
+    assert rows == [4, 1, 4, 1]
+    assert_same_adapter(first, second, rtol=1e-4, atol=1e-6)
+
+
+def test_the_configuration_used_can_be_used_again(command, tmp_path):
+    _, first = command("--num_train_epochs", "1", folder="first")
+    used = first / "config_used.yaml"
+    assert yaml.safe_load(used.read_text())["num_train_epochs"] == 1
+    assert main(["--task", "train", "--config", str(used), "--output_dir", str(tmp_path / "second")]) == 0
+    assert_same_adapter(first, tmp_path / "second", rtol=0, atol=0)
+
+
+def interrupt_at(monkeypatch, step):
+    append = RecordLog.append
+
+    def append_and_interrupt(self, record):
+        append(self, record)
+        if isinstance(record, StepRecord) and record.step == step:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(RecordLog, "append", append_and_interrupt)
+
+
+def test_ctrl_c_saves_a_checkpoint_and_the_resumed_run_equals_the_unbroken_one(command, monkeypatch, capsys):
+    settings = ("--num_train_epochs", "3", "--set", "lora_dropout=0.1")
+    _, unbroken = command(*settings, folder="unbroken")
+    with monkeypatch.context() as patched:
+        interrupt_at(patched, step=4)
+        code, stopped = command(*settings, folder="stopped")
+    assert code == 130
+    message = capsys.readouterr().err
+    assert "stopped at step" in message
+    assert "--set resume=true" in message
+    assert not (stopped / "lora_model").exists()
+    code, resumed = command(*settings, "--set", "resume=true", folder="stopped")
+    assert code == 0
+    assert_same_adapter(unbroken, resumed, rtol=0, atol=0)
+    losses = [
+        [(record.step, record.loss) for record in read_records(folder) if isinstance(record, StepRecord)]
+        for folder in (unbroken, resumed)
+    ]
+    assert losses[0] == losses[1]
+
+
+def test_resume_without_a_checkpoint_is_refused(command, capsys):
+    code, _ = command("--set", "resume=true")
+    assert code == 2
+    assert "there is no checkpoint in" in capsys.readouterr().err
+
+
+def test_resume_with_other_settings_is_refused(command, capsys):
+    command("--num_train_epochs", "1")
+    code, folder = command("--num_train_epochs", "1", "--lora_r", "4", "--set", "resume=true")
+    assert code == 2
+    assert "lora_r was 8 and is 4" in capsys.readouterr().err
+    assert (folder / "lora_model").is_dir()
+
+
+def test_an_earlier_run_is_kept_aside(command):
+    _, folder = command("--num_train_epochs", "1")
+    first = adapter_weights(folder)
+    command("--num_train_epochs", "2")
+    kept = load_file(folder / "previous" / "lora_model" / "adapter_model.safetensors")
+    assert all(torch.equal(first[name], kept[name]) for name in first)
+
+
+def test_a_loss_that_is_not_finite_names_the_rows_of_its_step(command, capsys):
+    code, folder = command("--learning_rate", "9", "--num_train_epochs", "50")
+    if code == 0:  # such a rate may also saturate: then it must not have been silent either
+        pytest.fail("a learning rate of 9 went unnoticed")
+    message = capsys.readouterr().err
+    assert code == 2
+    assert "the loss is not finite, on" in message
+    assert "train.json item" in message
+    assert not (folder / "lora_model").exists()
+
+
+def test_a_gradient_of_zero_stops_the_run(command, monkeypatch, capsys):
+    from lorakit.train import trainer
+
+    monkeypatch.setattr(trainer, "summed_loss", lambda model, *_: sum(p.sum() for p in model.parameters()) * 0)
+    code, _ = command("--num_train_epochs", "1")
+    assert code == 2
+    assert "the gradient is exactly zero" in capsys.readouterr().err
+
+
+def test_without_validation_rows_the_training_rows_are_answered(command):
+    code, folder = command("--num_train_epochs", "1", "--set", "validation_file=null")
+    assert code == 0
+    assert json.loads((folder / "eval_results.json").read_text())["data"].endswith("train.json")
+    assert not any(isinstance(record, EvaluationRecord) for record in read_records(folder))
+
+
+def test_rows_that_are_not_used_are_all_written_down(command, write_rows, capsys):
+    rows = write_rows([*ROWS, *[{"text": "q"}] * 12], "with_broken.json")
+    _, folder = command("--num_train_epochs", "1", "--set", f"train_file={rows}")
+    assert len((folder / "unused_rows.txt").read_text().splitlines()) == 12
+    assert "... and 2 more" in capsys.readouterr().err
+
+
+def test_trainer_args_reach_the_trainer(command):
+    arguments = "trainer_args={max_steps: 2, save_strategy: 'no', eval_strategy: 'no', lr_scheduler_type: constant}"
+    _, folder = command("--set", arguments)
+    records = list(read_records(folder))
+    assert [record.step for record in records] == [1, 2]
+    assert records[0].learning_rate == records[1].learning_rate == 5e-4
+    assert not list(folder.glob("checkpoint-*"))
+
+
+@pytest.mark.parametrize(
+    "arguments", ["{lr_scheduler_type: wavy}", "{load_best_model_at_end: true, save_strategy: 'no'}"]
+)
+def test_a_value_that_transformers_refuses_is_a_fault_of_the_settings(command, capsys, arguments):
+    code, _ = command("--set", f"trainer_args={arguments}")
+    message = capsys.readouterr().err
+    assert code == 2, message
+    assert message.startswith("error: trainer_args: ")
+
+
+def test_float16_on_a_cpu_is_replaced_and_said(command, capsys):
+    command("--num_train_epochs", "1", "--set", "torch_dtype=float16")
+    assert "float16 is replaced with" in capsys.readouterr().err
+
+
+def test_the_plan_is_printed_before_the_first_step(command, capsys):
+    command("--num_train_epochs", "1")
+    plan = capsys.readouterr().err
+    for fact in (
+        "(Llama)",
+        "float32 (as set in torch_dtype)",
+        "trainable parameters",
+        "5 from",
+        "steps",
+        "3 of 2 rows",
+    ):
+        assert fact in plan
