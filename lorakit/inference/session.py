@@ -5,6 +5,7 @@ from __future__ import annotations
 from lorakit import console
 from lorakit.config import Config
 from lorakit.data_processing import Message
+from lorakit.errors import LorakitError
 from lorakit.inference.assistant import Assistant, open_assistant
 
 _QUESTION = "输入文本: "
@@ -36,4 +37,6 @@ def _answer(assistant: Assistant, question: str, config: Config) -> None:
         stream_answer(assistant, [Message("user", question)], config, console.stream)
     except KeyboardInterrupt:  # stops this answer, not the session
         console.label(" (interrupted)")
+    except LorakitError as error:  # such as a question too long: the next one may do
+        console.warn(str(error))
     console.stream("\n")

@@ -129,6 +129,8 @@ def test_an_adapter_of_another_base_is_refused(trained, monkeypatch, capsys, mod
     assert "whose weights are not those of" in output.err
 
 
-def test_a_question_longer_than_the_model_is_named(trained, monkeypatch, capsys):
-    assert ask(trained, monkeypatch, "长" * 3000 + "\n") == 2
-    assert "does not fit this model's 2048" in capsys.readouterr().err
+def test_a_question_longer_than_the_model_is_named_and_the_session_goes_on(trained, monkeypatch, capsys):
+    assert ask(trained, monkeypatch, "长" * 3000 + "\n怎样睡好？\n") == 0
+    output = capsys.readouterr()
+    assert "does not fit this model's 2048" in output.err
+    assert output.out == "\n早睡早起。\n"
