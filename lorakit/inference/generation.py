@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +59,7 @@ def _generate(
     model = assistant.bundle.model
     pad_id = assistant.bundle.tokenizer.pad_token_id
     settings = _generation_config(assistant, config, assistant.stop_ids[0] if pad_id is None else pad_id)
-    _check_fits(assistant, prompts)
+    settings.max_new_tokens = min(config.max_new_tokens, _room(assistant, prompts))
     ids, mask = pad_left(prompts, settings.pad_token_id)  # type: ignore[arg-type]
     device = assistant.bundle.device
     with torch.inference_mode():
@@ -91,11 +92,15 @@ def _generation_config(assistant: Assistant, config: Config, pad_id: int) -> Gen
     )
 
 
-def _check_fits(assistant: Assistant, prompts: Sequence[Sequence[int]]) -> None:
+def _room(assistant: Assistant, prompts: Sequence[Sequence[int]]) -> int:
+    """Count the tokens left for an answer: GPT-2 and OPT have no position beyond their last."""
     limit = getattr(assistant.bundle.model.config, "max_position_embeddings", None)
     longest = max(map(len, prompts))
-    if limit is not None and longest >= limit:
+    if limit is None:
+        return sys.maxsize
+    if longest >= limit:
         raise SettingsError(f"a question of {longest} tokens does not fit this model's {limit}", "ask a shorter one")
+    return int(limit) - longest
 
 
 def _decode(tokenizer: PreTrainedTokenizerBase, ids: list[int], stop_ids: list[int]) -> str:

@@ -42,15 +42,17 @@ class AdapterRecord:
 
 
 def save_adapter(model: Any, tokenizer: Any, record: AdapterRecord, folder: Path) -> None:
-    """Write adapter, tokenizer and record into ``folder``, replacing what is there in one step."""
-    temporary = folder.with_name(folder.name + ".writing")
+    """Write adapter, tokenizer and record into ``folder``; an older one there goes only when the new one is whole."""
+    temporary, older = (folder.with_name(f"{folder.name}.{what}") for what in ("writing", "older"))
     shutil.rmtree(temporary, ignore_errors=True)
     model.save_pretrained(str(temporary))
     tokenizer.save_pretrained(str(temporary))
     text = json.dumps(asdict(record), ensure_ascii=False, indent=2)
     (temporary / _RECORD).write_text(text + "\n", encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        os.replace(folder, older)
     os.replace(temporary, folder)
+    shutil.rmtree(older, ignore_errors=True)
 
 
 def read_record(folder: Path) -> AdapterRecord | None:

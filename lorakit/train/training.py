@@ -240,7 +240,9 @@ def _write_unused_rows(folder: Path, data: _Data) -> None:
 
 
 def _as_yaml(config: Config) -> str:
-    return yaml.safe_dump(config.model_dump(), allow_unicode=True, sort_keys=False)
+    """The settings of this run, for another one to start with."""
+    used = config.model_copy(update={"resume": False})
+    return yaml.safe_dump(used.model_dump(), allow_unicode=True, sort_keys=False)
 
 
 def _resume_command() -> str:

@@ -69,13 +69,14 @@ def test_every_answer_is_written_and_the_number_of_answers_can_be_bounded(model_
     assert (results["base"]["rows"], results["base"]["generated_rows"]) == (5, 3)
 
 
-def test_batches_of_any_size_give_the_same_answers(model_folder, write_rows, tmp_path):
+@pytest.mark.parametrize("family", FAMILIES)
+def test_batches_of_any_size_give_the_same_answers(model_folder, write_rows, tmp_path, family):
     file = write_rows(ROWS)
     answers = []
     for size in (1, 3, 5):
         output = tmp_path / str(size)
         evaluate(
-            model_folder("qwen3"),
+            model_folder(family),
             file,
             output,
             "--use_original_model",

@@ -129,6 +129,15 @@ def test_an_adapter_of_another_base_is_refused(trained, monkeypatch, capsys, mod
     assert "whose weights are not those of" in output.err
 
 
+@pytest.mark.parametrize("family", ["gpt2", "opt"])
+def test_an_answer_ends_where_the_model_s_positions_end(model_folder, monkeypatch, capsys, family):
+    monkeypatch.setattr("sys.stdin", io.StringIO("长" * 320 + "\n"))
+    arguments = ["--model_name_or_path", str(model_folder(family)), "--use_original_model"]
+    options = ("--max_new_tokens=5000", "--set=clean_repetition=false", "--set=torch_dtype=float32")
+    assert main(["--task", "inference", *arguments, *options]) == 0
+    assert "warning" not in capsys.readouterr().err
+
+
 def test_a_question_longer_than_the_model_is_named_and_the_session_goes_on(trained, monkeypatch, capsys):
     assert ask(trained, monkeypatch, "长" * 3000 + "\n怎样睡好？\n") == 0
     output = capsys.readouterr()
