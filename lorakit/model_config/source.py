@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,8 +66,7 @@ def locate_model(name: str, hub: str) -> ModelSource:
         return ModelSource(name, _checked(folder, name))
     if not _HUB_NAME.match(name) or name.startswith("."):
         raise ModelError(f"model_name_or_path: there is no folder {name!r}", _THREE_WAYS)
-    fetch = {"huggingface": _from_huggingface, "modelscope": _from_modelscope}[hub]
-    return ModelSource(name, _checked(fetch(name), name))
+    return ModelSource(name, _checked(_fetch(name, hub), name))
 
 
 def _checked(folder: Path, name: str) -> Path:
@@ -75,37 +75,35 @@ def _checked(folder: Path, name: str) -> Path:
     return folder
 
 
-def _from_huggingface(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-
+def _fetch(name: str, hub: str) -> Path:
+    snapshot_download, hub_name = {"huggingface": _huggingface, "modelscope": _modelscope}[hub]()
     try:
         folder = Path(snapshot_download(name, allow_patterns=[*_SMALL_FILES, "*.safetensors"]))
         if not list(folder.glob("*.safetensors")):  # an old repository, such as facebook/opt-125m
             folder = Path(snapshot_download(name, allow_patterns=[*_SMALL_FILES, "pytorch_model*.bin"]))
     except Exception as error:  # HTTP, authentication, cache and naming errors share no base class
-        raise _not_fetched(name, "Hugging Face", error) from error
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(
+            f"model_name_or_path: {name!r} is no local folder, and {hub_name} did not give it ({reason})", _THREE_WAYS
+        ) from error
     return folder
 
 
-def _from_modelscope(name: str) -> Path:
+def _huggingface() -> tuple[Callable[..., str], str]:
+    from huggingface_hub import snapshot_download
+
+    return snapshot_download, "Hugging Face"
+
+
+def _modelscope() -> tuple[Callable[..., str], str]:
     try:
         from modelscope import snapshot_download
     except ImportError as error:
         raise ModelError(
-            f"model_hub: {name!r} is to come from ModelScope, whose package is not installed",
+            "model_hub: models are to come from ModelScope, whose package is not installed",
             "pip install -e .[modelscope]",
         ) from error
-    try:
-        return Path(snapshot_download(name))
-    except Exception as error:  # as above
-        raise _not_fetched(name, "ModelScope", error) from error
-
-
-def _not_fetched(name: str, hub: str, error: Exception) -> ModelError:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return ModelError(
-        f"model_name_or_path: {name!r} is no local folder, and {hub} did not give it ({reason})", _THREE_WAYS
-    )
+    return snapshot_download, "ModelScope"
 
 
 def _weight_samples(folder: Path) -> list[bytes]:

@@ -72,7 +72,7 @@ def test_a_hub_that_does_not_answer_names_the_three_ways(monkeypatch):
 
 
 def test_modelscope_is_asked_where_it_is_the_hub(monkeypatch, model_folder):
-    fetched = SimpleNamespace(snapshot_download=lambda name: str(model_folder("llama")))
+    fetched = SimpleNamespace(snapshot_download=lambda name, allow_patterns: str(model_folder("llama")))
     monkeypatch.setitem(sys.modules, "modelscope", fetched)
     assert locate_model("Qwen/Qwen3-0.6B", "modelscope").folder == model_folder("llama")
 
