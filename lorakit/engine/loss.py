@@ -16,6 +16,8 @@ from lorakit.engine.micro_batch import MicroBatch, isolation_mask
 IGNORED_LABEL = -100
 # Logits of so many elements are held at a time: 128 targets of a 50k vocabulary, 40 of a 150k one.
 _CHUNK_ELEMENTS = 6_400_000
+# Families whose packed rows are proven equal to rows one by one; all others are computed one by one.
+PACKED_FAMILIES = frozenset({"gpt2", "llama", "mistral", "opt", "qwen2", "qwen3"})
 # A model with one of these does more to its logits than multiply: the plain loss serves it.
 _LOGIT_CHANGES = ("final_logit_softcapping", "logit_scale", "logits_scaling", "output_multiplier_scale")
 
@@ -104,9 +106,12 @@ def summed_loss(model: Any, micro_batch: MicroBatch, label_smoothing: float = 0.
     Returns:
         A scalar, with gradient where the model has trainable parameters.
     """
+    base = _base_model(model)
+    if micro_batch.rows > 1 and not _isolates_packed_rows(base.config, micro_batch):
+        return torch.stack([summed_loss(model, row, label_smoothing) for row in micro_batch.split()]).sum()
     labels = micro_batch.labels[0, 1:]  # the token at i predicts the label at i + 1
     keep = (labels != IGNORED_LABEL).nonzero().squeeze(-1)  # [targets]
-    head = None if label_smoothing else _plain_head(model)
+    head = None if label_smoothing else _plain_head(base)
     with _bypassed(head):
         projected = model(
             input_ids=micro_batch.input_ids,
@@ -120,12 +125,26 @@ def summed_loss(model: Any, micro_batch: MicroBatch, label_smoothing: float = 0.
     return cross_entropy(projected.float(), labels[keep], reduction="sum", label_smoothing=label_smoothing)
 
 
-def _plain_head(model: Any) -> torch.nn.Linear | None:
+def _base_model(model: Any) -> Any:
+    """Take a model out of a distributed wrapper and out of PEFT's."""
+    inner = getattr(model, "module", model)
+    return inner.get_base_model() if hasattr(inner, "get_base_model") else inner
+
+
+def _isolates_packed_rows(config: Any, micro_batch: MicroBatch) -> bool:
+    """Whether attention is all that connects the tokens of this model, and the mask all that limits attention.
+
+    Convolutions and state-space layers look across the border of two rows whatever the mask says, and a window would
+    be lost in the mask; such models take their rows one by one.
+    """
+    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+    return config.model_type in PACKED_FAMILIES and (window is None or max(micro_batch.row_lengths) <= window)
+
+
+def _plain_head(base: Any) -> torch.nn.Linear | None:
     """Return the output projection where the loss may stand in for it: frozen, linear, and nothing after it."""
-    inner = getattr(model, "module", model)  # out of a distributed wrapper
-    inner = inner.get_base_model() if hasattr(inner, "get_base_model") else inner
-    head = inner.get_output_embeddings()
-    settings = inner.config.get_text_config()
+    head = base.get_output_embeddings()
+    settings = base.config.get_text_config()
     is_changed = any(getattr(settings, name, None) not in (None, 1, 1.0) for name in _LOGIT_CHANGES)
     is_plain = type(head) is torch.nn.Linear and head.bias is None and not head.weight.requires_grad
     return head if is_plain and not is_changed else None

@@ -36,6 +36,17 @@ class MicroBatch:
         """Return the same micro-batch on another device."""
         return MicroBatch(**{name: tensor.to(device) for name, tensor in self.tensors().items()})
 
+    @property
+    def row_lengths(self) -> list[int]:
+        """Tokens of each sequence."""
+        return [int(length) for length in self.row_starts[1:] - self.row_starts[:-1]]
+
+    def split(self) -> list[MicroBatch]:
+        """Return every sequence as a micro-batch of its own."""
+        parts = [tensor.split(self.row_lengths, dim=1) for tensor in (self.input_ids, self.labels, self.position_ids)]
+        starts = [torch.tensor([0, length], device=self.row_starts.device) for length in self.row_lengths]
+        return [MicroBatch(*fields) for fields in zip(*parts, starts, strict=True)]
+
 
 def isolation_mask(micro_batch: MicroBatch) -> torch.Tensor | None:
     """Tell attention which keys each token may see: those of its own sequence up to itself.
@@ -45,10 +56,9 @@ def isolation_mask(micro_batch: MicroBatch) -> torch.Tensor | None:
     """
     if micro_batch.rows == 1:
         return None
-    starts = micro_batch.row_starts
     device = micro_batch.input_ids.device
-    lengths = starts[1:] - starts[:-1]
-    sequence = torch.repeat_interleave(torch.arange(len(lengths), device=device), lengths.to(device))  # [tokens]
+    lengths = torch.tensor(micro_batch.row_lengths, device=device)
+    sequence = torch.repeat_interleave(torch.arange(len(lengths), device=device), lengths)  # [tokens]
     place = torch.arange(len(sequence), device=device)
     allowed = (sequence[:, None] == sequence[None, :]) & (place[:, None] >= place[None, :])
     return allowed[None, None]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import FAMILIES
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Gemma2Config, Lfm2Config, MistralConfig, Qwen2Config
 
 from lorakit.data_processing import EncodedExample
 from lorakit.data_processing.packing import pack, pack_under_budget
@@ -62,6 +62,36 @@ def test_a_packed_step_has_the_loss_and_gradients_of_its_rows_one_by_one(model_f
     model = adapted(folder)
     assert accelerate_lora(model) > 0
     loss = sum(summed_loss(model, batch) for batch in pack_under_budget(sequences(), budget))
+    loss.backward()
+    assert loss.item() == pytest.approx(wanted_loss, rel=1e-5)
+    assert_same(gradients(model), wanted)
+
+
+OTHER_FAMILIES = {
+    "a convolution across rows": (Lfm2Config, {"layer_types": ["conv", "full_attention"], "conv_L_cache": 3}),
+    "a window shorter than a row": (MistralConfig, {"sliding_window": 8}),
+    "soft-capped logits and a window": (Gemma2Config, {"sliding_window": 8, "final_logit_softcapping": 5.0}),
+    "a grouped family like Llama": (Qwen2Config, {}),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_FAMILIES)
+def test_models_of_other_kinds_are_right_or_computed_row_by_row(name):
+    kind, settings = OTHER_FAMILIES[name]
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    config = kind(vocab_size=700, intermediate_size=48, pad_token_id=None, **sizes, **settings)
+
+    def made():
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        torch.manual_seed(3)
+        lora = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
+        return get_peft_model(model, lora).train()
+
+    wanted_loss, wanted = reference(made(), sequences())
+    model = made()
+    accelerate_lora(model)
+    loss = summed_loss(model, pack(sequences()))
     loss.backward()
     assert loss.item() == pytest.approx(wanted_loss, rel=1e-5)
     assert_same(gradients(model), wanted)
