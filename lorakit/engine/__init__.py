@@ -1,11 +1,14 @@
-"""What computes: device and number format, packed micro-batches, the loss, the LoRA layers."""
+"""What computes: device and number format, packed micro-batches, attention, the loss, the LoRA layers."""
 
+from lorakit.engine.attention import PACKED, register_packed_attention
 from lorakit.engine.device import DtypeChoice, choose_device, choose_dtype
 from lorakit.engine.lora_linear import accelerate_lora
-from lorakit.engine.loss import LossSum, summed_loss
+from lorakit.engine.loss import PACKED_FAMILIES, LossSum, summed_loss
 from lorakit.engine.micro_batch import MicroBatch, isolation_mask
 
 __all__ = [
+    "PACKED",
+    "PACKED_FAMILIES",
     "DtypeChoice",
     "LossSum",
     "MicroBatch",
@@ -13,5 +16,6 @@ __all__ = [
     "choose_device",
     "choose_dtype",
     "isolation_mask",
+    "register_packed_attention",
     "summed_loss",
 ]

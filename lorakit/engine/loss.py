@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy, linear
 
+from lorakit.engine.attention import PACKED
 from lorakit.engine.micro_batch import MicroBatch, isolation_mask
 
 IGNORED_LABEL = -100
@@ -112,6 +113,7 @@ def summed_loss(model: Any, micro_batch: MicroBatch, label_smoothing: float = 0.
     labels = micro_batch.labels[0, 1:]  # the token at i predicts the label at i + 1
     keep = (labels != IGNORED_LABEL).nonzero().squeeze(-1)  # [targets]
     head = None if label_smoothing else _plain_head(base)
+    is_own_attention = base.config._attn_implementation == PACKED
     with _bypassed(head):
         projected = model(
             input_ids=micro_batch.input_ids,
@@ -119,6 +121,7 @@ def summed_loss(model: Any, micro_batch: MicroBatch, label_smoothing: float = 0.
             position_ids=micro_batch.position_ids,
             logits_to_keep=keep,
             use_cache=False,
+            **({"row_lengths": micro_batch.row_lengths} if is_own_attention else {}),
         ).logits[0]  # [targets, vocabulary], or [targets, hidden] with the head bypassed
     if head is not None:
         return TargetLoss.apply(projected.to(head.weight.dtype), head.weight, labels[keep])  # type: ignore[no-any-return]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from lorakit.engine import DtypeChoice
+from lorakit.engine import PACKED, PACKED_FAMILIES, DtypeChoice, register_packed_attention
 from lorakit.errors import ModelError
 from lorakit.model_config.source import ModelSource
 
@@ -109,9 +109,15 @@ def load_model(
 def _read_weights(source: ModelSource, dtype: DtypeChoice) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
+    register_packed_attention()
+    family, _ = read_model_type(source)
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
-            source.folder, dtype=dtype.dtype, local_files_only=True, output_loading_info=True
+            source.folder,
+            dtype=dtype.dtype,
+            attn_implementation=PACKED if family in PACKED_FAMILIES else None,
+            local_files_only=True,
+            output_loading_info=True,
         )
     except Exception as error:  # a dozen classes, from safetensors' own to OSError
         raise ModelError(

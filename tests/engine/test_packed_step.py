@@ -10,7 +10,8 @@ from transformers import AutoModelForCausalLM, Gemma2Config, Lfm2Config, Mistral
 
 from lorakit.data_processing import EncodedExample
 from lorakit.data_processing.packing import pack, pack_under_budget
-from lorakit.engine import accelerate_lora, summed_loss
+from lorakit.engine import PACKED, accelerate_lora, register_packed_attention, summed_loss
+from lorakit.engine import attention as attention_module
 
 LENGTHS = (9, 31, 4, 17)
 
@@ -25,8 +26,9 @@ def sequences():
     return made
 
 
-def adapted(folder, **lora):
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+def adapted(folder, attention="sdpa", **lora):
+    register_packed_attention()
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation=attention)
     settings = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear", "init_lora_weights": False} | lora
     torch.manual_seed(3)
     return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **settings)).train()
@@ -56,10 +58,15 @@ def assert_same(found, wanted):
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("budget", [20, 10_000])
-def test_a_packed_step_has_the_loss_and_gradients_of_its_rows_one_by_one(model_folder, family, budget):
+@pytest.mark.parametrize("attention", ["sdpa", PACKED])
+@pytest.mark.parametrize("longest_explicit_row", [512, 10])
+def test_a_packed_step_has_the_loss_and_gradients_of_its_rows_one_by_one(
+    model_folder, monkeypatch, family, budget, attention, longest_explicit_row
+):
+    monkeypatch.setattr(attention_module, "_LONGEST_EXPLICIT_ROW", longest_explicit_row)
     folder = model_folder(family)
     wanted_loss, wanted = reference(adapted(folder), sequences())
-    model = adapted(folder)
+    model = adapted(folder, attention)
     assert accelerate_lora(model) > 0
     loss = sum(summed_loss(model, batch) for batch in pack_under_budget(sequences(), budget))
     loss.backward()
