@@ -24,7 +24,7 @@ check: $(VENV)/installed-dev  ## style, types and the order of the rooms
 docs: $(VENV)/installed  ## write docs/settings.md anew from the settings
 	$(BIN)/python -m lorakit.config.reference > docs/settings.md
 
-bench: $(VENV)/installed-dev  ## measure lorakit against plain Trainer + PEFT in one run
+bench: $(VENV)/installed-dev  ## measure lorakit against plain Trainer + PEFT, TRL and LLaMA-Factory in one run
 	$(BIN)/python benchmarks/bench.py $(ARGS)
 
 clean:

@@ -149,9 +149,14 @@ _WANTED = {
 }
 
 
+# A union is refused once for each of its members; these say what is wanted in one.
+_UNIONS = {"thinking": "auto, true or false", "max_tokens_per_microbatch": "auto or a whole number"}
+_BOUND_ERRORS = {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}
+
+
 def _wanted(name: str, detail: ErrorDetails) -> str:
-    if name == "thinking":
-        return "must be auto, true or false"
+    if name in _UNIONS and detail["type"] not in _BOUND_ERRORS:
+        return f"must be {_UNIONS[name]}"
     context = detail.get("ctx", {})
     for bound, words in BOUNDS.items():
         if bound in context:

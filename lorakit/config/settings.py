@@ -6,7 +6,7 @@ The YAML keys, the command line flags, the help texts and docs/settings.md are a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
@@ -111,6 +111,11 @@ class Config(BaseModel):
     learning_rate: Annotated[float, Shown("Training", flag=True)] = Field(
         5e-4, gt=0, le=10, description="Peak learning rate of the adapter."
     )
+    max_tokens_per_microbatch: Annotated[Literal["auto"] | Annotated[int, Field(ge=16)], Shown("Training")] = Field(
+        "auto",
+        description="Tokens computed at once, at least 16; the rows of a step are cut into as many passes. Changes "
+        "time and memory, never the result. `auto`: from the free memory.",
+    )
     seed: Annotated[int, Shown("Training")] = Field(
         42, ge=0, le=2**32 - 1, description="Seed of the adapter's first values, row order, dropout and sampling."
     )
@@ -187,9 +192,11 @@ def _type_text(annotation: Any) -> str:
     }
     if annotation in names:
         return names[annotation]
+    plain = {bool: ("true", "false"), int: ("a whole number",)}
     choices: list[str] = []
-    for part in getattr(annotation, "__args__", ()):
-        choices += ["true", "false"] if part is bool else getattr(part, "__args__", (part,))
+    for part in [annotation] if get_origin(annotation) is Literal else get_args(annotation):
+        kind = get_args(part)[0] if get_origin(part) is Annotated else part
+        choices += plain.get(kind) or get_args(kind)
     return ", ".join(choices[:-1]) + " or " + choices[-1]
 
 

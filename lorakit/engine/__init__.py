@@ -1,6 +1,7 @@
 """What computes: device and number format, packed micro-batches, attention, the loss, the LoRA layers."""
 
 from lorakit.engine.attention import PACKED, register_packed_attention
+from lorakit.engine.budget import choose_token_budget, is_out_of_memory
 from lorakit.engine.device import DtypeChoice, choose_device, choose_dtype
 from lorakit.engine.lora_linear import accelerate_lora
 from lorakit.engine.loss import PACKED_FAMILIES, LossSum, summed_loss
@@ -15,6 +16,8 @@ __all__ = [
     "accelerate_lora",
     "choose_device",
     "choose_dtype",
+    "choose_token_budget",
+    "is_out_of_memory",
     "isolation_mask",
     "register_packed_attention",
     "summed_loss",

@@ -34,9 +34,9 @@ def training_arguments(config: Config, dtype: DtypeChoice, device: torch.device)
         arguments = TrainingArguments(
             output_dir=config.output_dir,
             num_train_epochs=config.num_train_epochs,
-            per_device_train_batch_size=config.per_device_train_batch_size,
+            # All rows of an optimizer step at once: LoraTrainer cuts them by tokens, not by rows.
+            per_device_train_batch_size=config.per_device_train_batch_size * config.gradient_accumulation_steps,
             per_device_eval_batch_size=config.per_device_eval_batch_size,
-            gradient_accumulation_steps=config.gradient_accumulation_steps,
             learning_rate=config.learning_rate,
             seed=config.seed,
             fp16=dtype.dtype is torch.float16,  # loss scaling; the adapter is float32 whatever the base is

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
+from lorakit import console
 from lorakit.data_processing import EncodedExample
-from lorakit.data_processing.packing import pack
-from lorakit.engine import MicroBatch, summed_loss
+from lorakit.data_processing.example import IGNORED_LABEL
+from lorakit.data_processing.packing import pack, pack_under_budget
+from lorakit.engine import MicroBatch, is_out_of_memory, summed_loss
 from lorakit.errors import RunError
 from lorakit.evaluate.comparison import dataset_loss
 from lorakit.runs import EvaluationRecord, RecordLog, StepRecord
 from lorakit.train.progress import ShowProgress
 
 _INDICES = "indices"
+_FEWEST_TOKENS = 16
 _PROVING_STEPS = 3  # a gradient of exactly zero this early means that nothing is connected to the loss
 
 
@@ -31,6 +35,13 @@ class _Step:
     tokens: int = 0
     target_tokens: int = 0
 
+    def add(self, micro_batch: MicroBatch, loss: float) -> None:
+        """Count a micro-batch and its share of the loss."""
+        self.loss += loss
+        self.rows += micro_batch.rows
+        self.tokens += micro_batch.input_ids.shape[1]
+        self.target_tokens += int((micro_batch.labels[0, 1:] != IGNORED_LABEL).sum())
+
 
 class LoraTrainer(Trainer):  # type: ignore[misc]
     """Trains an adapter on sequences of token ids.
@@ -41,7 +52,8 @@ class LoraTrainer(Trainer):  # type: ignore[misc]
     Args:
         model: A PEFT model.
         args: Of transformers.
-        train_sequences: What to train on; ``per_device_train_batch_size`` of them make a micro-batch.
+        train_sequences: What to train on; ``per_device_train_batch_size`` of them make an optimizer step.
+        max_tokens: In one forward and backward pass; halved where memory runs out.
         validation_sequences: What validation takes its loss over; None for no validation.
         records: Where every step and every validation is written.
         callbacks: Further callbacks of transformers.
@@ -55,11 +67,13 @@ class LoraTrainer(Trainer):  # type: ignore[misc]
         model: Any,
         args: TrainingArguments,
         train_sequences: Sequence[EncodedExample],
+        max_tokens: int,
         validation_sequences: Sequence[EncodedExample] | None,
         records: RecordLog,
         callbacks: list[Any],
     ) -> None:
         self._train_sequences = train_sequences
+        self._max_tokens = max_tokens
         self._validation_sequences = validation_sequences
         self._records = records
         self.progress: ShowProgress | None = None
@@ -74,7 +88,7 @@ class LoraTrainer(Trainer):  # type: ignore[misc]
             callbacks=callbacks,
         )
         self.remove_callback(PrinterCallback)  # lorakit.console is the only room that prints
-        self.model_accepts_loss_kwargs = True  # compute_loss below divides by the whole step's targets itself
+        self.model_accepts_loss_kwargs = True  # training_step divides by the whole step's targets itself
 
     @property
     def planned_steps(self) -> int:
@@ -83,24 +97,64 @@ class LoraTrainer(Trainer):  # type: ignore[misc]
 
     def _collate(self, indices: list[int]) -> dict[str, torch.Tensor]:
         micro_batch = pack([self._train_sequences[index] for index in indices])
-        return micro_batch.tensors() | {_INDICES: torch.tensor(indices)}
+        return {_INDICES: torch.tensor(indices), "input_ids": micro_batch.input_ids, "labels": micro_batch.labels}
 
-    def compute_loss(
-        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
-        """Return this micro-batch's share of the step's mean loss, a scalar."""
-        indices = inputs.pop(_INDICES)
-        micro_batch = MicroBatch(**inputs)
-        nats = summed_loss(model, micro_batch, self.args.label_smoothing_factor)
-        if not torch.isfinite(nats):
-            raise self._not_finite(indices)
-        self._step.rows += micro_batch.rows
-        self._step.tokens += micro_batch.input_ids.shape[1]
-        self._step.target_tokens += int((micro_batch.labels[0, 1:] != -100).sum())
-        # Gradients are averaged over ranks, while the divisor counts the targets of all of them.
-        loss = nats / num_items_in_batch * self.accelerator.num_processes
-        self._step.loss += loss.item()
-        return (loss, None) if return_outputs else loss
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        """Take loss and gradients of all rows of an optimizer step on this rank.
+
+        Args:
+            model: In its distributed wrapper, if any.
+            inputs: What `_collate` made.
+            num_items_in_batch: Target tokens of the step over all ranks.
+
+        Returns:
+            This rank's share of the mean loss, times the number of ranks: gradients are averaged over ranks.
+        """
+        model.train()
+        if callable(getattr(self.optimizer, "train", None)):  # schedule-free optimizers
+            self.optimizer.train()
+        sequences = [self._train_sequences[index] for index in inputs[_INDICES].tolist()]
+        while True:
+            try:
+                return self._forward_and_backward(model, sequences, num_items_in_batch)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                self._halve_budget(sequences, error)
+                model.zero_grad()
+
+    def _forward_and_backward(
+        self, model: Any, sequences: list[EncodedExample], num_items_in_batch: Any
+    ) -> torch.Tensor:
+        self._step = _Step()
+        micro_batches = list(pack_under_budget(sequences, self._max_tokens))
+        for number, micro_batch in enumerate(micro_batches, start=1):
+            # Ranks exchange gradients once a step, in the last pass.
+            with nullcontext() if number == len(micro_batches) else self.accelerator.no_sync(model):
+                with self.compute_loss_context_manager():
+                    nats = summed_loss(
+                        model, micro_batch.to(self.args.device), label_smoothing=self.args.label_smoothing_factor
+                    )
+                if not torch.isfinite(nats):
+                    raise self._not_finite(sequences)
+                loss = nats / num_items_in_batch * self.accelerator.num_processes
+                self.accelerator.backward(loss)
+            self._step.add(micro_batch, loss.item())
+        return torch.tensor(self._step.loss, device=self.args.device)
+
+    def _halve_budget(self, sequences: list[EncodedExample], error: RuntimeError) -> None:
+        longest = max(len(sequence.input_ids) for sequence in sequences)
+        if (self._max_tokens <= longest and len(sequences) == 1) or self._max_tokens < _FEWEST_TOKENS:
+            raise RunError(
+                f"a row of {longest} tokens does not fit into memory",
+                "lower max_length, or set trainer_args: {activation_checkpointing: true}, or choose a smaller model",
+            ) from error
+        self._max_tokens //= 2
+        console.warn(f"out of memory: the step is done again with at most {self._max_tokens} tokens at once")
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Count nothing: events.jsonl has tokens and seconds."""
+        return 0
 
     def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> Any:
         """Take the validation loss over target tokens; no logits are kept."""
@@ -168,8 +222,8 @@ class LoraTrainer(Trainer):  # type: ignore[misc]
         summed = self.accelerator.reduce(torch.tensor(values, device=self.args.device), reduction="sum")
         return [float(value) for value in summed]
 
-    def _not_finite(self, indices: torch.Tensor) -> RunError:
-        origins = ", ".join(self._train_sequences[index].origin for index in indices.tolist())
+    def _not_finite(self, sequences: list[EncodedExample]) -> RunError:
+        origins = ", ".join(sequence.origin for sequence in sequences)
         return RunError(
             f"step {self.state.global_step + 1}: the loss is not finite, on {origins}",
             "lower learning_rate, or set torch_dtype: float32; the last checkpoint is intact",

@@ -15,7 +15,7 @@ from transformers import TrainingArguments, set_seed
 from lorakit import console
 from lorakit.config import Config
 from lorakit.data_processing import ChatFormat, Dataset, load_dataset
-from lorakit.engine import choose_device, choose_dtype
+from lorakit.engine import choose_device, choose_dtype, choose_token_budget
 from lorakit.errors import RunError
 from lorakit.evaluate.comparison import compare, show_comparison
 from lorakit.inference import assistant_for
@@ -152,6 +152,7 @@ def _train_steps(config: Config, prepared: _Prepared, folder: Path, checkpoint: 
         model=prepared.bundle.model,
         args=prepared.arguments,
         train_sequences=prepared.data.train.encoded,
+        max_tokens=_token_budget(config, prepared.bundle),
         validation_sequences=validation.encoded if validation else None,
         records=RecordLog(folder, after_step),
         callbacks=[stop],
@@ -168,6 +169,12 @@ def _train_steps(config: Config, prepared: _Prepared, folder: Path, checkpoint: 
         return False
     console.note(f"trained {steps - after_step} steps in {time.perf_counter() - started:.1f} s")
     return True
+
+
+def _token_budget(config: Config, bundle: ModelBundle) -> int:
+    if config.max_tokens_per_microbatch == "auto":
+        return choose_token_budget(bundle.model, bundle.device)
+    return config.max_tokens_per_microbatch
 
 
 def _finish(config: Config, prepared: _Prepared, folder: Path) -> None:

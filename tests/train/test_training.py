@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lorakit.cli import main
+from lorakit.engine import summed_loss
 from lorakit.runs import EvaluationRecord, RecordLog, StepRecord, read_records
 
 ROWS = [
@@ -193,21 +194,63 @@ def test_an_earlier_run_is_kept_aside(command):
     assert all(torch.equal(first[name], kept[name]) for name in first)
 
 
-def test_a_loss_that_is_not_finite_names_the_rows_of_its_step(command, capsys):
-    code, folder = command("--learning_rate", "9", "--num_train_epochs", "50")
-    if code == 0:  # such a rate may also saturate: then it must not have been silent either
-        pytest.fail("a learning rate of 9 went unnoticed")
+def test_a_loss_that_is_not_finite_names_the_rows_of_its_step(command, monkeypatch, capsys):
+    from lorakit.train import trainer
+
+    losses = iter([1.0, float("nan")])
+    monkeypatch.setattr(trainer, "summed_loss", lambda *args, **kwargs: summed_loss(*args, **kwargs) * next(losses))
+    code, folder = command("--num_train_epochs", "1")
     message = capsys.readouterr().err
     assert code == 2
-    assert "the loss is not finite, on" in message
-    assert "train.json item" in message
+    assert message.splitlines()[-2].startswith("error: step 2: the loss is not finite, on ")
+    assert message.count("train.json item") == 2
     assert not (folder / "lora_model").exists()
+
+
+@pytest.mark.parametrize("budget", ["16", "60", "auto"])
+def test_the_token_budget_changes_nothing_but_time_and_memory(command, budget):
+    settings = ("--num_train_epochs", "1", "--per_device_train_batch_size", "4")
+    _, whole = command(*settings, "--set", "max_tokens_per_microbatch=100000", folder="whole")
+    _, cut = command(*settings, "--set", f"max_tokens_per_microbatch={budget}", folder="cut")
+    losses = [[record.loss for record in read_records(folder)] for folder in (whole, cut)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    assert_same_adapter(whole, cut, rtol=1e-4, atol=1e-6)
+
+
+def test_a_step_that_does_not_fit_is_done_again_in_smaller_parts(command, monkeypatch, capsys):
+    from lorakit.train import trainer
+
+    def short_of_memory(model, micro_batch, **options):
+        if micro_batch.rows > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return summed_loss(model, micro_batch, **options)
+
+    _, whole = command("--num_train_epochs", "1", folder="whole")
+    monkeypatch.setattr(trainer, "summed_loss", short_of_memory)
+    code, small = command("--num_train_epochs", "1", folder="small")
+    assert code == 0
+    assert "out of memory: the step is done again with at most" in capsys.readouterr().err
+    assert_same_adapter(whole, small, rtol=1e-4, atol=1e-6)
+
+
+def test_a_row_that_does_not_fit_is_named_with_the_settings_that_help(command, monkeypatch, capsys):
+    from lorakit.train import trainer
+
+    def no_memory(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(trainer, "summed_loss", no_memory)
+    code, _ = command("--num_train_epochs", "1")
+    message = capsys.readouterr().err
+    assert code == 2
+    assert "tokens does not fit into memory" in message
+    assert "lower max_length" in message
 
 
 def test_a_gradient_of_zero_stops_the_run(command, monkeypatch, capsys):
     from lorakit.train import trainer
 
-    monkeypatch.setattr(trainer, "summed_loss", lambda model, *_: sum(p.sum() for p in model.parameters()) * 0)
+    monkeypatch.setattr(trainer, "summed_loss", lambda model, *_, **__: sum(p.sum() for p in model.parameters()) * 0)
     code, _ = command("--num_train_epochs", "1")
     assert code == 2
     assert "the gradient is exactly zero" in capsys.readouterr().err

@@ -1,0 +1,46 @@
+"""Child program: Hugging Face's Trainer with PEFT as their documentation shows it, padded batches, bf16 on the CPU."""
+
+from __future__ import annotations
+
+from encoding import IGNORED_LABEL, encode_row
+from peft import LoraConfig, get_peft_model
+from spec import LEARNING_RATE, LORA_ALPHA, LORA_RANK, SEED, TARGET_MODULES, TRAINER_ARGUMENTS, read_spec
+from step_clock import StepClock
+from transformers import AutoModelForCausalLM, AutoTokenizer, DataCollatorForSeq2Seq, Trainer, TrainingArguments
+
+
+def main() -> None:
+    """Train once."""
+    spec = read_spec()
+    tokenizer = AutoTokenizer.from_pretrained(spec.model_folder)
+    rows = [encode_row(row, tokenizer) for row in spec.rows()]
+    lora = LoraConfig(
+        r=LORA_RANK,
+        lora_alpha=LORA_ALPHA,
+        lora_dropout=0.0,
+        target_modules=list(TARGET_MODULES),
+        task_type="CAUSAL_LM",
+    )
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(spec.model_folder), lora)
+    arguments = TrainingArguments(
+        output_dir=spec.output_folder,
+        num_train_epochs=1,
+        per_device_train_batch_size=spec.sequences_per_step,
+        learning_rate=LEARNING_RATE,
+        seed=SEED,
+        bf16=True,
+        use_cpu=True,
+        **TRAINER_ARGUMENTS,
+        **spec.settings,
+    )
+    Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=rows,
+        data_collator=DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=IGNORED_LABEL),
+        callbacks=[StepClock(spec.output_folder)],
+    ).train()
+
+
+if __name__ == "__main__":
+    main()

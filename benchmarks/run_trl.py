@@ -1,0 +1,59 @@
+"""Child program: TRL's SFTTrainer on prompt/completion rows, bf16 as its defaults have it."""
+
+from __future__ import annotations
+
+from datasets import Dataset
+from peft import LoraConfig
+from spec import (
+    LEARNING_RATE,
+    LORA_ALPHA,
+    LORA_RANK,
+    MAX_LENGTH_TOKENS,
+    SEED,
+    TARGET_MODULES,
+    TRAINER_ARGUMENTS,
+    question_of,
+    read_spec,
+)
+from step_clock import StepClock
+from trl import SFTConfig, SFTTrainer
+
+
+def main() -> None:
+    """Train once."""
+    spec = read_spec()
+    rows = [
+        {
+            "prompt": [{"role": "user", "content": question_of(row)}],
+            "completion": [{"role": "assistant", "content": row["output"]}],
+        }
+        for row in spec.rows()
+    ]
+    arguments = SFTConfig(
+        output_dir=spec.output_folder,
+        num_train_epochs=1,
+        per_device_train_batch_size=spec.sequences_per_step,
+        learning_rate=LEARNING_RATE,
+        max_length=MAX_LENGTH_TOKENS,
+        seed=SEED,
+        use_cpu=True,
+        **TRAINER_ARGUMENTS,
+        **spec.settings,
+    )
+    SFTTrainer(
+        model=spec.model_folder,
+        args=arguments,
+        train_dataset=Dataset.from_list(rows),
+        peft_config=LoraConfig(
+            r=LORA_RANK,
+            lora_alpha=LORA_ALPHA,
+            lora_dropout=0.0,
+            target_modules=list(TARGET_MODULES),
+            task_type="CAUSAL_LM",
+        ),
+        callbacks=[StepClock(spec.output_folder)],
+    ).train()
+
+
+if __name__ == "__main__":
+    main()

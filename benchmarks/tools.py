@@ -1,0 +1,141 @@
+"""The tools that are measured, as a table: whose Python runs which program with which settings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jobs import ROOT, Job, Work
+from spec import (
+    LEARNING_RATE,
+    LORA_ALPHA,
+    LORA_RANK,
+    MAX_LENGTH_TOKENS,
+    SEED,
+    TARGET_MODULES,
+    TRAINER_ARGUMENTS,
+    TrainingSpec,
+)
+
+OURS = "lorakit"
+REFERENCE = "trainer"  # its loss is what the others are held against
+_FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Tool:
+    """One tool in one setting.
+
+    Attributes:
+        name: For ``--tools``.
+        title: In tables.
+        program: A child program of this folder; None for lorakit's command line.
+        environment: A file of ``peers/``; None for the project's own Python.
+        settings: Beyond the common ones.
+        packs: Whether it lays rows into bins of `MAX_LENGTH_TOKENS`, so that its batches differ.
+        note: What the page says about it.
+    """
+
+    name: str
+    title: str
+    program: str | None
+    note: str
+    environment: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    packs: bool = False
+
+
+_FAST_TRL: Mapping[str, Any] = {"gradient_checkpointing": False, "model_init_kwargs": {"dtype": "bfloat16"}}
+
+TOOLS = {
+    tool.name: tool
+    for tool in (
+        Tool(OURS, "lorakit", None, "`python main.py --task train`."),
+        Tool(REFERENCE, "Trainer + PEFT", "run_trainer.py", "Padded batches, mask on the answers, `bf16`, `use_cpu`."),
+        Tool("trl", "TRL SFTTrainer", "run_trl.py", "Default settings (activations computed anew).", "trl"),
+        Tool(
+            "trl-packing",
+            "TRL, packing",
+            "run_trl.py",
+            f"Default settings and `packing=True`: bins of {MAX_LENGTH_TOKENS} tokens, as many as hold about as many "
+            "tokens a step.",
+            "trl",
+            {"packing": True},
+            packs=True,
+        ),
+        Tool(
+            "trl-fast",
+            "TRL, tuned",
+            "run_trl.py",
+            "Weights in bfloat16, `gradient_checkpointing=False`.",
+            "trl",
+            _FAST_TRL,
+        ),
+        Tool(
+            "trl-packing-fast",
+            "TRL, packing, tuned",
+            "run_trl.py",
+            "The same with `packing=True`.",
+            "trl",
+            {**_FAST_TRL, "packing": True},
+            packs=True,
+        ),
+        Tool(
+            "llamafactory",
+            "LLaMA-Factory",
+            "run_llamafactory.py",
+            "Default settings (activations computed anew), `bf16`, `use_cpu`.",
+            "llamafactory",
+        ),
+        Tool(
+            "llamafactory-fast",
+            "LLaMA-Factory, tuned",
+            "run_llamafactory.py",
+            "The same with `disable_gradient_checkpointing`.",
+            "llamafactory",
+            {"disable_gradient_checkpointing": True},
+        ),
+    )
+}
+
+
+def specification(tool: Tool, job: Job, work: Work, model_folder: str, rows_file: Path, folder: Path) -> TrainingSpec:
+    """Tell a tool what to train."""
+    bins = work.bins_per_step(job.rows_per_step, MAX_LENGTH_TOKENS)
+    sequences = bins if tool.packs else job.rows_per_step
+    return TrainingSpec(model_folder, str(rows_file), str(folder), sequences, dict(tool.settings))
+
+
+def command(tool: Tool, python: Path, spec: TrainingSpec) -> list[str]:
+    """Write what the tool reads, and return its command line."""
+    if tool.program is not None:
+        return [str(python), str(_FOLDER / tool.program), str(spec.save())]
+    config = Path(spec.output_folder) / "config.yaml"
+    config.write_text(json.dumps(lorakit_config(spec), indent=2), encoding="utf-8")  # JSON is YAML
+    return [str(python), str(ROOT / "main.py"), "--config", str(config), "--task", "train"]
+
+
+def lorakit_config(spec: TrainingSpec) -> dict[str, Any]:
+    """Say in lorakit's words what the specification says; one token is answered at the end, after the training."""
+    return {
+        "model_name_or_path": spec.model_folder,
+        "train_file": spec.rows_file,
+        "validation_file": None,
+        "max_length": MAX_LENGTH_TOKENS,
+        "lora_r": LORA_RANK,
+        "lora_alpha": LORA_ALPHA,
+        "lora_dropout": 0,
+        "target_modules": list(TARGET_MODULES),
+        "output_dir": spec.output_folder,
+        "num_train_epochs": 1,
+        "per_device_train_batch_size": spec.sequences_per_step,
+        "learning_rate": LEARNING_RATE,
+        "seed": SEED,
+        "max_new_tokens": 1,
+        "max_generated_rows": 1,
+        "trainer_args": TRAINER_ARGUMENTS,
+        **spec.settings,
+    }
