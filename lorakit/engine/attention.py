@@ -121,7 +121,7 @@ def _attend(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float, dropout: float
 ) -> torch.Tensor:
     is_explicit = query.device.type == "cpu" and query.shape[2] <= _LONGEST_EXPLICIT_ROW and dropout == 0
-    if is_explicit and torch.is_grad_enabled():
+    if is_explicit:
         return RowAttention.apply(query, key, value, scaling)  # type: ignore[no-any-return]
     return scaled_dot_product_attention(
         query, key, value, is_causal=True, scale=scaling, dropout_p=dropout, enable_gqa=query.shape[1] != key.shape[1]
