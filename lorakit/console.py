@@ -18,6 +18,12 @@ from rich.table import Table
 from rich.text import Text
 
 
+def silence() -> None:
+    """Print nothing any more, in a process that works beside the one that speaks; errors still show."""
+    _out().quiet = True
+    _err().quiet = True
+
+
 @cache
 def _out() -> Console:
     # Outside a terminal rich assumes 80 columns, too few for answers side by side.
@@ -144,8 +150,3 @@ def progress(total: int, description: str) -> Iterator[ProgressLine]:
     )
     with Progress(*columns, console=_err(), disable=not _err().is_terminal) as bar:
         yield ProgressLine(bar, total, description)
-
-
-def is_terminal() -> bool:
-    """Whether standard error is a terminal that shows a moving bar."""
-    return _err().is_terminal

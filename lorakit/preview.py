@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from lorakit import console
 from lorakit.config import Config
-from lorakit.data_processing import ChatFormat, Dataset, EncodedExample, load_dataset
-from lorakit.data_processing.example import IGNORED_LABEL
+from lorakit.data_processing import ChatFormat, Dataset, EncodedExample, load_datasets
+from lorakit.engine import IGNORED_LABEL
 from lorakit.model_config import load_tokenizer, locate_model, read_model_type
 
 _SHOWN_ROWS = 3
@@ -17,10 +17,7 @@ def run(config: Config) -> int:
     source = locate_model(config.model_name_or_path, config.model_hub)
     chat_format = ChatFormat(load_tokenizer(source))
     _, position_limit = read_model_type(source)
-    train = load_dataset(config.train_file, config, chat_format, position_limit)
-    validation = None
-    if config.validation_file is not None:
-        validation = load_dataset(config.validation_file, config, chat_format, position_limit)
+    train, validation = load_datasets(config, chat_format, position_limit)
     template = "the plain format (no chat template)" if chat_format.is_plain else "its own chat template"
     console.result(f"{source.name}, {template}; trained tokens are marked, each answer ends with its end-of-turn token")
     for sequence in train.encoded[:_SHOWN_ROWS]:

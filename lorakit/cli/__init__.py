@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 from collections.abc import Callable
 
@@ -29,6 +30,9 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         The exit code: 0 done, 2 a fault its message says how to mend, 130 interrupted.
     """
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal without Chinese shows "?"; it must not end the run
+            stream.reconfigure(errors="replace")
     try:
         arguments = parse_arguments(sys.argv[1:] if argv is None else argv)
         from lorakit.config import load_config  # pydantic; not needed for --help

@@ -109,6 +109,16 @@ def load_dataset(name: str, config: Config, chat_format: ChatFormat, position_li
     return Dataset(name, tuple(examples), tuple(encoded), tuple(cut), tuple(rejected))
 
 
+def load_datasets(
+    config: Config, chat_format: ChatFormat, position_limit: int | None
+) -> tuple[Dataset, Dataset | None]:
+    """Read and encode ``train_file`` and, where one is set, ``validation_file``; see `load_dataset`."""
+    train = load_dataset(config.train_file, config, chat_format, position_limit)
+    if config.validation_file is None:
+        return train, None
+    return train, load_dataset(config.validation_file, config, chat_format, position_limit)
+
+
 def _nothing_usable(name: str, rejected: list[Rejected]) -> str:
     if not rejected:
         return f"{name}: holds no rows"

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from lorakit.data_processing.chat_format import ChatFormat, TemplateError
-from lorakit.data_processing.example import IGNORED_LABEL, EncodedExample, Example, Rejected
+from lorakit.data_processing.example import EncodedExample, Example, Rejected
+from lorakit.engine import IGNORED_LABEL
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from array import array
 from dataclasses import dataclass
 from typing import Literal
 
-Role = Literal["system", "user", "assistant"]
+from lorakit.engine import IGNORED_LABEL
 
-IGNORED_LABEL = -100  # the label that cross entropy skips, as in torch and transformers
+Role = Literal["system", "user", "assistant"]
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,10 @@ from lorakit.engine.budget import choose_token_budget, is_out_of_memory
 from lorakit.engine.device import DtypeChoice, choose_device, choose_dtype
 from lorakit.engine.lora_linear import accelerate_lora
 from lorakit.engine.loss import PACKED_FAMILIES, LossSum, summed_loss
-from lorakit.engine.micro_batch import MicroBatch, isolation_mask
+from lorakit.engine.micro_batch import IGNORED_LABEL, MicroBatch, isolation_mask
 
 __all__ = [
+    "IGNORED_LABEL",
     "PACKED",
     "PACKED_FAMILIES",
     "DtypeChoice",

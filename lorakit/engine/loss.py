@@ -12,9 +12,8 @@ import torch
 from torch.nn.functional import cross_entropy, linear
 
 from lorakit.engine.attention import PACKED
-from lorakit.engine.micro_batch import MicroBatch, isolation_mask
+from lorakit.engine.micro_batch import IGNORED_LABEL, MicroBatch, isolation_mask
 
-IGNORED_LABEL = -100
 # Logits of so many elements are held at a time: 128 targets of a 50k vocabulary, 40 of a 150k one.
 _CHUNK_ELEMENTS = 6_400_000
 # Families whose packed rows are proven equal to rows one by one; all others are computed one by one.

@@ -6,6 +6,8 @@ from dataclasses import dataclass, fields
 
 import torch
 
+IGNORED_LABEL = -100  # the label that cross entropy skips, as in torch and transformers
+
 
 @dataclass(frozen=True)
 class MicroBatch:
@@ -13,7 +15,7 @@ class MicroBatch:
 
     Attributes:
         input_ids: [1, tokens]
-        labels: [1, tokens]; -100 where no loss is taken, always so on the first token of a sequence.
+        labels: [1, tokens]; `IGNORED_LABEL` where no loss is taken, always so on the first token of a sequence.
         position_ids: [1, tokens], starting at 0 with every sequence.
         row_starts: [sequences + 1], where each sequence begins, and the end of the last.
     """
@@ -35,6 +37,11 @@ class MicroBatch:
     def to(self, device: torch.device) -> MicroBatch:
         """Return the same micro-batch on another device."""
         return MicroBatch(**{name: tensor.to(device) for name, tensor in self.tensors().items()})
+
+    @property
+    def targets(self) -> int:
+        """How many tokens carry loss."""
+        return int((self.labels[0, 1:] != IGNORED_LABEL).sum())
 
     @property
     def row_lengths(self) -> list[int]:

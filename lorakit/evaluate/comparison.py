@@ -59,7 +59,7 @@ def dataset_loss(model: Any, sequences: Sequence[EncodedExample], device: torch.
     with torch.inference_mode():
         for micro_batch in pack_under_budget(sequences, _LOSS_TOKENS):
             nats = summed_loss(model, micro_batch.to(device))
-            total += LossSum(nats.item(), int((micro_batch.labels[0, 1:] != -100).sum()))
+            total += LossSum(nats.item(), micro_batch.targets)
     model.train(was_training)
     return total
 

@@ -13,7 +13,6 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from lorakit import console
 from lorakit.data_processing import EncodedExample
-from lorakit.data_processing.example import IGNORED_LABEL
 from lorakit.data_processing.packing import pack, pack_under_budget
 from lorakit.engine import MicroBatch, is_out_of_memory, summed_loss
 from lorakit.errors import RunError
@@ -40,7 +39,7 @@ class _Step:
         self.loss += loss
         self.rows += micro_batch.rows
         self.tokens += micro_batch.input_ids.shape[1]
-        self.target_tokens += int((micro_batch.labels[0, 1:] != IGNORED_LABEL).sum())
+        self.target_tokens += micro_batch.targets
 
 
 class LoraTrainer(Trainer):  # type: ignore[misc]
@@ -55,7 +54,7 @@ class LoraTrainer(Trainer):  # type: ignore[misc]
         train_sequences: What to train on; ``per_device_train_batch_size`` of them make an optimizer step.
         max_tokens: In one forward and backward pass; halved where memory runs out.
         validation_sequences: What validation takes its loss over; None for no validation.
-        records: Where every step and every validation is written.
+        records: Where every step and every validation is written; None on ranks that write nothing.
         callbacks: Further callbacks of transformers.
     """
 
@@ -69,7 +68,7 @@ class LoraTrainer(Trainer):  # type: ignore[misc]
         train_sequences: Sequence[EncodedExample],
         max_tokens: int,
         validation_sequences: Sequence[EncodedExample] | None,
-        records: RecordLog,
+        records: RecordLog | None,
         callbacks: list[Any],
     ) -> None:
         self._train_sequences = train_sequences
@@ -169,7 +168,7 @@ class LoraTrainer(Trainer):  # type: ignore[misc]
             target_tokens=loss.targets,
             evaluation_seconds=time.perf_counter() - started,
         )
-        if self.is_world_process_zero():
+        if self._records is not None:
             self._records.append(record)
             self._show_epoch(record)
         self.log(metrics)
@@ -203,7 +202,7 @@ class LoraTrainer(Trainer):  # type: ignore[misc]
             target_tokens=int(targets),
             step_seconds=time.perf_counter() - self._step_started,
         )
-        if self.is_world_process_zero():
+        if self._records is not None:
             self._records.append(record)
             if self.progress:
                 self.progress.step(record)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +17,9 @@ from transformers import TrainingArguments, set_seed
 
 from lorakit import console
 from lorakit.config import Config
-from lorakit.data_processing import ChatFormat, Dataset, load_dataset
+from lorakit.data_processing import ChatFormat, Dataset, load_datasets
 from lorakit.engine import choose_device, choose_dtype, choose_token_budget
-from lorakit.errors import RunError
+from lorakit.errors import RunError, SettingsError
 from lorakit.evaluate.comparison import compare, show_comparison
 from lorakit.inference import assistant_for
 from lorakit.model_config import (
@@ -93,17 +96,26 @@ def train(config: Config) -> int:
         The exit code: 0, or 130 where the run was stopped with a checkpoint to go on from.
     """
     quiet_libraries()
+    is_main = os.environ.get("RANK", "0") == "0"  # set by torchrun and accelerate launch
+    if not is_main:
+        console.silence()
     folder = open_folder(Path(config.output_dir))
     checkpoint = _checkpoint_to_resume(config, folder)
     prepared = _prepare(config)
+    if is_main:
+        _start_records(config, prepared, folder, checkpoint)
+    if not _train_steps(config, prepared, folder, checkpoint):
+        return _INTERRUPTED
+    if is_main:
+        _finish(config, prepared, folder)
+    return 0
+
+
+def _start_records(config: Config, prepared: _Prepared, folder: Path, checkpoint: Path | None) -> None:
     if checkpoint is None and (archive := archive_previous_run(folder)):
         console.note(f"an earlier run was moved to {archive}")
     write_text(folder / USED_CONFIG_FILE, _as_yaml(config))
     _write_unused_rows(folder, prepared.data)
-    if not _train_steps(config, prepared, folder, checkpoint):
-        return _INTERRUPTED
-    _finish(config, prepared, folder)
-    return 0
 
 
 def _prepare(config: Config) -> _Prepared:
@@ -133,10 +145,7 @@ def _prepare(config: Config) -> _Prepared:
 
 
 def _load_data(config: Config, chat_format: ChatFormat, position_limit: int | None) -> _Data:
-    train_rows = load_dataset(config.train_file, config, chat_format, position_limit)
-    validation = None
-    if config.validation_file is not None:
-        validation = load_dataset(config.validation_file, config, chat_format, position_limit)
+    train_rows, validation = load_datasets(config, chat_format, position_limit)
     for dataset in (train_rows, validation):
         for line in dataset.rejection_lines() if dataset else ():
             console.warn(f"not used: {line}")
@@ -148,27 +157,40 @@ def _train_steps(config: Config, prepared: _Prepared, folder: Path, checkpoint: 
     stop = StopOnSignal()
     after_step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
     validation = prepared.data.validation
-    trainer = LoraTrainer(
-        model=prepared.bundle.model,
-        args=prepared.arguments,
-        train_sequences=prepared.data.train.encoded,
-        max_tokens=_token_budget(config, prepared.bundle),
-        validation_sequences=validation.encoded if validation else None,
-        records=RecordLog(folder, after_step),
-        callbacks=[stop],
-    )
+    with _naming_missing_packages():
+        trainer = LoraTrainer(
+            model=prepared.bundle.model,
+            args=prepared.arguments,
+            train_sequences=prepared.data.train.encoded,
+            max_tokens=_token_budget(config, prepared.bundle),
+            validation_sequences=validation.encoded if validation else None,
+            records=RecordLog(folder, after_step) if prepared.arguments.process_index == 0 else None,
+            callbacks=[stop],
+        )
     steps = trainer.planned_steps
     _show_plan(config, prepared, steps, after_step)
     started = time.perf_counter()
-    with stop.listening(), console.progress(steps, "training") as bar:
+    with _naming_missing_packages(), stop.listening(), console.progress(steps, "training") as bar:
         trainer.progress = ShowProgress(bar, steps, config.num_train_epochs)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    draw_loss_curve(folder)
+    if trainer.is_world_process_zero():
+        draw_loss_curve(folder)
     if stop.is_stopped and trainer.state.global_step < trainer.state.max_steps:
         console.note(f"stopped at step {trainer.state.global_step} of {steps}; continue with: {_resume_command()}")
         return False
     console.note(f"trained {steps - after_step} steps in {time.perf_counter() - started:.1f} s")
     return True
+
+
+@contextmanager
+def _naming_missing_packages() -> Iterator[None]:
+    """Trackers and optimizers of other packages complain only when the Trainer first needs them."""
+    try:
+        yield
+    except (ImportError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "install" not in str(error):
+            raise
+        raise SettingsError(f"trainer_args: {error}", "install the package, or leave that argument out") from error
 
 
 def _token_budget(config: Config, bundle: ModelBundle) -> int:

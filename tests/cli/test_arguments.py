@@ -70,6 +70,15 @@ def test_faults_end_in_exit_code_2_on_standard_error_without_a_traceback(capsys)
     assert "Traceback" not in output.err
 
 
+def test_a_terminal_that_cannot_show_chinese_does_not_end_the_run():
+    command = [sys.executable, "main.py", "--task", "train", "--set", "验证集=3"]
+    environment = {"PYTHONIOENCODING": "ascii", "PATH": ""}
+    outcome = subprocess.run(command, capture_output=True, cwd=ROOT, env=environment, check=False)
+    assert outcome.returncode == 2
+    assert b"is not a setting" in outcome.stderr
+    assert b"Traceback" not in outcome.stderr
+
+
 def heavy_modules_after(argv):
     code = (
         "import sys\nfrom lorakit.cli import main\n"

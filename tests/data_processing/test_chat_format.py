@@ -8,7 +8,7 @@ from conftest import CHATML, FAMILIES, family_tokenizer, make_tokenizer, real_te
 from lorakit.data_processing import ChatFormat, Example, Message
 from lorakit.data_processing.chat_format import TemplateError
 from lorakit.data_processing.encoding import encode_row
-from lorakit.data_processing.example import IGNORED_LABEL
+from lorakit.engine import IGNORED_LABEL
 from lorakit.errors import ModelError
 
 CONVERSATIONS = {

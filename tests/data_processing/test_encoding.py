@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 
 from lorakit.data_processing import ChatFormat, Example, Message
 from lorakit.data_processing.encoding import encode_row
-from lorakit.data_processing.example import IGNORED_LABEL, Rejected
+from lorakit.data_processing.example import Rejected
+from lorakit.engine import IGNORED_LABEL
 
 CHAT_FORMAT = ChatFormat(family_tokenizer("llama"))
 

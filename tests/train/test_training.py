@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 
 import pytest
 import torch
@@ -287,6 +288,23 @@ def test_a_value_that_transformers_refuses_is_a_fault_of_the_settings(command, c
     message = capsys.readouterr().err
     assert code == 2, message
     assert message.startswith("error: trainer_args: ")
+
+
+@pytest.mark.parametrize("arguments", ["{report_to: tensorboard}", "{optim: adamw_bnb_8bit}"])
+def test_a_package_that_is_missing_is_named(command, monkeypatch, capsys, arguments):
+    for package in ("tensorboard", "tensorboardX", "torch.utils.tensorboard", "bitsandbytes"):
+        monkeypatch.setitem(sys.modules, package, None)
+    code, _ = command("--set", f"trainer_args={arguments}")
+    message = capsys.readouterr().err
+    assert code == 2, message
+    assert "error: trainer_args: " in message
+    assert "install" in message
+
+
+def test_activation_checkpointing_changes_nothing_but_memory(command):
+    _, plain = command("--num_train_epochs", "1", folder="plain")
+    _, saving = command("--num_train_epochs", "1", "--set", "trainer_args={activation_checkpointing: true}", folder="s")
+    assert_same_adapter(plain, saving, rtol=1e-4, atol=1e-6)
 
 
 def test_float16_on_a_cpu_is_replaced_and_said(command, capsys):
