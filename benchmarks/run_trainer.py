@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from adapter import lora_config
 from encoding import IGNORED_LABEL, encode_row
-from peft import LoraConfig, get_peft_model
-from spec import LEARNING_RATE, LORA_ALPHA, LORA_RANK, SEED, TARGET_MODULES, TRAINER_ARGUMENTS, read_spec
+from peft import get_peft_model
+from spec import LEARNING_RATE, SEED, TRAINER_ARGUMENTS, read_spec
 from step_clock import StepClock
 from transformers import AutoModelForCausalLM, AutoTokenizer, DataCollatorForSeq2Seq, Trainer, TrainingArguments
 
@@ -14,14 +15,7 @@ def main() -> None:
     spec = read_spec()
     tokenizer = AutoTokenizer.from_pretrained(spec.model_folder)
     rows = [encode_row(row, tokenizer) for row in spec.rows()]
-    lora = LoraConfig(
-        r=LORA_RANK,
-        lora_alpha=LORA_ALPHA,
-        lora_dropout=0.0,
-        target_modules=list(TARGET_MODULES),
-        task_type="CAUSAL_LM",
-    )
-    model = get_peft_model(AutoModelForCausalLM.from_pretrained(spec.model_folder), lora)
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(spec.model_folder), lora_config())
     arguments = TrainingArguments(
         output_dir=spec.output_folder,
         num_train_epochs=1,

@@ -2,19 +2,9 @@
 
 from __future__ import annotations
 
+from adapter import lora_config
 from datasets import Dataset
-from peft import LoraConfig
-from spec import (
-    LEARNING_RATE,
-    LORA_ALPHA,
-    LORA_RANK,
-    MAX_LENGTH_TOKENS,
-    SEED,
-    TARGET_MODULES,
-    TRAINER_ARGUMENTS,
-    question_of,
-    read_spec,
-)
+from spec import LEARNING_RATE, MAX_LENGTH_TOKENS, SEED, TRAINER_ARGUMENTS, question_of, read_spec
 from step_clock import StepClock
 from trl import SFTConfig, SFTTrainer
 
@@ -44,13 +34,7 @@ def main() -> None:
         model=spec.model_folder,
         args=arguments,
         train_dataset=Dataset.from_list(rows),
-        peft_config=LoraConfig(
-            r=LORA_RANK,
-            lora_alpha=LORA_ALPHA,
-            lora_dropout=0.0,
-            target_modules=list(TARGET_MODULES),
-            task_type="CAUSAL_LM",
-        ),
+        peft_config=lora_config(),
         callbacks=[StepClock(spec.output_folder)],
     ).train()
 

@@ -80,6 +80,9 @@ def _from_file(config_file: str, faults: list[Fault]) -> dict[str, Given]:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         faults.append(_yaml_fault(config_file, error))
     else:
+        for duplicate in mapping.duplicates:
+            place = f"{config_file} line {duplicate.line}"
+            faults.append(Fault(place, str(duplicate.problem), "keep one of the two"))
         return {
             name: Given(value, f"{config_file} line {mapping.lines.get(name, 1)}")
             for name, value in mapping.values.items()

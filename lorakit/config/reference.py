@@ -34,8 +34,7 @@ trainer_args:
 ```
 
 lorakit's own defaults among them: `save_strategy: epoch`, `save_total_limit: 2`, `eval_strategy: epoch` (with a
-validation file), `logging_steps: 1`, `report_to: none`, `warmup_steps: 0.05` (a twentieth of all steps),
-`disable_tqdm: true`. Not taken, because lorakit sets them:
+validation file), `logging_steps: 1`, `report_to: none`, `disable_tqdm: true`. Not taken, because lorakit sets them:
 """
 
 

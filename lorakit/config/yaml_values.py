@@ -19,16 +19,24 @@ _FLOAT = re.compile(
 
 
 class DuplicateKeyError(yaml.MarkedYAMLError):
-    """The same key stands twice in one mapping."""
+    """The same key stands twice in one mapping; ``line`` counts from 1."""
+
+    def __init__(self, key: str, first: yaml.Mark, second: yaml.Mark) -> None:
+        super().__init__(problem=f"{key} stands twice (first on line {first.line + 1})", problem_mark=second)
+        self.line = second.line + 1
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads YAML 1.2 floats (``5e-4``) and refuses duplicate keys at every depth."""
+    """SafeLoader that reads YAML 1.2 floats (``5e-4``) and notes duplicate keys at every depth."""
 
     yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
         first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:float"]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.duplicates: list[DuplicateKeyError] = []
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: dict[str, yaml.Mark] = {}
@@ -36,11 +44,9 @@ class _Loader(yaml.SafeLoader):
             if not isinstance(key_node, yaml.ScalarNode):
                 continue
             if key_node.value in seen:
-                raise DuplicateKeyError(
-                    problem=f"{key_node.value} stands twice (first on line {seen[key_node.value].line + 1})",
-                    problem_mark=key_node.start_mark,
-                )
-            seen[key_node.value] = key_node.start_mark
+                first = seen[key_node.value]
+                self.duplicates.append(DuplicateKeyError(key_node.value, first, key_node.start_mark))
+            seen.setdefault(key_node.value, key_node.start_mark)
         return super().construct_mapping(node, deep=deep)
 
 
@@ -49,10 +55,11 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+0123456
 
 @dataclass(frozen=True)
 class YamlMapping:
-    """The top level of a YAML file: values, and the 1-based line of every key."""
+    """The top level of a YAML file: values, the 1-based line of every key, and the keys that stand twice."""
 
     values: dict[str, Any]
     lines: dict[str, int]
+    duplicates: tuple[DuplicateKeyError, ...] = ()
 
 
 def read_value(text: str) -> Any:
@@ -61,14 +68,22 @@ def read_value(text: str) -> Any:
     Raises:
         yaml.YAMLError: The text is not YAML, or holds a duplicate key.
     """
-    return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+    loader = _Loader(text)
+    try:
+        value = loader.get_single_data()
+    finally:
+        loader.dispose()
+    if loader.duplicates:
+        raise loader.duplicates[0]
+    return value
 
 
 def read_mapping(text: str) -> YamlMapping:
     """Read a YAML document whose top level is a mapping.
 
     Raises:
-        yaml.YAMLError: The text is not YAML, holds a duplicate key, or is not a mapping.
+        yaml.YAMLError: The text is not YAML, or not a mapping. Duplicate keys do not hide what else is wrong: they
+            come back beside the values.
     """
     loader = _Loader(text)
     try:
@@ -79,6 +94,6 @@ def read_mapping(text: str) -> YamlMapping:
             raise yaml.MarkedYAMLError(problem="expected lines of `setting: value`", problem_mark=root.start_mark)
         lines = {str(key.value): key.start_mark.line + 1 for key, _ in root.value}
         values = loader.construct_document(root)
-        return YamlMapping({str(key): value for key, value in values.items()}, lines)
+        return YamlMapping({str(key): value for key, value in values.items()}, lines, tuple(loader.duplicates))
     finally:
         loader.dispose()

@@ -17,7 +17,6 @@ DEFAULTS: dict[str, Any] = {
     "save_total_limit": 2,
     "logging_steps": 1,
     "report_to": "none",
-    "warmup_steps": 0.05,
     "disable_tqdm": True,
 }
 

@@ -103,7 +103,7 @@ def test_a_wrong_value_is_named_with_what_it_must_be(assignment, wanted):
 @pytest.mark.parametrize(
     ("content", "wanted"),
     [
-        ("lora_r: 8\nlora_r: 9\n", "line 2: is not readable as YAML: lora_r stands twice (first on line 1)"),
+        ("lora_r: 8\nlora_r: 9\n", "line 2: lora_r stands twice (first on line 1)"),
         ("- 1\n", "expected lines of `setting: value`"),
         ("lora_r: [\n", "is not readable as YAML"),
         ("a: *nothing\n", "is not readable as YAML"),
@@ -113,6 +113,12 @@ def test_a_wrong_value_is_named_with_what_it_must_be(assignment, wanted):
 )
 def test_a_broken_file_is_named_with_its_place(config_file, content, wanted):
     assert wanted in faults_of(config_file(content))
+
+
+def test_a_duplicate_key_does_not_hide_what_else_is_wrong(config_file):
+    text = faults_of(config_file("lora_rnk: 4\ntop_p: 7\ntop_p: 0.5\nlearning_rate: 1e-99x\n"))
+    for fault in ("lora_rnk is not a setting", "top_p stands twice", "learning_rate must be a number"):
+        assert fault in text
 
 
 def test_a_missing_file_is_named(tmp_path):

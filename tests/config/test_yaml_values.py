@@ -40,9 +40,14 @@ def test_every_key_knows_its_line():
 
 
 @pytest.mark.parametrize("text", ["a: 1\nb: 2\na: 3", "outer: {x: 1, x: 2}"])
-def test_a_duplicate_key_is_an_error_at_every_depth(text):
+def test_a_duplicate_key_is_noticed_at_every_depth(text):
+    [duplicate] = read_mapping(text).duplicates
+    assert "stands twice (first on line 1)" in duplicate.problem
+
+
+def test_a_duplicate_key_in_a_value_is_an_error():
     with pytest.raises(DuplicateKeyError, match="stands twice"):
-        read_mapping(text)
+        read_value("{x: 1, x: 2}")
 
 
 def test_an_empty_file_is_an_empty_mapping():

@@ -32,7 +32,7 @@ def trained(model_folder, tmp_path_factory):
         "target_modules=all-linear",
         "lora_dropout=0",
         "torch_dtype=float32",
-        "trainer_args={save_strategy: 'no'}",
+        "trainer_args={save_strategy: 'no', warmup_steps: 10}",
         "system_prompt=你是助手。",
     ]
     code = main(

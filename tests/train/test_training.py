@@ -307,6 +307,14 @@ def test_activation_checkpointing_changes_nothing_but_memory(command):
     assert_same_adapter(plain, saving, rtol=1e-4, atol=1e-6)
 
 
+def test_a_run_of_a_single_step_learns(command, write_rows):
+    rows = write_rows(ROWS[:1], "one.json")
+    code, folder = command("--num_train_epochs", "1", "--set", f"train_file={rows}")
+    assert code == 0
+    [step] = [record for record in read_records(folder) if isinstance(record, StepRecord)]
+    assert step.learning_rate == 5e-4  # transformers' warm-up would take the first step at zero
+
+
 def test_float16_on_a_cpu_is_replaced_and_said(command, capsys):
     command("--num_train_epochs", "1", "--set", "torch_dtype=float16")
     assert "float16 is replaced with" in capsys.readouterr().err

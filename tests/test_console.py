@@ -1,0 +1,51 @@
+import pytest
+
+from lorakit import console
+
+
+@pytest.fixture(autouse=True)
+def fresh_consoles():
+    """Consoles remember the stream they were made for; every test captures its own."""
+    console._out.cache_clear()
+    console._err.cache_clear()
+    yield
+    console._out.cache_clear()
+    console._err.cache_clear()
+
+
+def test_results_and_notes_take_different_ways_out(capsys):
+    console.result("answer [bold]")
+    console.note("note [bold]")
+    console.warn("careful [bold]")
+    output = capsys.readouterr()
+    assert output.out == "answer [bold]\n"
+    assert output.err == "note [bold]\nwarning: careful [bold]\n"
+
+
+def test_without_colour_trained_tokens_stand_in_brackets(capsys):
+    console.marked([console.MarkedText("问", False), console.MarkedText("答", True)])
+    assert capsys.readouterr().out == "问|[答]\n"
+
+
+def test_a_table_outside_a_terminal_keeps_long_cells_whole(capsys):
+    console.table("t", ["a", "b"], [["x" * 100, "y" * 100]])
+    shown = capsys.readouterr().out
+    assert shown.count("x") == shown.count("y") == 100
+
+
+def test_a_silent_process_prints_nothing(capsys):
+    console.silence()
+    console.result("x")
+    console.note("x")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_prompt_in_a_pipe_goes_to_standard_error(capsys, monkeypatch):
+    import io
+
+    monkeypatch.setattr("sys.stdin", io.StringIO("question\r\n"))
+    assert console.prompt("label: ") == "question"
+    with pytest.raises(EOFError):
+        console.prompt("label: ")
+    output = capsys.readouterr()
+    assert (output.out, output.err) == ("", "label: label: ")
