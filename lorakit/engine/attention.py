@@ -1,79 +1,37 @@
 """Attention over packed rows: each sequence by itself, without a mask over the whole row.
 
 Plugged into every model of transformers through `AttentionInterface`. The lengths of the sequences travel as a keyword
-argument down to each layer; without it (in generation) transformers' own SDPA computes. The isolation mask travels as
-well, so that a model that drops the argument on its way is slower but never wrong.
+argument down to each layer; without it (in generation) transformers' own SDPA computes. Three ways to compute:
 
-On a CPU, torch's flash kernel is fast forward but slow backward for short rows. `RowAttention` computes a sequence with
-plain batched products, the query heads of a key head together, and keeps the probabilities for its backward pass.
+- on a GPU, one call for all sequences: by flash-attn where it is installed, else by PyTorch's variable-length
+  attention, where number format and head size allow it;
+- on a CPU, `RowAttention`;
+- otherwise SDPA, sequence by sequence.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from lorakit.engine.row_attention import RowAttention
+
 PACKED = "lorakit_packed"
-# Beyond this length the kept probabilities cost more than the flash kernel's slow backward pass.
-_LONGEST_EXPLICIT_ROW = 512
+# Stands in for the mask of a packed row, which would grow with the square of the row. Nothing ever attends by it.
+NO_MASK = torch.zeros(1, 1, 1, 1, dtype=torch.bool)
+_LARGEST_FLASH_HEAD = 256
+_AMPERE = (8, 0)
 
-
-class RowAttention(torch.autograd.Function):
-    """Causal attention of one sequence, with grouped heads."""
-
-    @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
-    ) -> torch.Tensor:
-        """Attend.
-
-        Args:
-            ctx: Of autograd.
-            query: [1, heads, tokens, head size]
-            key: [1, key heads, tokens, head size]
-            value: [1, key heads, tokens, head size]
-            scaling: Of the products of queries and keys.
-
-        Returns:
-            [1, heads, tokens, head size]
-        """
-        _, heads, tokens, size = query.shape
-        key_heads = key.shape[1]
-        query = query.reshape(key_heads, -1, size)  # [key heads, heads a key head * tokens, head size]
-        key, value = key.reshape(key_heads, tokens, size), value.reshape(key_heads, tokens, size)
-        mask = _future(tokens, heads // key_heads, query.dtype, query.device)
-        scores = torch.baddbmm(mask, query, key.transpose(1, 2), alpha=scaling)
-        probabilities = torch.softmax(scores, dim=-1)
-        ctx.save_for_backward(query, key, value, probabilities)
-        ctx.scaling = scaling
-        return torch.bmm(probabilities, value).view(1, heads, tokens, size)
-
-    @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> Any:  # type: ignore[override]
-        """Return the gradients of query, key and value."""
-        query, key, value, probabilities = ctx.saved_tensors
-        key_heads, tokens, size = key.shape
-        grad = grad.reshape(query.shape)
-        grad_value = torch.bmm(probabilities.transpose(1, 2), grad)
-        grad_probabilities = torch.bmm(grad, value.transpose(1, 2))
-        grad_scores = torch.ops.aten._softmax_backward_data(
-            grad_probabilities, probabilities, -1, probabilities.dtype
-        ).mul_(ctx.scaling)
-        grad_query = torch.bmm(grad_scores, key)
-        grad_key = torch.bmm(grad_scores.transpose(1, 2), query)
-        shape = (1, key_heads, tokens, size)
-        return grad_query.view(1, -1, tokens, size), grad_key.view(shape), grad_value.view(shape), None
-
-
-@lru_cache(maxsize=64)
-def _future(tokens: int, repeats: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """Return minus infinity where a key lies in the future: [1, repeats * tokens, tokens]."""
-    mask = torch.full((tokens, tokens), float("-inf"), dtype=dtype, device=device).triu(1)
-    return mask.repeat(repeats, 1)[None]
+# (query, key, value, row lengths, scaling) to [1, tokens, heads, head size]; the first three as in `packed_attention`
+VariableLengthAttention = Callable[
+    [torch.Tensor, torch.Tensor, torch.Tensor, Sequence[int], float],
+    torch.Tensor,
+]
 
 
 def packed_attention(  # noqa: PLR0913, PLR0917 - the signature is that of transformers
@@ -94,7 +52,7 @@ def packed_attention(  # noqa: PLR0913, PLR0917 - the signature is that of trans
         query: [1, heads, tokens, head size]
         key: [1, key heads, tokens, head size]
         value: [1, key heads, tokens, head size]
-        attention_mask: Isolates the rows; used only where ``row_lengths`` is absent.
+        attention_mask: Used only where ``row_lengths`` is absent.
         scaling: Of the products; None for one over the root of the head size.
         dropout: On the probabilities.
         row_lengths: Tokens of each sequence.
@@ -102,30 +60,111 @@ def packed_attention(  # noqa: PLR0913, PLR0917 - the signature is that of trans
 
     Returns:
         [1, tokens, heads, head size], and None for the probabilities.
+
+    Raises:
+        RuntimeError: The model lost the row lengths on their way here; to go on would mix the sequences.
     """
     if row_lengths is None:
-        from transformers.integrations.sdpa_attention import sdpa_attention_forward
-
-        output, _ = sdpa_attention_forward(
-            module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs
-        )
-        return output, None
+        return _attend_by_mask(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    attend_all = _serving(query, dropout)
+    if attend_all is not None:
+        return attend_all(query, key, value, row_lengths, scale), None
     lengths = list(row_lengths)
     parts = zip(query.split(lengths, 2), key.split(lengths, 2), value.split(lengths, 2), strict=True)
     rows = [_attend(q, k, v, scale, dropout) for q, k, v in parts]
     return torch.cat(rows, dim=2).transpose(1, 2).contiguous(), None
 
 
+def _attend_by_mask(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    if mask is not None and mask.numel() == 1 < key.shape[2]:
+        raise RuntimeError(f"{type(module).__name__} does not pass on the row lengths of a packed row")
+    return sdpa_attention_forward(module, query, key, value, mask, **kwargs)[0], None
+
+
 def _attend(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float, dropout: float
 ) -> torch.Tensor:
-    is_explicit = query.device.type == "cpu" and query.shape[2] <= _LONGEST_EXPLICIT_ROW and dropout == 0
-    if is_explicit:
+    if query.device.type == "cpu" and dropout == 0:
         return RowAttention.apply(query, key, value, scaling)  # type: ignore[no-any-return]
     return scaled_dot_product_attention(
         query, key, value, is_causal=True, scale=scaling, dropout_p=dropout, enable_gqa=query.shape[1] != key.shape[1]
     )
+
+
+def _serving(query: torch.Tensor, dropout: float) -> VariableLengthAttention | None:
+    """Return the variable-length attention that serves these queries, if one does."""
+    is_served = (
+        query.device.type == "cuda"
+        and query.dtype in {torch.float16, torch.bfloat16}
+        and dropout == 0
+        and query.shape[-1] % 8 == 0
+        and query.shape[-1] <= _LARGEST_FLASH_HEAD
+    )
+    return variable_length_attention(query.device) if is_served else None
+
+
+@lru_cache(maxsize=8)
+def variable_length_attention(device: torch.device) -> VariableLengthAttention | None:
+    """Find the implementation for a GPU; None before Ampere, and with a torch that has none."""
+    if torch.cuda.get_device_capability(device) < _AMPERE:
+        return None
+    try:
+        from flash_attn import flash_attn_varlen_func  # type: ignore[import-not-found]
+    except ImportError:
+        return torch_variable_length_attention()
+    return over_rows(flash_attn_varlen_func, lambda _: {"causal": True}, scale_name="softmax_scale")
+
+
+def torch_variable_length_attention() -> VariableLengthAttention | None:
+    """Return PyTorch's own; None where this version has none, or none for grouped heads."""
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return None
+    if "enable_gqa" not in inspect.signature(varlen_attn).parameters:
+        return None
+    return over_rows(
+        varlen_attn, lambda is_grouped: {"window_size": (-1, 0), "enable_gqa": is_grouped}, scale_name="scale"
+    )
+
+
+def over_rows(
+    kernel: Callable[..., torch.Tensor], settings: Callable[[bool], dict[str, Any]], scale_name: str
+) -> VariableLengthAttention:
+    """Adapt a kernel that takes [tokens, heads, head size] and the places where sequences start.
+
+    Args:
+        kernel: flash-attn's or PyTorch's.
+        settings: What makes it causal, for grouped heads or not.
+        scale_name: What it calls the scaling.
+    """
+
+    def attend(
+        query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, row_lengths: Sequence[int], scaling: float
+    ) -> torch.Tensor:
+        starts = _starts(tuple(row_lengths), query.device)
+        longest = max(row_lengths)
+        flat = [tensor[0].transpose(0, 1) for tensor in (query, key, value)]  # [tokens, heads, head size]
+        given = settings(query.shape[1] != key.shape[1]) | {scale_name: scaling}
+        return kernel(*flat, starts, starts, longest, longest, **given)[None]
+
+    return attend
+
+
+@lru_cache(maxsize=8)
+def _starts(row_lengths: tuple[int, ...], device: torch.device) -> torch.Tensor:
+    """Where each sequence begins, and the end of the last: [sequences + 1]; the same for all layers of a pass."""
+    return torch.tensor((0, *row_lengths), device=device).cumsum(0, dtype=torch.int32)
 
 
 def register_packed_attention() -> None:

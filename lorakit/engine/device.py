@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass
 
@@ -27,10 +26,7 @@ class DtypeChoice:
 
 
 def choose_device() -> torch.device:
-    """Pick the first CUDA GPU, else Apple's, else the CPU; to be called before anything is computed."""
-    # oneDNN keeps 1,024 compiled kernels by default, 190 MB after three epochs of rows of many lengths. A step needs
-    # about 25 of them, so 128 are as fast.
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
+    """Pick the first CUDA GPU, else Apple's, else the CPU."""
     if torch.cuda.is_available():
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

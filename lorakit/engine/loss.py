@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.nn.functional import cross_entropy, linear
+from torch.nn.functional import cross_entropy
 
-from lorakit.engine.attention import PACKED
+from lorakit.engine.attention import NO_MASK, PACKED
 from lorakit.engine.micro_batch import IGNORED_LABEL, MicroBatch, isolation_mask
 
-# Logits of so many elements are held at a time: 128 targets of a 50k vocabulary, 40 of a 150k one.
-_CHUNK_ELEMENTS = 6_400_000
+# Logits of so many elements are held at a time, 260 targets of a 50k vocabulary; but no fewer targets than the other
+# number, below which the product waits for the weights to be read.
+_CHUNK_ELEMENTS = 12_800_000
+_FEWEST_CHUNK_TARGETS = 160
 # Families whose packed rows are proven equal to rows one by one; all others are computed one by one.
 PACKED_FAMILIES = frozenset({"gpt2", "llama", "mistral", "opt", "qwen2", "qwen3"})
 # A model with one of these does more to its logits than multiply: the plain loss serves it.
@@ -69,19 +71,28 @@ class TargetLoss(torch.autograd.Function):
         """
         wants_gradient = ctx.needs_input_grad[0]
         gradient = torch.empty_like(hidden) if wants_gradient else None
-        nats = torch.zeros((), dtype=torch.promote_types(hidden.dtype, torch.float32), device=hidden.device)
-        rows = max(_CHUNK_ELEMENTS // weight.shape[0], 1)
+        exact = torch.promote_types(hidden.dtype, torch.float32)
+        nats = torch.zeros((), dtype=exact, device=hidden.device)
+        rows = max(min(max(_CHUNK_ELEMENTS // weight.shape[0], _FEWEST_CHUNK_TARGETS), len(hidden)), 1)
+        # Fresh memory of this size would cost more than the arithmetic on it, so all chunks share it.
+        buffer = hidden.new_empty(rows, weight.shape[0])
+        exact_buffer = buffer.to(exact)  # the same where hidden is exact already
         for start in range(0, len(hidden), rows):
             chunk = slice(start, start + rows)
-            logits = linear(hidden[chunk], weight).to(nats.dtype)  # [rows, vocabulary]
             wanted = targets[chunk, None]
-            log_sum = logits.logsumexp(dim=-1, keepdim=True)  # [rows, 1]
-            nats += (log_sum - logits.gather(1, wanted)).sum()
+            logits = torch.mm(hidden[chunk], weight.T, out=buffer[: len(wanted)])  # [rows, vocabulary]
+            exponents = logits if exact_buffer is buffer else exact_buffer[: len(wanted)].copy_(logits)
+            at_target = exponents.gather(1, wanted)
+            largest = exponents.amax(dim=-1, keepdim=True)  # [rows, 1]
+            total = exponents.sub_(largest).exp_().sum(dim=-1, keepdim=True)  # [rows, 1]
+            nats += (total.log() + largest - at_target).sum()
             if gradient is not None:
-                # d loss / d logits = softmax - one-hot
-                probabilities = logits.sub_(log_sum).exp_()
-                probabilities.scatter_add_(1, wanted, -torch.ones_like(log_sum))
-                gradient[chunk] = probabilities.to(weight.dtype) @ weight
+                if hidden.dtype is torch.float16:  # it ends at 65,504, which the total may exceed
+                    exponents.div_(total)
+                    total.fill_(1)
+                # d loss / d logits = softmax - one-hot, here times the total, which leaves with the product
+                exponents.scatter_add_(1, wanted, -total)
+                torch.mm(logits.copy_(exponents), weight, out=gradient[chunk]).div_(total)
         if gradient is not None:
             ctx.save_for_backward(gradient)
         return nats
@@ -113,10 +124,11 @@ def summed_loss(model: Any, micro_batch: MicroBatch, label_smoothing: float = 0.
     keep = (labels != IGNORED_LABEL).nonzero().squeeze(-1)  # [targets]
     head = None if label_smoothing else _plain_head(base)
     is_own_attention = base.config._attn_implementation == PACKED
+    mask = NO_MASK if is_own_attention and micro_batch.rows > 1 else isolation_mask(micro_batch)
     with _bypassed(head):
         projected = model(
             input_ids=micro_batch.input_ids,
-            attention_mask=isolation_mask(micro_batch),
+            attention_mask=mask,
             position_ids=micro_batch.position_ids,
             logits_to_keep=keep,
             use_cache=False,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lorakit import __version__, console
-from lorakit.engine import accelerate_lora
+from lorakit.engine import accelerate
 from lorakit.errors import AdapterError
 from lorakit.model_config.loading import ModelBundle
 
@@ -83,7 +83,7 @@ def attach_adapter(bundle: ModelBundle, folder: Path) -> Any:
     _check_base(bundle, folder, settings)
     adapted = _load(bundle, folder)
     _check_complete(adapted, folder)
-    accelerate_lora(adapted)
+    accelerate(adapted)
     return adapted.eval()
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from lorakit.config import Config
-from lorakit.engine import accelerate_lora
+from lorakit.engine import accelerate
 from lorakit.errors import SettingsError
 from lorakit.model_config.loading import ModelBundle
 
@@ -43,7 +43,7 @@ def attach_new_adapter(bundle: ModelBundle, config: Config) -> Any:
         fan_in_fan_out=_is_transposed(bundle.model),
     )
     adapted = get_peft_model(bundle.model, lora)
-    accelerate_lora(adapted)
+    accelerate(adapted)
     adapted.peft_config["default"].base_model_name_or_path = bundle.source.reference
     return adapted
 

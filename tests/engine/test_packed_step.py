@@ -10,8 +10,7 @@ from transformers import AutoModelForCausalLM, Gemma2Config, Lfm2Config, Mistral
 
 from lorakit.data_processing import EncodedExample
 from lorakit.data_processing.packing import pack, pack_under_budget
-from lorakit.engine import PACKED, accelerate_lora, register_packed_attention, summed_loss
-from lorakit.engine import attention as attention_module
+from lorakit.engine import PACKED, accelerate, register_packed_attention, row_attention, summed_loss
 
 LENGTHS = (9, 31, 4, 17)
 
@@ -60,7 +59,7 @@ def assert_packed_is_one_by_one(make):
     """Compare a model with its twin, both made by ``make``; return the gradients."""
     wanted_loss, wanted = reference(make(), sequences())
     model = make()
-    accelerate_lora(model)
+    accelerate(model)
     loss = summed_loss(model, pack(sequences()))
     loss.backward()
     assert loss.item() == pytest.approx(wanted_loss, rel=1e-5)
@@ -71,15 +70,15 @@ def assert_packed_is_one_by_one(make):
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("budget", [20, 10_000])
 @pytest.mark.parametrize("attention", ["sdpa", PACKED])
-@pytest.mark.parametrize("longest_explicit_row", [512, 10])
+@pytest.mark.parametrize("longest_kept_row", [512, 10])
 def test_a_packed_step_has_the_loss_and_gradients_of_its_rows_one_by_one(
-    model_folder, monkeypatch, family, budget, attention, longest_explicit_row
+    model_folder, monkeypatch, family, budget, attention, longest_kept_row
 ):
-    monkeypatch.setattr(attention_module, "_LONGEST_EXPLICIT_ROW", longest_explicit_row)
+    monkeypatch.setattr(row_attention, "_LONGEST_KEPT_ROW", longest_kept_row)
     folder = model_folder(family)
     wanted_loss, wanted = reference(adapted(folder), sequences())
     model = adapted(folder, attention)
-    assert accelerate_lora(model) > 0
+    accelerate(model)
     loss = sum(summed_loss(model, batch) for batch in pack_under_budget(sequences(), budget))
     loss.backward()
     assert loss.item() == pytest.approx(wanted_loss, rel=1e-5)

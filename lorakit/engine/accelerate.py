@@ -1,0 +1,17 @@
+"""A loaded model's modules given faster forwards of the same values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lorakit.engine.lora_linear import accelerate_lora
+from lorakit.engine.pointwise import accelerate_pointwise
+
+
+def accelerate(model: Any) -> None:
+    """Let LoRA layers, norms, gated MLPs and rotary embeddings compute with the engine's own functions.
+
+    Modules that these do not cover keep their own forward. The weights are not touched.
+    """
+    accelerate_lora(model)
+    accelerate_pointwise(model)

@@ -1,0 +1,143 @@
+"""RMSNorm, rotary embedding and the gated MLP's product as single autograd functions.
+
+Between two matrix products transformers runs a chain of small operations, each a pass over memory and each saving its
+own copies for the backward pass: without them a step is faster, and keeps less than half as much per token. The
+formulas are those of the Llama and Qwen families; a module of another kind keeps its own forward.
+
+Sources: Zhang and Sennrich, 2019, "Root Mean Square Layer Normalization", arXiv 1910.07467; Su et al., 2021,
+"RoFormer", arXiv 2104.09864; Shazeer, 2020, "GLU Variants Improve Transformer", arXiv 2002.05202. The gradients follow
+by hand and are held against finite differences in tests.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.nn.functional import silu
+
+# Families whose modules compute exactly these formulas.
+_FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
+_MODULES = tuple(f"transformers.models.{family}.modeling_{family}" for family in _FAMILIES)
+_ROTARY = "apply_rotary_pos_emb"
+
+
+class RmsNorm(torch.autograd.Function):
+    """y = w x / sqrt(mean(x^2) + epsilon) over the last dimension, with a frozen w; statistics in float32."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:  # type: ignore[override]
+        """Normalise x [..., width] with weight [width]."""
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        norm = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
+        inverse = norm.square_().div_(x.shape[-1]).add_(epsilon).rsqrt_()  # [..., 1]
+        ctx.save_for_backward(x, weight, inverse)
+        return (wide * inverse).to(x.dtype).mul_(weight)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> Any:  # type: ignore[override]
+        """Return the gradient of x."""
+        x, weight, inverse = ctx.saved_tensors
+        wide = x.to(inverse.dtype)
+        scaled = (grad * weight).to(inverse.dtype)
+        # dx = r (g - x r^2 mean(g x)) with g = w dy and r the inverse root
+        share = torch.linalg.vecdot(scaled, wide).unsqueeze(-1).mul_(inverse.square()).div_(x.shape[-1])
+        return scaled.addcmul_(wide, share, value=-1).mul_(inverse).to(x.dtype), None, None
+
+
+class Rotary(torch.autograd.Function):
+    """Rotate the pairs (x_i, x_(i + size/2)) by the angles of their position."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        """Rotate x [rows, heads, tokens, size] by cos and sin [rows, 1, tokens, size]."""
+        ctx.save_for_backward(cos, sin)
+        return _rotated(x, cos, -sin[..., : sin.shape[-1] // 2], sin[..., sin.shape[-1] // 2 :])
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> Any:  # type: ignore[override]
+        """Rotate back."""
+        cos, sin = ctx.saved_tensors
+        half = sin.shape[-1] // 2
+        return _rotated(grad, cos, sin[..., half:], -sin[..., :half]), None, None
+
+
+def _rotated(x: torch.Tensor, cos: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Return x cos + swapped(x) (first, second), where swapped exchanges the halves of the last dimension."""
+    half = x.shape[-1] // 2
+    rotated = x * cos
+    rotated[..., :half].addcmul_(x[..., half:], first)
+    rotated[..., half:].addcmul_(x[..., :half], second)
+    return rotated
+
+
+class SwiGlu(torch.autograd.Function):
+    """y = silu(gate) up; silu is taken anew in the backward pass rather than kept."""
+
+    @staticmethod
+    def forward(ctx: Any, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        """Multiply two tensors of one shape."""
+        ctx.save_for_backward(gate, up)
+        return silu(gate).mul_(up)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> Any:  # type: ignore[override]
+        """Return the gradients of gate and up."""
+        gate, up = ctx.saved_tensors
+        return torch.ops.aten.silu_backward(grad * up, gate), silu(gate).mul_(grad)
+
+
+def rotate(
+    query: torch.Tensor, key: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, unsqueeze_dim: int = 1
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rotate queries and keys; the signature is that of transformers' ``apply_rotary_pos_emb``."""
+    cos, sin = cos.unsqueeze(unsqueeze_dim), sin.unsqueeze(unsqueeze_dim)
+    return Rotary.apply(query, cos, sin), Rotary.apply(key, cos, sin)
+
+
+def accelerate_pointwise(model: torch.nn.Module) -> int:
+    """Let the modules of the families above compute with these functions.
+
+    A norm whose weight is trained goes back to its own forward by itself.
+
+    Returns:
+        How many modules were prepared.
+    """
+    prepared = 0
+    for module in model.modules():
+        kind = type(module)
+        if kind.__module__ not in _MODULES:
+            continue
+        setattr(sys.modules[kind.__module__], _ROTARY, rotate)
+        if kind.__name__.endswith("RMSNorm"):
+            module.forward = _norm_forward(module)
+        elif kind.__name__.endswith("MLP") and _is_silu(module):
+            module.forward = _gated_forward(module)
+        else:
+            continue
+        prepared += 1
+    return prepared
+
+
+def _is_silu(mlp: Any) -> bool:
+    return mlp.config.hidden_act in {"silu", "swish"}
+
+
+def _norm_forward(norm: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+    own_forward = norm.forward
+
+    def forward(hidden_states: torch.Tensor) -> torch.Tensor:
+        if norm.weight.requires_grad:
+            return own_forward(hidden_states)  # type: ignore[no-any-return]
+        return RmsNorm.apply(hidden_states, norm.weight, norm.variance_epsilon)  # type: ignore[no-any-return]
+
+    return forward
+
+
+def _gated_forward(mlp: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        return mlp.down_proj(SwiGlu.apply(mlp.gate_proj(x), mlp.up_proj(x)))  # type: ignore[no-any-return]
+
+    return forward

@@ -1,0 +1,47 @@
+import pytest
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+from lorakit.engine import row_attention
+from lorakit.engine.row_attention import RowAttention
+
+
+def tensors(dtype, tokens=5, heads=6, key_heads=2, size=4):
+    torch.manual_seed(0)
+    shapes = [(1, count, tokens, size) for count in (heads, key_heads, key_heads)]
+    return [torch.randn(shape, dtype=dtype, requires_grad=True) for shape in shapes]
+
+
+@pytest.fixture(params=["one tile", "tiles", "tiles computed anew"])
+def _tiles(request, monkeypatch):
+    if request.param != "one tile":
+        monkeypatch.setattr(row_attention, "_TILE_TOKENS", 2)
+    if request.param == "tiles computed anew":
+        monkeypatch.setattr(row_attention, "_LONGEST_KEPT_ROW", 0)
+
+
+@pytest.mark.parametrize("key_heads", [6, 2, 1])
+@pytest.mark.usefixtures("_tiles")
+def test_the_gradient_is_that_of_finite_differences(key_heads):
+    inputs = tensors(torch.float64, key_heads=key_heads)
+    assert torch.autograd.gradcheck(lambda q, k, v: RowAttention.apply(q, k, v, 0.5), inputs)
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 33, 128, 129, 300])
+def test_value_and_gradients_are_those_of_torch_s_causal_attention(tokens):
+    inputs = tensors(torch.float64, tokens)
+    wanted = scaled_dot_product_attention(*inputs, is_causal=True, scale=0.5, enable_gqa=True)
+    found = RowAttention.apply(*inputs, 0.5)
+    torch.testing.assert_close(found, wanted)
+    toward = torch.randn_like(wanted)
+    for mine, theirs in zip(
+        torch.autograd.grad(found, inputs, toward), torch.autograd.grad(wanted, inputs, toward), strict=True
+    ):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_bfloat16_stays_close_to_float32():
+    query, key, value = tensors(torch.float32, tokens=60)
+    wanted = RowAttention.apply(query, key, value, 0.5)
+    low = RowAttention.apply(*(tensor.bfloat16() for tensor in (query, key, value)), 0.5)
+    torch.testing.assert_close(low.float(), wanted, atol=0.05, rtol=0.05)
