@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import datetime
 import json
 import math
@@ -102,16 +103,23 @@ def _measure_job(
     gemm_gflops: list[float] = []
     runs: dict[str, list[Run | str]] = {name: [] for name in options.tools}
     for repeat in range(options.repeats):
-        gemm_gflops.append(float(_child_output("gemm.py")))
+        measured = json.loads(_child_output("gemm.py"))
+        gemm_gflops.append(measured["gflops"])
         for name, python in pythons.items():
             run_folder = folder / f"{job.name}-{name}-{repeat}"
             if isinstance(python, str):
                 runs[name].append(python)
             else:
-                runs[name].append(_run_once(TOOLS[name], python, prepared, run_folder))
+                runs[name].append(_run_once(TOOLS[name], python, prepared, run_folder, measured["dtype"]))
     ceiling = statistics.median(gemm_gflops)
     outcomes = judge(runs, prepared, ceiling)
-    of_job = {**common, "job": job.name, "gemm_gflops": round(ceiling, 1), "work": asdict(prepared.work)}
+    of_job = {
+        **common,
+        "job": job.name,
+        "gemm_gflops": round(ceiling, 1),
+        "dtype": measured["dtype"],
+        "work": asdict(prepared.work),
+    }
     return [_line(of_job, TOOLS[name], pythons[name], outcome) for name, outcome in outcomes.items()]
 
 
@@ -136,9 +144,10 @@ def _child_output(program: str, *words: str) -> str:
     return outcome.stdout.strip().splitlines()[-1]
 
 
-def _run_once(tool: Tool, python: Path, prepared: Prepared, folder: Path) -> Run | str:
+def _run_once(tool: Tool, python: Path, prepared: Prepared, folder: Path, dtype: str) -> Run | str:
     folder.mkdir()
     spec = specification(tool, prepared.job, prepared.work, prepared.model_folder, prepared.rows_file, folder)
+    spec = dataclasses.replace(spec, dtype=dtype)
     run = read_run(run_child(command(tool, python, spec), folder))
     said = run if isinstance(run, str) else f"{prepared.work.rows / run.training_seconds:.2f} samples/s"
     print(f"{folder.name:<24} {said}", flush=True)

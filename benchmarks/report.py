@@ -33,7 +33,8 @@ the command, each in a process of its own, and a cell is the median.
 
 Every tool trains the same rows, in the same order where it does not pack them, with the model's own chat template:
 LoRA r 8, alpha 16, no dropout, on `q_proj` and `v_proj`; one epoch, constant learning rate 1e-3, answers only, no
-evaluation, no checkpoints; on the CPU.
+evaluation, no checkpoints; on the CPU. The peers compute in mixed bf16 where the matrix product of the machine is
+faster in it, else in float32; lorakit chooses by itself.
 """
 _READING = """\
 ## How to read it
@@ -42,7 +43,7 @@ _READING = """\
 - **target tokens/s**: answers and their end-of-turn tokens, counted once for all tools. Padding earns nothing.
 - **peak GB**: largest resident set of the process. **to step 1**: seconds from the start of the process to the end of
   its first step: imports, reading, loading and, where a tool does it, compiling.
-- **of GEMM**: the arithmetic that LoRA cannot do without, in relation to what the machine's bf16 matrix product
+- **of GEMM**: the arithmetic that LoRA cannot do without, in relation to what the machine's fastest matrix product
   (512 x 2048 x 2048, measured in the same run) could have done in that time:
   4 x weights of the linear layers x tokens + 4 x vocabulary x hidden x target tokens. Every weight takes two operations
   forward and two for the gradient of its input; frozen weights have none of their own.
@@ -113,7 +114,7 @@ def _section(job_name: str, lines: Sequence[Line]) -> str:
         f"{work['rows']} rows{source} with {work['tokens']} tokens, {work['target_tokens']} of them trained; "
         f"{job.rows_per_step} rows a step; {first['repeats']} runs a tool. {first['date'][:10]}, commit "
         f"{first['commit']}{' with changes' if first['dirty'] else ''}, {machine['cores']} cores of "
-        f"{machine['processor']}{flags}, {first['gemm_gflops']:.0f} GFLOP/s in bf16.\n\n"
+        f"{machine['processor']}{flags}, {first['gemm_gflops']:.0f} GFLOP/s in {first.get('dtype', 'bfloat16')}.\n\n"
         f"{as_markdown(table(lines))}\n\n"
         f"Versions: {_versions(lines)}.\n"
     )

@@ -45,7 +45,7 @@ def arguments_of(spec: TrainingSpec, data_folder: Path) -> dict[str, Any]:
         "lr_scheduler_type": "constant",
         "warmup_steps": 0,
         "seed": SEED,
-        "bf16": True,
+        "bf16": spec.bf16,
         "use_cpu": True,
         "disable_shuffling": True,
         "save_strategy": "no",

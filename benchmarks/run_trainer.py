@@ -1,4 +1,4 @@
-"""Child program: Hugging Face's Trainer with PEFT as their documentation shows it, padded batches, bf16 on the CPU."""
+"""Child program: Hugging Face's Trainer with PEFT as their documentation shows it, padded batches."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def main() -> None:
         per_device_train_batch_size=spec.sequences_per_step,
         learning_rate=LEARNING_RATE,
         seed=SEED,
-        bf16=True,
+        bf16=spec.bf16,
         use_cpu=True,
         **TRAINER_ARGUMENTS,
         **spec.settings,

@@ -1,4 +1,4 @@
-"""Child program: TRL's SFTTrainer on prompt/completion rows, bf16 as its defaults have it."""
+"""Child program: TRL's SFTTrainer on prompt/completion rows."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ def main() -> None:
         max_length=MAX_LENGTH_TOKENS,
         seed=SEED,
         use_cpu=True,
+        bf16=spec.bf16,
         **TRAINER_ARGUMENTS,
         **spec.settings,
     )

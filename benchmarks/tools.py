@@ -54,7 +54,7 @@ TOOLS = {
     tool.name: tool
     for tool in (
         Tool(OURS, "lorakit", None, "`python main.py --task train`."),
-        Tool(REFERENCE, "Trainer + PEFT", "run_trainer.py", "Padded batches, mask on the answers, `bf16`, `use_cpu`."),
+        Tool(REFERENCE, "Trainer + PEFT", "run_trainer.py", "Padded batches, mask on the answers, `use_cpu`."),
         Tool("trl", "TRL SFTTrainer", "run_trl.py", "Default settings (activations computed anew).", "trl"),
         Tool(
             "trl-packing",
@@ -87,7 +87,7 @@ TOOLS = {
             "llamafactory",
             "LLaMA-Factory",
             "run_llamafactory.py",
-            "Default settings (activations computed anew), `bf16`, `use_cpu`.",
+            "Default settings (activations computed anew), `use_cpu`.",
             "llamafactory",
         ),
         Tool(
@@ -106,7 +106,7 @@ def specification(tool: Tool, job: Job, work: Work, model_folder: str, rows_file
     """Tell a tool what to train."""
     bins = work.bins_per_step(job.rows_per_step, MAX_LENGTH_TOKENS)
     sequences = bins if tool.packs else job.rows_per_step
-    return TrainingSpec(model_folder, str(rows_file), str(folder), sequences, dict(tool.settings))
+    return TrainingSpec(model_folder, str(rows_file), str(folder), sequences, settings=dict(tool.settings))
 
 
 def command(tool: Tool, python: Path, spec: TrainingSpec) -> list[str]:

@@ -30,6 +30,9 @@ OWNED = {
     "use_liger_kernel": "leave it out: the loss is already taken over the trained tokens only",
 }
 
+# Fields whose annotation says less than they take.
+_CORRECTED = {"fsdp": "bool | str | None"}
+
 _KINDS: dict[str, tuple[type, ...]] = {
     "bool": (bool,),
     "int": (int,),
@@ -53,7 +56,7 @@ def check_trainer_arguments(arguments: dict[str, Any]) -> list[tuple[str, str, s
             close = difflib.get_close_matches(str(name), annotations, n=1, cutoff=0.6)
             remedy = f"did you mean {close[0]}?" if close else "see the documentation of TrainingArguments"
             faults.append((str(name), "is not a field of TrainingArguments", remedy))
-        elif annotations and not _fits(annotations[name], value):
+        elif annotations and not _fits(_CORRECTED.get(name, annotations[name]), value):
             faults.append((name, f"must be {annotations[name]} (found: {value!r})", "correct its value"))
     return faults
 

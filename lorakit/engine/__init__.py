@@ -2,24 +2,43 @@
 
 from lorakit.engine.accelerate import accelerate
 from lorakit.engine.attention import PACKED, register_packed_attention
-from lorakit.engine.budget import choose_token_budget, is_out_of_memory
+from lorakit.engine.compilation import compiled_layers, decide_compilation, uncompiled
 from lorakit.engine.device import DtypeChoice, choose_device, choose_dtype
 from lorakit.engine.loss import PACKED_FAMILIES, LossSum, summed_loss
+from lorakit.engine.memory import (
+    PROBE_TOKENS,
+    MemoryPlan,
+    MemoryPlanner,
+    Probe,
+    is_out_of_memory,
+    peak_bytes,
+    probe,
+    reset_peak,
+)
 from lorakit.engine.micro_batch import IGNORED_LABEL, MicroBatch, isolation_mask
 
 __all__ = [
     "IGNORED_LABEL",
     "PACKED",
     "PACKED_FAMILIES",
+    "PROBE_TOKENS",
     "DtypeChoice",
     "LossSum",
+    "MemoryPlan",
+    "MemoryPlanner",
     "MicroBatch",
+    "Probe",
     "accelerate",
     "choose_device",
     "choose_dtype",
-    "choose_token_budget",
+    "compiled_layers",
+    "decide_compilation",
     "is_out_of_memory",
     "isolation_mask",
+    "peak_bytes",
+    "probe",
     "register_packed_attention",
+    "reset_peak",
     "summed_loss",
+    "uncompiled",
 ]

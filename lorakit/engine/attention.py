@@ -12,7 +12,8 @@ argument down to each layer; without it (in generation) transformers' own SDPA c
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -27,13 +28,22 @@ NO_MASK = torch.zeros(1, 1, 1, 1, dtype=torch.bool)
 _LARGEST_FLASH_HEAD = 256
 _AMPERE = (8, 0)
 
+
+@dataclass(frozen=True)
+class PackedRows:
+    """Tokens of each sequence of a packed row; an object of its own, so that a compiled layer serves any lengths."""
+
+    lengths: tuple[int, ...]
+
+
 # (query, key, value, row lengths, scaling) to [1, tokens, heads, head size]; the first three as in `packed_attention`
 VariableLengthAttention = Callable[
-    [torch.Tensor, torch.Tensor, torch.Tensor, Sequence[int], float],
+    [torch.Tensor, torch.Tensor, torch.Tensor, tuple[int, ...], float],
     torch.Tensor,
 ]
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # its sizes change with every packed row
 def packed_attention(  # noqa: PLR0913, PLR0917 - the signature is that of transformers
     module: torch.nn.Module,
     query: torch.Tensor,
@@ -42,7 +52,7 @@ def packed_attention(  # noqa: PLR0913, PLR0917 - the signature is that of trans
     attention_mask: torch.Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
-    row_lengths: Sequence[int] | None = None,
+    packed_rows: PackedRows | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attend within each packed sequence; the signature is that of transformers' attention functions.
@@ -52,10 +62,10 @@ def packed_attention(  # noqa: PLR0913, PLR0917 - the signature is that of trans
         query: [1, heads, tokens, head size]
         key: [1, key heads, tokens, head size]
         value: [1, key heads, tokens, head size]
-        attention_mask: Used only where ``row_lengths`` is absent.
+        attention_mask: Used only where ``packed_rows`` is absent.
         scaling: Of the products; None for one over the root of the head size.
         dropout: On the probabilities.
-        row_lengths: Tokens of each sequence.
+        packed_rows: Tokens of each sequence.
         kwargs: Passed on to SDPA.
 
     Returns:
@@ -64,13 +74,13 @@ def packed_attention(  # noqa: PLR0913, PLR0917 - the signature is that of trans
     Raises:
         RuntimeError: The model lost the row lengths on their way here; to go on would mix the sequences.
     """
-    if row_lengths is None:
+    if packed_rows is None:
         return _attend_by_mask(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     attend_all = _serving(query, dropout)
     if attend_all is not None:
-        return attend_all(query, key, value, row_lengths, scale), None
-    lengths = list(row_lengths)
+        return attend_all(query, key, value, packed_rows.lengths, scale), None
+    lengths = list(packed_rows.lengths)
     parts = zip(query.split(lengths, 2), key.split(lengths, 2), value.split(lengths, 2), strict=True)
     rows = [_attend(q, k, v, scale, dropout) for q, k, v in parts]
     return torch.cat(rows, dim=2).transpose(1, 2).contiguous(), None
@@ -150,9 +160,9 @@ def over_rows(
     """
 
     def attend(
-        query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, row_lengths: Sequence[int], scaling: float
+        query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, row_lengths: tuple[int, ...], scaling: float
     ) -> torch.Tensor:
-        starts = _starts(tuple(row_lengths), query.device)
+        starts = _starts(row_lengths, query.device)
         longest = max(row_lengths)
         flat = [tensor[0].transpose(0, 1) for tensor in (query, key, value)]  # [tokens, heads, head size]
         given = settings(query.shape[1] != key.shape[1]) | {scale_name: scaling}

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy
 
-from lorakit.engine.attention import NO_MASK, PACKED
+from lorakit.engine.attention import NO_MASK, PACKED, PackedRows
 from lorakit.engine.micro_batch import IGNORED_LABEL, MicroBatch, isolation_mask
 
 # Logits of so many elements are held at a time, 260 targets of a 50k vocabulary; but no fewer targets than the other
@@ -73,7 +73,7 @@ class TargetLoss(torch.autograd.Function):
         gradient = torch.empty_like(hidden) if wants_gradient else None
         exact = torch.promote_types(hidden.dtype, torch.float32)
         nats = torch.zeros((), dtype=exact, device=hidden.device)
-        rows = max(min(max(_CHUNK_ELEMENTS // weight.shape[0], _FEWEST_CHUNK_TARGETS), len(hidden)), 1)
+        rows = _chunk_targets(len(hidden), len(weight))
         # Fresh memory of this size would cost more than the arithmetic on it, so all chunks share it.
         buffer = hidden.new_empty(rows, weight.shape[0])
         exact_buffer = buffer.to(exact)  # the same where hidden is exact already
@@ -104,6 +104,17 @@ class TargetLoss(torch.autograd.Function):
         return gradient * grad.to(gradient.dtype), None, None
 
 
+def _chunk_targets(targets: int, vocabulary: int) -> int:
+    """Choose how many targets to project at a time."""
+    return max(min(max(_CHUNK_ELEMENTS // vocabulary, _FEWEST_CHUNK_TARGETS), targets), 1)
+
+
+def loss_buffer_bytes(targets: int, vocabulary: int, element_bytes: int) -> int:
+    """Return what the logits of a chunk take, in the model's number format and in float32."""
+    rows = _chunk_targets(targets, vocabulary)
+    return rows * vocabulary * (element_bytes + (4 if element_bytes < 4 else 0))
+
+
 def summed_loss(model: Any, micro_batch: MicroBatch, label_smoothing: float = 0.0) -> torch.Tensor:
     """Sum the cross entropy of every trained token, in float32.
 
@@ -124,7 +135,7 @@ def summed_loss(model: Any, micro_batch: MicroBatch, label_smoothing: float = 0.
     keep = (labels != IGNORED_LABEL).nonzero().squeeze(-1)  # [targets]
     head = None if label_smoothing else _plain_head(base)
     is_own_attention = base.config._attn_implementation == PACKED
-    mask = NO_MASK if is_own_attention and micro_batch.rows > 1 else isolation_mask(micro_batch)
+    mask = NO_MASK if is_own_attention else isolation_mask(micro_batch)
     with _bypassed(head):
         projected = model(
             input_ids=micro_batch.input_ids,
@@ -132,7 +143,7 @@ def summed_loss(model: Any, micro_batch: MicroBatch, label_smoothing: float = 0.
             position_ids=micro_batch.position_ids,
             logits_to_keep=keep,
             use_cache=False,
-            **({"row_lengths": micro_batch.row_lengths} if is_own_attention else {}),
+            **({"packed_rows": PackedRows(tuple(micro_batch.row_lengths))} if is_own_attention else {}),
         ).logits[0]  # [targets, vocabulary], or [targets, hidden] with the head bypassed
     if head is not None:
         return TargetLoss.apply(projected.to(head.weight.dtype), head.weight, labels[keep])  # type: ignore[no-any-return]

@@ -16,7 +16,7 @@ from lorakit import console
 from lorakit.config import Config
 from lorakit.data_processing import Dataset, EncodedExample, Example
 from lorakit.data_processing.packing import pack_under_budget
-from lorakit.engine import LossSum, summed_loss
+from lorakit.engine import LossSum, summed_loss, uncompiled
 from lorakit.evaluate.metrics import AnswerScores, without_reasoning
 from lorakit.inference import Assistant
 from lorakit.inference.generation import answer_batch
@@ -56,7 +56,7 @@ def dataset_loss(model: Any, sequences: Sequence[EncodedExample], device: torch.
     total = LossSum()
     was_training = model.training
     model.eval()
-    with torch.inference_mode():
+    with torch.inference_mode(), uncompiled():
         for micro_batch in pack_under_budget(sequences, _LOSS_TOKENS):
             nats = summed_loss(model, micro_batch.to(device))
             total += LossSum(nats.item(), micro_batch.targets)

@@ -13,7 +13,7 @@ from lorakit.runs.folder import (
     write_json,
     write_text,
 )
-from lorakit.runs.records import EvaluationRecord, RecordLog, StepRecord, read_records
+from lorakit.runs.records import EvaluationRecord, MemoryRecord, PlanRecord, RecordLog, StepRecord, read_records
 
 __all__ = [
     "ADAPTER_FOLDER",
@@ -23,6 +23,8 @@ __all__ = [
     "UNUSED_ROWS_FILE",
     "USED_CONFIG_FILE",
     "EvaluationRecord",
+    "MemoryRecord",
+    "PlanRecord",
     "RecordLog",
     "StepRecord",
     "archive_previous_run",

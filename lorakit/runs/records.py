@@ -1,4 +1,4 @@
-"""events.jsonl: one line for every optimizer step and every evaluation. Curve and reports read only this."""
+"""events.jsonl: a line for the plan, every optimizer step and every evaluation. Curve and reports read only this."""
 
 from __future__ import annotations
 
@@ -52,8 +52,41 @@ class EvaluationRecord:
     evaluation_seconds: float
 
 
-Record = StepRecord | EvaluationRecord
-_KINDS = {kind.event: kind for kind in (StepRecord, EvaluationRecord)}
+@dataclass(frozen=True)
+class PlanRecord:
+    """What was decided before the first step; a resumed run keeps it.
+
+    Attributes:
+        step: 0, before the first.
+        max_tokens: In one forward and backward pass.
+        is_checkpointed: Whether activations are computed anew in the backward pass.
+        is_compiled: Whether the decoder layers are compiled.
+        planned_bytes: Expected at the peak.
+        planned_parts: The same by purpose.
+    """
+
+    event: ClassVar[str] = "plan"
+    step: int
+    max_tokens: int
+    is_checkpointed: bool
+    is_compiled: bool
+    planned_bytes: int
+    planned_parts: dict[str, int]
+
+
+@dataclass(frozen=True)
+class MemoryRecord:
+    """The memory that the training took at its peak, in bytes; on a CPU, of the whole process."""
+
+    event: ClassVar[str] = "memory"
+    step: int
+    peak_bytes: int
+
+
+Record = StepRecord | EvaluationRecord | PlanRecord | MemoryRecord
+_KINDS: dict[str, type[Record]] = {
+    kind.event: kind for kind in (StepRecord, EvaluationRecord, PlanRecord, MemoryRecord)
+}
 
 
 class RecordLog:

@@ -7,7 +7,7 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from transformers import TrainingArguments, set_seed
 from lorakit import console
 from lorakit.config import Config
 from lorakit.data_processing import ChatFormat, Dataset, load_datasets
-from lorakit.engine import choose_device, choose_dtype, choose_token_budget
+from lorakit.engine import choose_device, choose_dtype, compiled_layers, peak_bytes, reset_peak
 from lorakit.errors import RunError, SettingsError
 from lorakit.evaluate.comparison import compare, show_comparison
 from lorakit.inference import assistant_for
@@ -40,14 +40,18 @@ from lorakit.runs import (
     RESULTS_FILE,
     UNUSED_ROWS_FILE,
     USED_CONFIG_FILE,
+    MemoryRecord,
+    PlanRecord,
     RecordLog,
     archive_previous_run,
     newest_checkpoint,
     open_folder,
+    read_records,
     write_text,
 )
 from lorakit.train.arguments import training_arguments
 from lorakit.train.curve import draw_loss_curve
+from lorakit.train.planning import RunPlan, memory_line, plan_run
 from lorakit.train.progress import ShowProgress
 from lorakit.train.stopping import StopOnSignal
 from lorakit.train.trainer import LoraTrainer
@@ -157,20 +161,32 @@ def _train_steps(config: Config, prepared: _Prepared, folder: Path, checkpoint: 
     stop = StopOnSignal()
     after_step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
     validation = prepared.data.validation
+    model, sequences = prepared.bundle.model, prepared.data.train.encoded
+    earlier = _earlier_plan(folder) if checkpoint else None
+    plan = plan_run(config, model, prepared.arguments, sequences, earlier)
+    records = RecordLog(folder, after_step) if prepared.arguments.process_index == 0 else None
+    if records and not earlier:
+        records.append(plan.record)
     with _naming_missing_packages():
         trainer = LoraTrainer(
-            model=prepared.bundle.model,
+            model=model,
             args=prepared.arguments,
-            train_sequences=prepared.data.train.encoded,
-            max_tokens=_token_budget(config, prepared.bundle),
+            train_sequences=sequences,
+            max_tokens=plan.max_tokens,
             validation_sequences=validation.encoded if validation else None,
-            records=RecordLog(folder, after_step) if prepared.arguments.process_index == 0 else None,
+            records=records,
             callbacks=[stop],
         )
     steps = trainer.planned_steps
-    _show_plan(config, prepared, steps, after_step)
+    _show_plan(config, prepared, plan, steps, after_step)
+    reset_peak(prepared.bundle.device)
     started = time.perf_counter()
-    with _naming_missing_packages(), stop.listening(), console.progress(steps, "training") as bar:
+    with (
+        _naming_missing_packages(),
+        stop.listening(),
+        console.progress(steps, "training") as bar,
+        compiled_layers(model) if plan.is_compiled else nullcontext(),
+    ):
         trainer.progress = ShowProgress(bar, steps, config.num_train_epochs)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if trainer.is_world_process_zero():
@@ -178,8 +194,21 @@ def _train_steps(config: Config, prepared: _Prepared, folder: Path, checkpoint: 
     if stop.is_stopped and trainer.state.global_step < trainer.state.max_steps:
         console.note(f"stopped at step {trainer.state.global_step} of {steps}; continue with: {_resume_command()}")
         return False
-    console.note(f"trained {steps - after_step} steps in {time.perf_counter() - started:.1f} s")
+    seconds = time.perf_counter() - started
+    console.note(f"trained {steps - after_step} steps in {seconds:.1f} s{_peak_note(prepared, plan, records, steps)}")
     return True
+
+
+def _earlier_plan(folder: Path) -> PlanRecord | None:
+    return next((record for record in read_records(folder) if isinstance(record, PlanRecord)), None)
+
+
+def _peak_note(prepared: _Prepared, plan: RunPlan, records: RecordLog | None, step: int) -> str:
+    """Record the peak, and hold it against the plan."""
+    peak = peak_bytes(prepared.bundle.device)
+    if records:
+        records.append(MemoryRecord(step, peak))
+    return f"; peak memory {peak / 1e9:.2f} GB, planned {plan.memory.peak / 1e9:.2f}"
 
 
 @contextmanager
@@ -191,12 +220,6 @@ def _naming_missing_packages() -> Iterator[None]:
         if isinstance(error, RuntimeError) and "install" not in str(error):
             raise
         raise SettingsError(f"trainer_args: {error}", "install the package, or leave that argument out") from error
-
-
-def _token_budget(config: Config, bundle: ModelBundle) -> int:
-    if config.max_tokens_per_microbatch == "auto":
-        return choose_token_budget(bundle.model, bundle.device)
-    return config.max_tokens_per_microbatch
 
 
 def _finish(config: Config, prepared: _Prepared, folder: Path) -> None:
@@ -225,7 +248,7 @@ def _check_has_learnt(adapted: Any) -> None:
         )
 
 
-def _show_plan(config: Config, prepared: _Prepared, steps: int, after_step: int) -> None:
+def _show_plan(config: Config, prepared: _Prepared, plan: RunPlan, steps: int, after_step: int) -> None:
     bundle, data = prepared.bundle, prepared.data.train
     trainable = sum(p.numel() for p in bundle.model.parameters() if p.requires_grad)
     every = sum(p.numel() for p in bundle.model.parameters())
@@ -241,6 +264,8 @@ def _show_plan(config: Config, prepared: _Prepared, steps: int, after_step: int)
         ("rows", f"{len(data.examples)} from {data.name}" + (f", {len(data.cut)} cut" if data.cut else "")),
         ("tokens", f"{data.tokens:,} an epoch, {data.targets:,} of them trained; longest row {data.longest}"),
         ("validation", f"{len(validation.examples)} rows from {validation.name}" if validation else "none"),
+        ("memory", memory_line(plan.memory, bundle.device)),
+        ("compiled", f"{'yes' if plan.is_compiled else 'no'} ({plan.compile_reason})"),
         ("steps", f"{steps} of {rows_a_step} rows" + (f", {after_step} done before" if after_step else "")),
     ]
     console.facts("training", facts)

@@ -1,5 +1,8 @@
 from array import array
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from lorakit.data_processing import EncodedExample
 from lorakit.data_processing.packing import pack, pack_under_budget
 
@@ -18,8 +21,24 @@ def test_sequences_lie_end_to_end_with_positions_of_their_own():
     assert packed.rows == 2
 
 
-def test_a_budget_is_kept_in_order_and_a_longer_sequence_stands_alone():
-    sequences = [sequence(0, 3), sequence(0, 3), sequence(0, 9), sequence(0, 4)]
-    packed = list(pack_under_budget(sequences, 6))
-    assert [batch.input_ids.shape[1] for batch in packed] == [6, 9, 4]
-    assert [batch.rows for batch in packed] == [2, 1, 1]
+def shapes(lengths, max_tokens):
+    packed = list(pack_under_budget([sequence(0, length) for length in lengths], max_tokens))
+    return [batch.row_lengths for batch in packed]
+
+
+def test_a_budget_is_kept_and_a_longer_sequence_stands_alone():
+    assert shapes([3, 3, 9, 4], 6) == [[9], [4], [3, 3]]
+
+
+def test_micro_batches_are_as_few_and_as_even_as_can_be():
+    assert shapes([600, 500, 400, 300], 1024) == [[600, 300], [500, 400]]
+    assert shapes([5, 5, 5, 5], 10_000) == [[5, 5, 5, 5]]
+    assert shapes([4, 4, 4], 6) == [[4], [4], [4]]
+    assert shapes([], 6) == []
+
+
+@given(lengths=st.lists(st.integers(1, 40), max_size=60), max_tokens=st.integers(1, 60))
+def test_every_sequence_is_packed_once_within_the_budget(lengths, max_tokens):
+    groups = shapes(lengths, max_tokens)
+    assert sorted(length for group in groups for length in group) == sorted(lengths)
+    assert all(sum(group) <= max_tokens or len(group) == 1 for group in groups)

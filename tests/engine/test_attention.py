@@ -3,9 +3,9 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from lorakit.engine import attention as attention_module
-from lorakit.engine.attention import NO_MASK, over_rows, packed_attention
+from lorakit.engine.attention import NO_MASK, PackedRows, over_rows, packed_attention
 
-LENGTHS = [4, 5]
+LENGTHS = (4, 5)
 
 
 def tensors(tokens=9, heads=6, key_heads=2, size=8):
@@ -23,7 +23,7 @@ def alone(query, key, value):
 @pytest.mark.parametrize("dropout", [0.0, 1e-9])
 def test_rows_of_a_packed_row_do_not_see_each_other(dropout):
     query, key, value = tensors()
-    arguments = {"scaling": 0.5, "dropout": dropout, "row_lengths": LENGTHS}
+    arguments = {"scaling": 0.5, "dropout": dropout, "packed_rows": PackedRows(LENGTHS)}
     output, _ = packed_attention(torch.nn.Identity(), query, key, value, NO_MASK, **arguments)
     torch.testing.assert_close(output, alone(query, key, value))
 
@@ -52,7 +52,9 @@ def test_one_call_of_a_gpu_kernel_serves_all_rows(monkeypatch):
     kernel, (query, key, value) = Kernel(), tensors()
     attend = over_rows(kernel, lambda is_grouped: {"causal": is_grouped}, scale_name="softmax_scale")
     monkeypatch.setattr(attention_module, "_serving", lambda query, dropout: attend)
-    output, _ = packed_attention(torch.nn.Identity(), query, key, value, NO_MASK, scaling=0.5, row_lengths=LENGTHS)
+    output, _ = packed_attention(
+        torch.nn.Identity(), query, key, value, NO_MASK, scaling=0.5, packed_rows=PackedRows(LENGTHS)
+    )
     torch.testing.assert_close(output, alone(query, key, value))
     assert kernel.settings == {"causal": True, "softmax_scale": 0.5}
 

@@ -11,54 +11,12 @@ import yaml
 from conftest import FAMILIES
 from peft import PeftModel
 from safetensors.torch import load_file
+from trained import ROWS, adapter_weights, assert_same_adapter
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lorakit.cli import main
 from lorakit.engine import summed_loss
 from lorakit.runs import EvaluationRecord, RecordLog, StepRecord, read_records
-
-ROWS = [
-    {"text": f"第{number}个问题是什么？", "target": answer}
-    for number, answer in enumerate(
-        ["早睡早起。", "多喝水，少熬夜，常运动。", "不要急，慢慢来。", "去散步。", "看书。"]
-    )
-]
-
-
-@pytest.fixture
-def command(model_folder, write_rows, tmp_path):
-    """Return a function that runs ``--task train`` in a folder of its own and returns (exit code, folder)."""
-    train_file = write_rows(ROWS, "train.json")
-    validation_file = write_rows(ROWS[:2], "validation.json")
-
-    def run(*extra, family="llama", folder="run", task="train"):
-        output = tmp_path / folder
-        settings = {
-            "train_file": train_file,
-            "validation_file": validation_file,
-            "torch_dtype": "float32",
-            "target_modules": "all-linear",
-            "lora_dropout": "0",
-            "max_new_tokens": "8",
-        }
-        assignments = [f"--set={name}={value}" for name, value in settings.items()]
-        arguments = ["--model_name_or_path", str(model_folder(family)), "--output_dir", str(output)]
-        empty = tmp_path / "empty.yaml"
-        empty.write_text("")
-        return main(["--task", task, "--config", str(empty), *arguments, *assignments, *extra]), output
-
-    return run
-
-
-def adapter_weights(folder):
-    return load_file(folder / "lora_model" / "adapter_model.safetensors")
-
-
-def assert_same_adapter(first, second, **tolerance):
-    first, second = adapter_weights(first), adapter_weights(second)
-    assert set(first) == set(second)
-    for name, tensor in first.items():
-        torch.testing.assert_close(second[name], tensor, **tolerance, msg=name)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -213,7 +171,10 @@ def test_the_token_budget_changes_nothing_but_time_and_memory(command, budget):
     settings = ("--num_train_epochs", "1", "--per_device_train_batch_size", "4")
     _, whole = command(*settings, "--set", "max_tokens_per_microbatch=100000", folder="whole")
     _, cut = command(*settings, "--set", f"max_tokens_per_microbatch={budget}", folder="cut")
-    losses = [[record.loss for record in read_records(folder)] for folder in (whole, cut)]
+    losses = [
+        [record.loss for record in read_records(folder) if isinstance(record, StepRecord | EvaluationRecord)]
+        for folder in (whole, cut)
+    ]
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
     assert_same_adapter(whole, cut, rtol=1e-4, atol=1e-6)
 
@@ -274,7 +235,7 @@ def test_rows_that_are_not_used_are_all_written_down(command, write_rows, capsys
 def test_trainer_args_reach_the_trainer(command):
     arguments = "trainer_args={max_steps: 2, save_strategy: 'no', eval_strategy: 'no', lr_scheduler_type: constant}"
     _, folder = command("--set", arguments)
-    records = list(read_records(folder))
+    records = [record for record in read_records(folder) if isinstance(record, StepRecord)]
     assert [record.step for record in records] == [1, 2]
     assert records[0].learning_rate == records[1].learning_rate == 5e-4
     assert not list(folder.glob("checkpoint-*"))

@@ -1,0 +1,213 @@
+"""What a training run will take of the device's memory, from one short forward pass of the real model.
+
+What autograd keeps until the backward pass is measured, not guessed: every tensor it saves passes through
+`torch.autograd.graph.saved_tensors_hooks`, and packed rows have no padding, so it grows in proportion to the tokens.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from lorakit.engine.loss import loss_buffer_bytes, summed_loss
+from lorakit.engine.micro_batch import MicroBatch
+
+PROBE_TOKENS = 192
+# Values of the MLP's width, of one token, that one layer needs for a moment in its backward pass.
+_TRANSIENT_WIDTHS = 6
+_CGROUP = Path("/sys/fs/cgroup")  # where a container's limit stands
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a forward pass of a few tokens has shown.
+
+    Attributes:
+        kept_bytes_per_token: What autograd keeps for the backward pass.
+        forward_seconds_per_token: How long it took.
+    """
+
+    kept_bytes_per_token: float
+    forward_seconds_per_token: float
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Bytes that a run is expected to take at its peak, by purpose.
+
+    Attributes:
+        weights: The frozen base.
+        adapter: Its parameters and their gradients.
+        optimizer: Its state.
+        activations: Kept for the backward pass of the largest micro-batch, and what one layer needs for a moment.
+        loss: The logits of a chunk.
+        program: The process without all this; 0 on a GPU, where only tensors are counted.
+        available: What the device has for all of it.
+        tokens: Of the largest micro-batch.
+        is_checkpointed: Whether activations are computed anew in the backward pass.
+    """
+
+    weights: int
+    adapter: int
+    optimizer: int
+    activations: int
+    loss: int
+    program: int
+    available: int
+    tokens: int
+    is_checkpointed: bool
+
+    @property
+    def peak(self) -> int:
+        """Everything together."""
+        return self.weights + self.adapter + self.optimizer + self.activations + self.loss + self.program
+
+    @property
+    def parts(self) -> dict[str, int]:
+        """The purposes by name."""
+        names = ("weights", "adapter", "optimizer", "activations", "loss", "program")
+        return {name: getattr(self, name) for name in names}
+
+
+def probe(model: Any, micro_batch: MicroBatch) -> Probe:
+    """Run the loss forward with a count of what is kept, and with a clock.
+
+    Args:
+        model: With its adapter, without activation checkpointing.
+        micro_batch: On the model's device, about `PROBE_TOKENS` long.
+    """
+    parameters = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def count(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in parameters:
+            kept[storage.data_ptr()] = storage
+        return tensor
+
+    tokens = micro_batch.input_ids.shape[1]
+    was_training = model.training
+    model.train()
+    with torch.random.fork_rng():
+        if micro_batch.input_ids.is_cuda:  # the first pass also loads the GPU's libraries
+            summed_loss(model, micro_batch)
+        started = time.perf_counter()
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            summed_loss(model, micro_batch).item()
+        seconds = time.perf_counter() - started
+    model.train(was_training)
+    return Probe(sum(storage.nbytes() for storage in kept.values()) / tokens, seconds / tokens)
+
+
+class MemoryPlanner:
+    """Plans for any number of tokens, once a probe has been taken.
+
+    Args:
+        model: With its adapter.
+        device: Where it computes.
+        found: What `probe` has shown.
+        optimizer_values: State of the optimizer, in values a trained parameter.
+    """
+
+    def __init__(self, model: Any, device: torch.device, found: Probe, optimizer_values: float) -> None:
+        trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+        self._weights = sum(p.numel() * p.element_size() for p in model.parameters() if not p.requires_grad)
+        self._adapter, self._optimizer = 2 * trained, int(optimizer_values * trained)
+        settings = model.config.get_text_config()
+        width: int = max((p.element_size() for p in model.parameters() if not p.requires_grad), default=4)
+        hidden: int = settings.hidden_size
+        self._layers: int = settings.num_hidden_layers
+        inner: int = getattr(settings, "intermediate_size", None) or getattr(settings, "ffn_dim", None) or 4 * hidden
+        self._kept_per_token = found.kept_bytes_per_token
+        self._layer_input_per_token = hidden * width
+        self._transient_per_token = _TRANSIENT_WIDTHS * inner * width
+        self._vocabulary: int = settings.vocab_size
+        self._width = width
+        self._program, self._available = _program_and_available(device, self._weights + self._adapter // 2)
+
+    def bytes_per_token(self, is_checkpointed: bool) -> float:
+        """Return what one more token in a micro-batch takes.
+
+        With checkpointing each layer keeps its input, and one layer at a time everything.
+        """
+        if not is_checkpointed:
+            return self._kept_per_token + self._transient_per_token
+        one_layer = self._kept_per_token / self._layers
+        return self._layers * self._layer_input_per_token + one_layer + self._transient_per_token
+
+    def plan(self, tokens: int, is_checkpointed: bool) -> MemoryPlan:
+        """Plan a run whose largest micro-batch has so many tokens."""
+        return MemoryPlan(
+            weights=self._weights,
+            adapter=self._adapter,
+            optimizer=self._optimizer,
+            activations=int(self.bytes_per_token(is_checkpointed) * tokens),
+            loss=loss_buffer_bytes(tokens, self._vocabulary, self._width),
+            program=self._program,
+            available=self._available,
+            tokens=tokens,
+            is_checkpointed=is_checkpointed,
+        )
+
+    def fitting_tokens(self, share: float, is_checkpointed: bool) -> int:
+        """Return how many tokens fit into a share of the available memory; 0 or less if not even the model does."""
+        loss = loss_buffer_bytes(sys.maxsize, self._vocabulary, self._width)
+        room = share * self._available - self.plan(0, is_checkpointed).peak - loss
+        return int(room / self.bytes_per_token(is_checkpointed))
+
+
+def _program_and_available(device: torch.device, model_bytes: int) -> tuple[int, int]:
+    """Return what the process takes besides the model, and what the device has for both together."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return 0, free + torch.cuda.memory_reserved(device)
+    _return_freed_memory()
+    resident = psutil.Process().memory_info().rss
+    return max(resident - model_bytes, 0), resident + _free_bytes()
+
+
+def _return_freed_memory() -> None:
+    """Let glibc give back what is free, so that it does not count as taken; other systems do so by themselves."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
+
+
+def _free_bytes() -> int:
+    """Memory that can still be had: of the machine, or of the container where that is less."""
+    free = int(psutil.virtual_memory().available)
+    try:
+        limit, used = ((_CGROUP / name).read_text() for name in ("memory.max", "memory.current"))
+        return min(free, int(limit) - int(used))
+    except (OSError, ValueError):  # no container, or one without a limit ("max")
+        return free
+
+
+def reset_peak(device: torch.device) -> None:
+    """Start to watch for the peak; the resident set of a process cannot be reset."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Return the largest amount of memory taken so far."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    unit_bytes = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit_bytes
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Tell a lack of memory from all else that torch raises."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -1,0 +1,184 @@
+"""What a run decides before its first step: how many tokens at once, checkpointing, compilation; with its reasons."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import TrainingArguments
+
+from lorakit import console
+from lorakit.config import Config
+from lorakit.data_processing import EncodedExample
+from lorakit.data_processing.packing import pack
+from lorakit.engine import (
+    PROBE_TOKENS,
+    MemoryPlan,
+    MemoryPlanner,
+    decide_compilation,
+    is_out_of_memory,
+    probe,
+)
+from lorakit.errors import RunError
+from lorakit.runs import PlanRecord
+
+# Products of matrices are at full speed from a few hundred rows on; more only takes memory.
+_ENOUGH_TOKENS = {"cpu": 1024, "cuda": 16_384, "mps": 4096}
+_FEWEST_TOKENS = 256
+_SHARE_OF_MEMORY = 0.85
+_STEP_PER_FORWARD = 2.5  # seconds of forward and backward pass over those of the forward pass
+# State of an optimizer in float32 values a parameter, by the beginning of its name; two where it is not listed.
+_OPTIMIZER_VALUES = {"sgd": 0.0, "adafactor": 0.1, "lion": 1.0, "rmsprop": 1.0, "adagrad": 1.0, "adamw_bnb_8bit": 0.5}
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """The decisions.
+
+    Attributes:
+        memory: Where it will go.
+        max_tokens: In one forward and backward pass.
+        is_compiled: Whether the decoder layers are compiled.
+        compile_reason: Why, or why not.
+    """
+
+    memory: MemoryPlan
+    max_tokens: int
+    is_compiled: bool
+    compile_reason: str
+
+    @property
+    def record(self) -> PlanRecord:
+        """The decisions as the run's records keep them."""
+        memory = self.memory
+        return PlanRecord(0, self.max_tokens, memory.is_checkpointed, self.is_compiled, memory.peak, memory.parts)
+
+
+def plan_run(
+    config: Config,
+    model: Any,
+    arguments: TrainingArguments,
+    sequences: Sequence[EncodedExample],
+    earlier: PlanRecord | None,
+) -> RunPlan:
+    """Measure a short forward pass and decide.
+
+    Args:
+        config: Of the run.
+        model: With its adapter, on the device of ``arguments``. Its activation checkpointing must be off.
+        arguments: ``activation_checkpointing`` is switched on where memory asks for it.
+        sequences: What is trained.
+        earlier: The decisions of the run that this one resumes, which it keeps; None for a new run.
+
+    Raises:
+        RunError: Not even the short pass fits into memory.
+    """
+    try:
+        found = probe(model, pack(_probe_sequences(sequences)).to(arguments.device))
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise RunError(
+            f"the model does not fit: a pass of {PROBE_TOKENS} tokens runs out of memory",
+            "choose a smaller model, or set torch_dtype: bfloat16",
+        ) from error
+    planner = MemoryPlanner(model, arguments.device, found, _optimizer_values(str(arguments.optim)))
+    step_tokens = _largest_step_tokens(config, sequences)
+    longest = max(len(sequence.input_ids) for sequence in sequences)
+    if earlier is not None:
+        budget, is_checkpointed = earlier.max_tokens, earlier.is_checkpointed
+    else:
+        budget, is_checkpointed = _decide_tokens(config, planner, arguments, longest, step_tokens)
+    arguments.activation_checkpointing = arguments.activation_checkpointing or is_checkpointed
+    memory = planner.plan(max(min(budget, step_tokens), longest), is_checkpointed)
+    if memory.peak > memory.available:
+        console.warn(
+            f"about {memory.peak / 1e9:.1f} GB are needed where there are {memory.available / 1e9:.1f}: "
+            "lower max_length, or choose a smaller model"
+        )
+    if earlier is not None:
+        return RunPlan(memory, budget, earlier.is_compiled, "as in the run that is resumed")
+    seconds = found.forward_seconds_per_token * _STEP_PER_FORWARD * _tokens_to_train(config, arguments, sequences)
+    is_sharded = bool(arguments.fsdp)
+    compiled, reason = (
+        (False, "not together with FSDP")
+        if is_sharded
+        else decide_compilation(config.compile_layers, seconds, arguments.device)
+    )
+    return RunPlan(memory, budget, compiled, reason)
+
+
+def _decide_tokens(
+    config: Config, planner: MemoryPlanner, arguments: TrainingArguments, longest: int, step_tokens: int
+) -> tuple[int, bool]:
+    """Choose the budget, and checkpointing where a pass would not fit without it."""
+    share = _SHARE_OF_MEMORY / (_processes_here() if arguments.device.type == "cpu" else 1)
+    asked = config.max_tokens_per_microbatch
+    needed = longest if asked == "auto" else max(min(asked, step_tokens), longest)
+    is_checkpointed = _is_checkpointed(arguments)
+    fitting = planner.fitting_tokens(share, is_checkpointed)
+    if fitting < needed and not is_checkpointed:
+        is_checkpointed = True
+        fitting = planner.fitting_tokens(share, is_checkpointed)
+        console.note(
+            f"activation checkpointing is switched on: {needed} tokens at once would not fit into memory without it"
+        )
+    if asked != "auto":
+        return asked, is_checkpointed
+    enough = _ENOUGH_TOKENS.get(arguments.device.type, _ENOUGH_TOKENS["cpu"])
+    return max(min(fitting, enough), _FEWEST_TOKENS), is_checkpointed
+
+
+def _is_checkpointed(arguments: TrainingArguments) -> bool:
+    sharding = arguments.fsdp_config if isinstance(arguments.fsdp_config, dict) else {}
+    return bool(arguments.activation_checkpointing or sharding.get("activation_checkpointing"))
+
+
+def _processes_here() -> int:
+    """Processes that share this machine's memory; set by torchrun and accelerate launch."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def _probe_sequences(sequences: Sequence[EncodedExample]) -> list[EncodedExample]:
+    """Return rows of about `PROBE_TOKENS` tokens together, as they are on average; a long row is cut."""
+    chosen: list[EncodedExample] = []
+    tokens = 0
+    for sequence in sequences:
+        room = PROBE_TOKENS - tokens
+        part = EncodedExample(sequence.input_ids[:room], sequence.labels[:room], sequence.origin)
+        chosen.append(part)
+        tokens += len(part.input_ids)
+        if tokens >= PROBE_TOKENS:
+            break
+    return chosen
+
+
+def _largest_step_tokens(config: Config, sequences: Sequence[EncodedExample]) -> int:
+    """Return the tokens of the longest rows that one step of one device could have to take."""
+    rows = config.per_device_train_batch_size * config.gradient_accumulation_steps
+    return sum(sorted((len(sequence.input_ids) for sequence in sequences), reverse=True)[:rows])
+
+
+def _tokens_to_train(config: Config, arguments: TrainingArguments, sequences: Sequence[EncodedExample]) -> float:
+    """Return the tokens that this process computes in the whole run."""
+    epoch = sum(len(sequence.input_ids) for sequence in sequences)
+    if arguments.max_steps > 0:
+        rows = config.per_device_train_batch_size * config.gradient_accumulation_steps
+        return float(epoch / len(sequences) * rows * arguments.max_steps)
+    return float(epoch * config.num_train_epochs / arguments.world_size)
+
+
+def _optimizer_values(name: str) -> float:
+    name = name.rpartition(".")[2].lower()
+    return next((values for start, values in _OPTIMIZER_VALUES.items() if name.startswith(start)), 2.0)
+
+
+def memory_line(memory: MemoryPlan, device: torch.device) -> str:
+    """Say where the memory will go, in gigabytes."""
+    parts = ", ".join(f"{name} {size / 1e9:.2f}" for name, size in memory.parts.items() if size > 5e6)
+    how = f"{memory.tokens} tokens at once" + (", checkpointed" if memory.is_checkpointed else "")
+    whose = "the GPU's" if device.type == "cuda" else "the machine's"
+    return f"about {memory.peak / 1e9:.2f} GB of {whose} {memory.available / 1e9:.1f}: {parts} ({how})"

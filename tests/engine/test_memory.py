@@ -1,0 +1,95 @@
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, LlamaConfig
+
+from lorakit.engine import MicroBatch, accelerate, probe
+from lorakit.engine import memory as memory_module
+from lorakit.engine.memory import MemoryPlanner, Probe, peak_bytes
+
+CPU = torch.device("cpu")
+SIZES = {"vocab_size": 90, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4}
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    base = AutoModelForCausalLM.from_config(LlamaConfig(**SIZES), dtype=torch.float32)
+    adapted = get_peft_model(base, LoraConfig(r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"))
+    accelerate(adapted)
+    return adapted
+
+
+def micro_batch(tokens):
+    ids = torch.arange(tokens)[None] % 90
+    return MicroBatch(ids, ids, ids, torch.tensor([0, tokens]))
+
+
+def test_what_is_kept_grows_with_the_tokens_and_is_more_than_the_layers_inputs(model):
+    few, many = (probe(model, micro_batch(tokens)).kept_bytes_per_token for tokens in (20, 80))
+    layer_input = 32 * 4
+    gate_and_up = 2 * 64 * 4
+    assert 3 * (layer_input + gate_and_up) < few < 3 * 40 * layer_input
+    assert few < many < 2 * few  # the probabilities of short rows are kept too
+
+
+def test_the_probe_leaves_no_trace(model):
+    model.eval()
+    before = torch.random.get_rng_state()
+    probe(model, micro_batch(8))
+    assert not model.training
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_a_row_without_targets_can_be_probed(model):
+    batch = micro_batch(8)
+    nothing = MicroBatch(batch.input_ids, torch.full_like(batch.labels, -100), batch.position_ids, batch.row_starts)
+    assert probe(model, nothing).kept_bytes_per_token > 0
+
+
+def planner(model, monkeypatch, available, kept=1000.0):
+    monkeypatch.setattr(memory_module, "_program_and_available", lambda device, model_bytes: (0, available))
+    return MemoryPlanner(model, CPU, Probe(kept, 0.1), optimizer_values=2)
+
+
+def test_the_parts_are_those_of_the_model(model, monkeypatch):
+    plan = planner(model, monkeypatch, 10**9).plan(10, is_checkpointed=False)
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    frozen = sum(parameter.numel() for parameter in model.parameters()) - trained
+    assert plan.weights == 4 * frozen
+    assert plan.adapter == 2 * 4 * trained  # parameters and gradients
+    assert plan.optimizer == 2 * 4 * trained  # the two moments of Adam
+    assert plan.activations == 10 * (1000 + 6 * 64 * 4)
+    assert plan.loss == 10 * 90 * 4
+    assert plan.peak == sum(plan.parts.values())
+
+
+def test_checkpointing_keeps_the_inputs_of_layers_and_one_layer(model, monkeypatch):
+    plan = planner(model, monkeypatch, 10**9, kept=30_000.0).plan(10, is_checkpointed=True)
+    assert plan.activations == 10 * (3 * 32 * 4 + 10_000 + 6 * 64 * 4)
+
+
+@pytest.mark.parametrize("is_checkpointed", [True, False])
+def test_the_tokens_that_fit_do_fit_and_no_more(model, monkeypatch, is_checkpointed):
+    plans = planner(model, monkeypatch, 120_000_000, kept=300_000.0)
+    fitting = plans.fitting_tokens(0.5, is_checkpointed)
+    assert plans.plan(fitting, is_checkpointed).peak <= 60_000_000
+    most_of_loss = memory_module.loss_buffer_bytes(10**9, 90, 4)
+    assert plans.plan(fitting + 1, is_checkpointed).peak + most_of_loss > 60_000_000
+
+
+def test_a_container_s_limit_counts(monkeypatch, tmp_path):
+    monkeypatch.setattr(memory_module, "_CGROUP", tmp_path)
+    machine = memory_module._free_bytes()
+    (tmp_path / "memory.max").write_text("5000\n")
+    (tmp_path / "memory.current").write_text("1000\n")
+    assert memory_module._free_bytes() == 4000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert memory_module._free_bytes() == pytest.approx(machine, rel=0.5)
+
+
+def test_the_peak_never_falls():
+    first = peak_bytes(CPU)
+    torch.ones(1000)
+    assert peak_bytes(CPU) >= first > 1e7

@@ -1,0 +1,29 @@
+import pytest
+from trained import ROWS
+
+from lorakit.cli import main
+
+
+@pytest.fixture
+def command(model_folder, write_rows, tmp_path):
+    """Return a function that runs ``--task train`` in a folder of its own and returns (exit code, folder)."""
+    train_file = write_rows(ROWS, "train.json")
+    validation_file = write_rows(ROWS[:2], "validation.json")
+
+    def run(*extra, family="llama", folder="run", task="train"):
+        output = tmp_path / folder
+        settings = {
+            "train_file": train_file,
+            "validation_file": validation_file,
+            "torch_dtype": "float32",
+            "target_modules": "all-linear",
+            "lora_dropout": "0",
+            "max_new_tokens": "8",
+        }
+        assignments = [f"--set={name}={value}" for name, value in settings.items()]
+        arguments = ["--model_name_or_path", str(model_folder(family)), "--output_dir", str(output)]
+        empty = tmp_path / "empty.yaml"
+        empty.write_text("")
+        return main(["--task", task, "--config", str(empty), *arguments, *assignments, *extra]), output
+
+    return run
