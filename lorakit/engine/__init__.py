@@ -16,6 +16,7 @@ from lorakit.engine.memory import (
     reset_peak,
 )
 from lorakit.engine.micro_batch import IGNORED_LABEL, MicroBatch, isolation_mask
+from lorakit.engine.ranks import Ranks, part_ranks
 
 __all__ = [
     "IGNORED_LABEL",
@@ -28,6 +29,7 @@ __all__ = [
     "MemoryPlanner",
     "MicroBatch",
     "Probe",
+    "Ranks",
     "accelerate",
     "choose_device",
     "choose_dtype",
@@ -35,6 +37,7 @@ __all__ = [
     "decide_compilation",
     "is_out_of_memory",
     "isolation_mask",
+    "part_ranks",
     "peak_bytes",
     "probe",
     "register_packed_attention",

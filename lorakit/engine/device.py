@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass
 
@@ -27,8 +28,10 @@ class DtypeChoice:
 
 
 def choose_device() -> torch.device:
-    """Pick the first CUDA GPU, else Apple's, else the CPU."""
+    """Pick this process's CUDA GPU (the first, where there is one process), else Apple's, else the CPU."""
     if torch.cuda.is_available():
+        # torchrun and accelerate launch number the processes of a host
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 

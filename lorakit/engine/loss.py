@@ -136,18 +136,19 @@ def summed_loss(model: Any, micro_batch: MicroBatch, label_smoothing: float = 0.
     head = None if label_smoothing else _plain_head(base)
     is_own_attention = base.config._attn_implementation == PACKED
     mask = NO_MASK if is_own_attention else isolation_mask(micro_batch)
-    with _bypassed(head):
-        projected = model(
+    with _taking_loss(head, labels[keep]):
+        output = model(
             input_ids=micro_batch.input_ids,
             attention_mask=mask,
             position_ids=micro_batch.position_ids,
             logits_to_keep=keep,
             use_cache=False,
             **({"packed_rows": PackedRows(tuple(micro_batch.row_lengths))} if is_own_attention else {}),
-        ).logits[0]  # [targets, vocabulary], or [targets, hidden] with the head bypassed
+        ).logits
     if head is not None:
-        return TargetLoss.apply(projected.to(head.weight.dtype), head.weight, labels[keep])  # type: ignore[no-any-return]
-    return cross_entropy(projected.float(), labels[keep], reduction="sum", label_smoothing=label_smoothing)
+        return output.squeeze()  # type: ignore[no-any-return]
+    logits = output[0].float()  # [targets, vocabulary]
+    return cross_entropy(logits, labels[keep], reduction="sum", label_smoothing=label_smoothing)
 
 
 def _base_model(model: Any) -> Any:
@@ -176,12 +177,19 @@ def _plain_head(base: Any) -> torch.nn.Linear | None:
 
 
 @contextmanager
-def _bypassed(head: torch.nn.Linear | None) -> Iterator[None]:
-    """Let the model return the hidden states where it would return logits."""
+def _taking_loss(head: torch.nn.Linear | None, targets: torch.Tensor) -> Iterator[None]:
+    """Let the model return the summed loss [1, 1, 1] where it would return logits.
+
+    The loss is taken inside the model's forward pass because a sharded model has its whole weights only there.
+    """
     if head is None:
         yield
         return
-    head.forward = lambda hidden: hidden  # type: ignore[method-assign]
+
+    def forward(hidden: torch.Tensor) -> torch.Tensor:
+        return TargetLoss.apply(hidden[0].to(head.weight.dtype), head.weight, targets).view(1, 1, 1)  # type: ignore[no-any-return]
+
+    head.forward = forward  # type: ignore[method-assign]
     try:
         yield
     finally:

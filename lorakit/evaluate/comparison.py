@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from lorakit import console
 from lorakit.config import Config
 from lorakit.data_processing import Dataset, EncodedExample, Example
 from lorakit.data_processing.packing import pack_under_budget
-from lorakit.engine import LossSum, summed_loss, uncompiled
+from lorakit.engine import LossSum, MicroBatch, Ranks, summed_loss, uncompiled
 from lorakit.evaluate.metrics import AnswerScores, without_reasoning
 from lorakit.inference import Assistant
 from lorakit.inference.generation import answer_batch
@@ -24,6 +25,9 @@ from lorakit.runs import PREDICTIONS_FILE, RESULTS_FILE, write_json
 
 _LOSS_TOKENS = 1024  # tokens in one forward pass of the loss: enough to be fast, few enough for a small machine
 _SHOWN_ANSWERS = 5
+_ALONE = Ranks()
+_ZERO = torch.zeros(1, 1, dtype=torch.long)
+_ONE_TOKEN = MicroBatch(_ZERO, _ZERO, _ZERO, row_starts=torch.tensor([0, 1]))
 
 
 @dataclass(frozen=True)
@@ -51,20 +55,44 @@ class Comparison:
     shown: tuple[Answers, ...]
 
 
-def dataset_loss(model: Any, sequences: Sequence[EncodedExample], device: torch.device) -> LossSum:
-    """Sum the loss over sequences, in packed forward passes that keep no logits."""
+def dataset_loss(
+    model: Any,
+    sequences: Sequence[EncodedExample],
+    device: torch.device,
+    passes: Callable[[int], int] = int,
+) -> LossSum:
+    """Sum the loss over sequences, in packed forward passes that keep no logits.
+
+    Args:
+        model: Left in the mode that it was in.
+        sequences: Rows, or this process's share of them.
+        device: Of the model.
+        passes: From the passes that these sequences take to those to be made, for ranks of a sharded model, which
+            must all make as many.
+    """
     total = LossSum()
     was_training = model.training
     model.eval()
+    micro_batches = list(pack_under_budget(sequences, _LOSS_TOKENS))
+    surplus = passes(len(micro_batches)) - len(micro_batches)
     with torch.inference_mode(), uncompiled():
-        for micro_batch in pack_under_budget(sequences, _LOSS_TOKENS):
+        for micro_batch in micro_batches:
             nats = summed_loss(model, micro_batch.to(device))
             total += LossSum(nats.item(), micro_batch.targets)
+        for _ in range(surplus):
+            summed_loss(model, _ONE_TOKEN.to(device))
     model.train(was_training)
     return total
 
 
-def compare(assistant: Assistant, dataset: Dataset, config: Config, most_rows: int | None, folder: Path) -> Comparison:
+def compare(
+    assistant: Assistant,
+    dataset: Dataset,
+    config: Config,
+    most_rows: int | None,
+    folder: Path,
+    ranks: Ranks = _ALONE,
+) -> Comparison:
     """Evaluate the base model and, where there is one, its adapter; leave the results in ``folder``.
 
     Args:
@@ -73,19 +101,23 @@ def compare(assistant: Assistant, dataset: Dataset, config: Config, most_rows: i
         config: The generation settings.
         most_rows: Answer only the first so many rows; None answers all. The loss is always over all.
         folder: Receives eval_results.json, and predictions.jsonl with every answer.
+        ranks: Share the rows; all of them return the whole comparison, the first one writes it.
     """
     names = ["base", "tuned"] if assistant.has_adapter else ["base"]
     scores: dict[str, dict[str, Any]] = {}
     for name in names:
         with _as(assistant, name):
-            loss = dataset_loss(assistant.bundle.model, dataset.encoded, assistant.bundle.device)
+            own = dataset_loss(assistant.bundle.model, ranks.share(dataset.encoded), assistant.bundle.device)
+        loss = sum(ranks.collect([own]), LossSum())
         scores[name] = {"loss": loss.mean, "perplexity": loss.perplexity}
         scores[name] |= {"rows": len(dataset.examples), "target_tokens": loss.targets}
     examples = dataset.examples[:most_rows]
     answer_scores = {name: AnswerScores() for name in names}
     shown: dict[str, Answers] = {}
-    with open(folder / PREDICTIONS_FILE, "w", encoding="utf-8") as predictions:
-        for example, answers in _answered(assistant, examples, config, names):
+    answered = ranks.collect(_answered(assistant, ranks.share(examples), config, names))
+    file = folder / PREDICTIONS_FILE if ranks.is_first else Path(os.devnull)
+    with open(file, "w", encoding="utf-8") as predictions:
+        for example, answers in answered:
             for name, answer in answers.by_model.items():
                 answer_scores[name].add(answer, answers.reference)
             record = {"origin": example.origin, "text": answers.question, "target": answers.reference}
@@ -94,7 +126,8 @@ def compare(assistant: Assistant, dataset: Dataset, config: Config, most_rows: i
                 shown[example.origin] = answers
     for name in names:
         scores[name] |= answer_scores[name].summary() | {"generated_rows": len(examples)}
-    write_json(folder / RESULTS_FILE, {"data": dataset.name, **scores})
+    if ranks.is_first:
+        write_json(folder / RESULTS_FILE, {"data": dataset.name, **scores})
     first = tuple(shown[example.origin] for example in examples[:_SHOWN_ANSWERS])
     return Comparison(dataset.name, scores, first)
 

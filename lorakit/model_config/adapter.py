@@ -41,11 +41,19 @@ class AdapterRecord:
     lorakit_version: str = __version__
 
 
-def save_adapter(model: Any, tokenizer: Any, record: AdapterRecord, folder: Path) -> None:
-    """Write adapter, tokenizer and record into ``folder``; an older one there goes only when the new one is whole."""
+def save_adapter(model: Any, tokenizer: Any, record: AdapterRecord, folder: Path, trained: dict[str, Any]) -> None:
+    """Write adapter, tokenizer and record into ``folder``; an older one there goes only when the new one is whole.
+
+    Args:
+        model: With the adapter.
+        tokenizer: Of its base.
+        record: Of its training.
+        folder: Of the adapter.
+        trained: The trained parameters by name; those of a sharded model have been gathered.
+    """
     temporary, older = (folder.with_name(f"{folder.name}.{what}") for what in ("writing", "older"))
     shutil.rmtree(temporary, ignore_errors=True)
-    model.save_pretrained(str(temporary))
+    model.save_pretrained(str(temporary), state_dict=trained)
     tokenizer.save_pretrained(str(temporary))
     text = json.dumps(asdict(record), ensure_ascii=False, indent=2)
     (temporary / _RECORD).write_text(text + "\n", encoding="utf-8")

@@ -18,6 +18,7 @@ DEFAULTS: dict[str, Any] = {
     "logging_steps": 1,
     "report_to": "none",
     "disable_tqdm": True,
+    "ddp_find_unused_parameters": False,  # every part of an adapter takes part in every step
 }
 
 
@@ -29,6 +30,10 @@ def training_arguments(config: Config, dtype: DtypeChoice, device: torch.device)
     """
     given = DEFAULTS | {"eval_strategy": "epoch" if config.validation_file else "no"} | config.trainer_args
     given.setdefault("dataloader_pin_memory", device.type == "cuda")
+    given.setdefault("use_cpu", device.type == "cpu")  # without it, processes on a CPU would not find each other
+    if given.get("fsdp") and not isinstance(given.get("fsdp_config"), str):
+        # A whole state cannot be loaded again (torch 2.14): the ranks wait for each other for ever.
+        given["fsdp_config"] = {"state_dict_type": "SHARDED_STATE_DICT"} | (given.get("fsdp_config") or {})
     try:
         arguments = TrainingArguments(
             output_dir=config.output_dir,

@@ -14,11 +14,12 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 from lorakit import console
 from lorakit.data_processing import EncodedExample
 from lorakit.data_processing.packing import pack, pack_under_budget
-from lorakit.engine import MicroBatch, is_out_of_memory, summed_loss
+from lorakit.engine import LossSum, MicroBatch, is_out_of_memory, summed_loss
 from lorakit.errors import RunError
 from lorakit.evaluate.comparison import dataset_loss
 from lorakit.runs import EvaluationRecord, RecordLog, StepRecord
 from lorakit.train.progress import ShowProgress
+from lorakit.train.sharding import gather_trained, most_over_ranks, shard_on_cpu
 
 _INDICES = "indices"
 _FEWEST_TOKENS = 16
@@ -59,6 +60,7 @@ class LoraTrainer(Trainer):  # type: ignore[misc]
     """
 
     control: Any  # of Trainer
+    is_fsdp_enabled: bool
 
     def __init__(
         self,
@@ -89,6 +91,13 @@ class LoraTrainer(Trainer):  # type: ignore[misc]
         self.remove_callback(PrinterCallback)  # lorakit.console is the only room that prints
         self.model_accepts_loss_kwargs = True  # training_step divides by the whole step's targets itself
 
+    def create_accelerator_and_postprocess(self) -> None:
+        """Let FSDP shard on a CPU as well, where accelerate leaves it out without a word."""
+        super().create_accelerator_and_postprocess()
+        if self.args.fsdp and not self.is_fsdp_enabled:
+            shard_on_cpu(self.accelerator.state, self.args.fsdp_plugin_args)
+            self.is_fsdp_enabled = True
+
     @property
     def planned_steps(self) -> int:
         """Optimizer steps of the whole run."""
@@ -97,6 +106,15 @@ class LoraTrainer(Trainer):  # type: ignore[misc]
     def _collate(self, indices: list[int]) -> dict[str, torch.Tensor]:
         micro_batch = pack([self._train_sequences[index] for index in indices])
         return {_INDICES: torch.tensor(indices), "input_ids": micro_batch.input_ids, "labels": micro_batch.labels}
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save a sharded adapter whole, and not its base with it; one that is not sharded as the Trainer does."""
+        if not self.is_fsdp_enabled:
+            super().save_model(output_dir, _internal_call)
+            return
+        trained = gather_trained(self.model)
+        if self.args.should_save:
+            self._save(output_dir, state_dict=trained)
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """Take loss and gradients of all rows of an optimizer step on this rank.
@@ -117,7 +135,7 @@ class LoraTrainer(Trainer):  # type: ignore[misc]
             try:
                 return self._forward_and_backward(model, sequences, num_items_in_batch)
             except RuntimeError as error:
-                if not is_out_of_memory(error):
+                if not is_out_of_memory(error) or self.is_fsdp_enabled:  # sharded ranks must keep in step
                     raise
                 self._halve_budget(sequences, error)
                 model.zero_grad()
@@ -127,19 +145,26 @@ class LoraTrainer(Trainer):  # type: ignore[misc]
     ) -> torch.Tensor:
         self._step = _Step()
         micro_batches = list(pack_under_budget(sequences, self._max_tokens))
-        for number, micro_batch in enumerate(micro_batches, start=1):
+        # Sharded ranks gather weights in every pass, so all must make as many: the surplus ones count for nothing.
+        surplus = self._passes(len(micro_batches)) - len(micro_batches)
+        weighted = [(micro_batch, 1.0) for micro_batch in micro_batches] + [(micro_batches[0], 0.0)] * surplus
+        for number, (micro_batch, weight) in enumerate(weighted, start=1):
             # Ranks exchange gradients once a step, in the last pass.
-            with nullcontext() if number == len(micro_batches) else self.accelerator.no_sync(model):
+            with nullcontext() if number == len(weighted) else self.accelerator.no_sync(model):
                 with self.compute_loss_context_manager():
                     nats = summed_loss(
                         model, micro_batch.to(self.args.device), label_smoothing=self.args.label_smoothing_factor
                     )
                 if not torch.isfinite(nats):
                     raise self._not_finite(sequences)
-                loss = nats / num_items_in_batch * self.accelerator.num_processes
+                loss = nats * weight / num_items_in_batch * self.accelerator.num_processes
                 self.accelerator.backward(loss)
-            self._step.add(micro_batch, loss.item())
+            if weight:
+                self._step.add(micro_batch, loss.item())
         return torch.tensor(self._step.loss, device=self.args.device)
+
+    def _passes(self, own: int) -> int:
+        return most_over_ranks(self.accelerator, own) if self.is_fsdp_enabled else own
 
     def _halve_budget(self, sequences: list[EncodedExample], error: RuntimeError) -> None:
         longest = max(len(sequence.input_ids) for sequence in sequences)
@@ -156,15 +181,19 @@ class LoraTrainer(Trainer):  # type: ignore[misc]
         return 0
 
     def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> Any:
-        """Take the validation loss over target tokens; no logits are kept."""
+        """Take the validation loss over target tokens, each rank over its share of the rows; no logits are kept."""
         started = time.perf_counter()
-        loss = dataset_loss(self.model, self._validation_sequences or (), self.args.device)
+        sequences = self._validation_sequences or ()
+        share = sequences[self.args.process_index :: self.args.world_size]
+        own = dataset_loss(self.model, share, self.args.device, self._passes)
+        nats, targets = self._sum_over_ranks([own.nats, own.targets])
+        loss = LossSum(nats, int(targets))
         metrics = {f"{metric_key_prefix}_loss": loss.mean}
         record = EvaluationRecord(
             step=self.state.global_step,
             epoch=self.state.epoch or 0.0,
             loss=loss.mean,
-            rows=len(self._validation_sequences or ()),
+            rows=len(sequences),
             target_tokens=loss.targets,
             evaluation_seconds=time.perf_counter() - started,
         )
@@ -185,7 +214,9 @@ class LoraTrainer(Trainer):  # type: ignore[misc]
 
     def _record_step(self, grad_norm: float, learning_rate: float | None) -> None:
         step, self._step = self._step, _Step()
-        loss, rows, tokens, targets = self._over_all_ranks(step)
+        # Each rank's loss is its share times the number of ranks.
+        share = step.loss / self.accelerator.num_processes
+        loss, rows, tokens, targets = self._sum_over_ranks([share, step.rows, step.tokens, step.target_tokens])
         if grad_norm == 0.0 and self.state.global_step <= _PROVING_STEPS:
             raise RunError(
                 f"step {self.state.global_step}: the gradient is exactly zero, so nothing is learnt",
@@ -213,12 +244,11 @@ class LoraTrainer(Trainer):  # type: ignore[misc]
         if self.progress:
             self.progress.epoch(self.state.global_step, self.state.epoch or 0.0, validation)
 
-    def _over_all_ranks(self, step: _Step) -> list[float]:
-        """Sum the counts over ranks; each rank's loss is its share times the number of ranks, so it is averaged."""
-        values = [step.loss / self.accelerator.num_processes, step.rows, step.tokens, step.target_tokens]
+    def _sum_over_ranks(self, values: list[float]) -> list[float]:
         if self.accelerator.num_processes == 1:
             return values
-        summed = self.accelerator.reduce(torch.tensor(values, device=self.args.device), reduction="sum")
+        exact = torch.float32 if self.args.device.type == "mps" else torch.float64
+        summed = self.accelerator.reduce(torch.tensor(values, device=self.args.device, dtype=exact), reduction="sum")
         return [float(value) for value in summed]
 
     def _not_finite(self, sequences: list[EncodedExample]) -> RunError:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,15 @@ from transformers import TrainingArguments, set_seed
 from lorakit import console
 from lorakit.config import Config
 from lorakit.data_processing import ChatFormat, Dataset, load_datasets
-from lorakit.engine import choose_device, choose_dtype, compiled_layers, peak_bytes, reset_peak
+from lorakit.engine import (
+    Ranks,
+    choose_device,
+    choose_dtype,
+    compiled_layers,
+    part_ranks,
+    peak_bytes,
+    reset_peak,
+)
 from lorakit.errors import RunError, SettingsError
 from lorakit.evaluate.comparison import compare, show_comparison
 from lorakit.inference import assistant_for
@@ -26,6 +33,7 @@ from lorakit.model_config import (
     TESTED_FAMILIES,
     AdapterRecord,
     ModelBundle,
+    attach_adapter,
     attach_new_adapter,
     load_model,
     load_tokenizer,
@@ -53,6 +61,7 @@ from lorakit.train.arguments import training_arguments
 from lorakit.train.curve import draw_loss_curve
 from lorakit.train.planning import RunPlan, memory_line, plan_run
 from lorakit.train.progress import ShowProgress
+from lorakit.train.sharding import gather_trained
 from lorakit.train.stopping import StopOnSignal
 from lorakit.train.trainer import LoraTrainer
 
@@ -100,18 +109,21 @@ def train(config: Config) -> int:
         The exit code: 0, or 130 where the run was stopped with a checkpoint to go on from.
     """
     quiet_libraries()
-    is_main = os.environ.get("RANK", "0") == "0"  # set by torchrun and accelerate launch
+    is_main = Ranks.of_environment().is_first
     if not is_main:
         console.silence()
-    folder = open_folder(Path(config.output_dir))
+    folder = open_folder(Path(config.output_dir)) if is_main else Path(config.output_dir)
     checkpoint = _checkpoint_to_resume(config, folder)
     prepared = _prepare(config)
     if is_main:
         _start_records(config, prepared, folder, checkpoint)
-    if not _train_steps(config, prepared, folder, checkpoint):
+    is_done = _train_steps(config, prepared, folder, checkpoint)
+    trained = gather_trained(prepared.bundle.model) if is_done else {}
+    part_ranks()
+    if not is_done:
         return _INTERRUPTED
     if is_main:
-        _finish(config, prepared, folder)
+        _finish(config, prepared, folder, trained)
     return 0
 
 
@@ -222,13 +234,16 @@ def _naming_missing_packages() -> Iterator[None]:
         raise SettingsError(f"trainer_args: {error}", "install the package, or leave that argument out") from error
 
 
-def _finish(config: Config, prepared: _Prepared, folder: Path) -> None:
-    adapted = prepared.bundle.model
-    _check_has_learnt(adapted)
-    save_adapter(adapted, prepared.bundle.tokenizer, prepared.record, folder / ADAPTER_FOLDER)
+def _finish(config: Config, prepared: _Prepared, folder: Path, trained: dict[str, Any]) -> None:
+    bundle = prepared.bundle
+    _check_has_learnt(trained)
+    save_adapter(bundle.model, bundle.tokenizer, prepared.record, folder / ADAPTER_FOLDER, trained)
     console.note(f"adapter saved: {folder / ADAPTER_FOLDER}")
-    adapted.eval()
-    assistant = assistant_for(prepared.bundle, prepared.chat_format, config, prepared.record)
+    if prepared.arguments.fsdp:  # the other ranks, which have the other shards, are done
+        bundle = load_model(bundle.source, bundle.tokenizer, bundle.dtype, bundle.device)
+        bundle = replace(bundle, model=attach_adapter(bundle, folder / ADAPTER_FOLDER))
+    bundle.model.eval()
+    assistant = assistant_for(bundle, prepared.chat_format, config, prepared.record)
     dataset = prepared.data.validation or prepared.data.train
     most_rows = config.max_generated_rows or _ROWS_ANSWERED_AT_END
     show_comparison(compare(assistant, dataset, config, most_rows, folder))
@@ -239,8 +254,8 @@ def _finish(config: Config, prepared: _Prepared, folder: Path) -> None:
     console.note(f"ask it: {_command('inference')}{adapter}")
 
 
-def _check_has_learnt(adapted: Any) -> None:
-    learnt = [parameter for name, parameter in adapted.named_parameters() if "lora_B" in name]
+def _check_has_learnt(trained: dict[str, Any]) -> None:
+    learnt = [parameter for name, parameter in trained.items() if "lora_B" in name]
     if not any(bool(parameter.any()) for parameter in learnt):
         raise RunError(
             "training has left every lora_B at zero: the adapter would change nothing",
@@ -259,7 +274,7 @@ def _show_plan(config: Config, prepared: _Prepared, plan: RunPlan, steps: int, a
     facts = [
         ("model", f"{bundle.source.name} ({tested or f'{bundle.family}: a family without tests of its own'})"),
         ("dtype", f"{bundle.dtype.name} ({bundle.dtype.reason}); the adapter is float32"),
-        ("device", str(bundle.device) + (f", {world} of them" if world > 1 else "")),
+        ("device", str(bundle.device) + _world_note(prepared.arguments)),
         ("trainable parameters", f"{trainable:,} of {every:,} ({trainable / every:.2%})"),
         ("rows", f"{len(data.examples)} from {data.name}" + (f", {len(data.cut)} cut" if data.cut else "")),
         ("tokens", f"{data.tokens:,} an epoch, {data.targets:,} of them trained; longest row {data.longest}"),
@@ -269,6 +284,14 @@ def _show_plan(config: Config, prepared: _Prepared, plan: RunPlan, steps: int, a
         ("steps", f"{steps} of {rows_a_step} rows" + (f", {after_step} done before" if after_step else "")),
     ]
     console.facts("training", facts)
+
+
+def _world_note(arguments: TrainingArguments) -> str:
+    if arguments.world_size == 1:
+        return ""
+    return f", {arguments.world_size} of them, " + (
+        "the model sharded by FSDP" if arguments.fsdp else "a model on each"
+    )
 
 
 def _checkpoint_to_resume(config: Config, folder: Path) -> Path | None:

@@ -1,59 +1,145 @@
-"""Two processes on one machine train the adapter that one process trains with the same global batch (slow)."""
+"""Two processes on one machine do what one process does: the same adapter, the same evaluation (slow)."""
 
+import functools
+import json
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
-import torch
 from conftest import ROOT
-from safetensors.torch import load_file
+from trained import assert_same_adapter, recorded
 
-from lorakit.runs import StepRecord, read_records
+from lorakit.runs import EvaluationRecord, StepRecord
 
 pytestmark = pytest.mark.slow
 ROWS = [{"text": f"第{number}个问题？", "target": "答案" * (number % 4 + 1)} for number in range(8)]
 
 
-def train(model, rows, output, processes, batch):
-    launcher = [sys.executable]
-    if processes > 1:
-        launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    arguments = ["--model_name_or_path", str(model), "--output_dir", str(output), "--num_train_epochs", "2"]
-    settings = {
+LAUNCHERS = {
+    "torchrun": ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"],
+    "accelerate": [
+        "-m",
+        "accelerate.commands.launch",
+        "--cpu",
+        "--num_processes=2",
+        "--num_machines=1",
+        "--mixed_precision=no",
+        "--dynamo_backend=no",
+        "--main_process_port=0",
+    ],
+}
+SETTINGS = {
+    "torch_dtype": "float32",
+    "target_modules": "all-linear",
+    "lora_dropout": 0,
+    "max_new_tokens": 4,
+    "max_tokens_per_microbatch": 60,  # so that the ranks make different numbers of passes
+}
+
+
+def run(task, model, rows, output, *extra, launcher=None, trainer_args=""):
+    settings = SETTINGS | {
         "train_file": rows,
         "validation_file": rows,
-        "torch_dtype": "float32",
-        "target_modules": "all-linear",
-        "lora_dropout": 0,
-        "max_new_tokens": 4,
-        "trainer_args": "{train_sampling_strategy: sequential, use_cpu: true}",
+        "trainer_args": "{train_sampling_strategy: sequential" + trainer_args + "}",
     }
-    assignments = [f"--set={name}={value}" for name, value in settings.items()]
-    return subprocess.run(
-        [*launcher, "main.py", "--task", "train", *arguments, *assignments, f"--per_device_train_batch_size={batch}"],
+    outcome = subprocess.run(
+        [
+            *[sys.executable, *LAUNCHERS.get(launcher, ()), "main.py", "--task", task],
+            *["--model_name_or_path", str(model), "--output_dir", str(output), "--num_train_epochs", "2"],
+            *[f"--set={name}={value}" for name, value in settings.items()],
+            *extra,
+        ],
         cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         encoding="utf-8",
         check=False,
+        timeout=240,  # ranks that have lost each other wait for ever
     )
+    assert outcome.returncode == 0, outcome.stderr
+    return outcome
 
 
-def test_two_processes_give_the_adapter_of_one(model_folder, write_rows, tmp_path):
-    rows = write_rows(ROWS)
-    for name, processes, batch in (("one", 1, 4), ("two", 2, 2)):
-        outcome = train(model_folder("llama"), rows, tmp_path / name, processes, batch)
-        assert outcome.returncode == 0, outcome.stderr
-        assert outcome.stderr.count("trainable parameters") == 1
-    steps = [
-        [record for record in read_records(tmp_path / name) if isinstance(record, StepRecord)]
-        for name in ("one", "two")
-    ]
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    file = tmp_path_factory.mktemp("data") / "rows.json"
+    file.write_text(json.dumps(ROWS, ensure_ascii=False), encoding="utf-8")
+    return file
+
+
+@pytest.fixture(scope="module")
+def alone(model_folder, rows, tmp_path_factory):
+    """Return a function from a family to the folder of its run in one process, four rows a step."""
+    root = tmp_path_factory.mktemp("alone")
+
+    @functools.cache
+    def folder_of(family):
+        run("train", model_folder(family), rows, root / family, "--per_device_train_batch_size=4")
+        return root / family
+
+    return folder_of
+
+
+@pytest.mark.parametrize(
+    ("launcher", "family", "trainer_args"),
+    [
+        ("torchrun", "llama", ""),
+        ("torchrun", "qwen3", ""),
+        ("torchrun", "llama", ", fsdp: true"),
+        ("torchrun", "qwen3", ", fsdp: true"),
+        ("torchrun", "llama", ", fsdp: true, fsdp_config: {activation_checkpointing: true}"),
+        ("accelerate", "llama", ""),
+    ],
+)
+def test_two_processes_give_the_adapter_of_one(model_folder, rows, alone, tmp_path, launcher, family, trainer_args):
+    outcome = run(
+        *("train", model_folder(family), rows, tmp_path / "two", "--per_device_train_batch_size=2"),
+        launcher=launcher,
+        trainer_args=trainer_args,
+    )
+    assert outcome.stderr.count("trainable parameters") == 1  # one of them speaks
+    assert ("sharded" in outcome.stderr) == ("fsdp" in trainer_args)
+    folders = (alone(family), tmp_path / "two")
+    steps = [recorded(folder, StepRecord) for folder in folders]
     assert [record.rows for record in steps[1]] == [record.rows for record in steps[0]] == [4] * 4
     assert [record.target_tokens for record in steps[1]] == [record.target_tokens for record in steps[0]]
     assert [record.loss for record in steps[1]] == pytest.approx([record.loss for record in steps[0]], rel=1e-5)
-    one, two = (load_file(tmp_path / name / "lora_model" / "adapter_model.safetensors") for name in ("one", "two"))
-    for key, tensor in one.items():
-        torch.testing.assert_close(two[key], tensor, rtol=1e-4, atol=1e-6)
+    validations = [recorded(folder, EvaluationRecord) for folder in folders]
+    assert [record.target_tokens for record in validations[1]] == [record.target_tokens for record in validations[0]]
+    assert [record.loss for record in validations[1]] == pytest.approx(
+        [record.loss for record in validations[0]], rel=1e-5
+    )
+    assert_same_adapter(*folders, rtol=1e-5, atol=1e-7)
+    results = [json.loads((folder / "eval_results.json").read_text()) for folder in folders]
+    assert results[1]["tuned"]["loss"] == pytest.approx(results[0]["tuned"]["loss"], rel=1e-5)
+    kept = {path.name for path in (tmp_path / "two" / "checkpoint-4").iterdir()}
+    assert {"adapter_model.safetensors", "trainer_state.json"} <= kept
+
+
+def test_a_sharded_run_that_is_resumed_equals_the_unbroken_one(model_folder, rows, alone, tmp_path):
+    arguments = ("train", model_folder("llama"), rows, tmp_path / "two", "--per_device_train_batch_size=2")
+    options = {"launcher": "torchrun", "trainer_args": ", fsdp: true"}
+    run(*arguments, **options)
+    shutil.rmtree(tmp_path / "two" / "checkpoint-4")
+    shutil.rmtree(tmp_path / "two" / "lora_model")
+    run(*arguments, "--set=resume=true", **options)
+    assert_same_adapter(alone("llama"), tmp_path / "two", rtol=1e-5, atol=1e-7)
+
+
+def test_two_processes_share_the_rows_of_an_evaluation(model_folder, rows, alone, tmp_path):
+    found = []
+    for name, launcher in (("one", None), ("two", "torchrun")):
+        adapter = f"--lora_model_path={alone('llama') / 'lora_model'}"
+        outcome = run("evaluate", model_folder("llama"), rows, tmp_path / name, adapter, launcher=launcher)
+        assert outcome.stdout.count("exact match") == 1
+        lines = sorted((tmp_path / name / "predictions.jsonl").read_text(encoding="utf-8").splitlines())
+        found.append((json.loads((tmp_path / name / "eval_results.json").read_text()), lines))
+    (one, answers_of_one), (two, answers_of_two) = found
+    assert answers_of_two == answers_of_one
+    assert len(answers_of_one) == len(ROWS)
+    for model in ("base", "tuned"):
+        assert two[model] == pytest.approx(one[model], rel=1e-5)
