@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,9 +33,8 @@ def training_arguments(config: Config, dtype: DtypeChoice, device: torch.device)
     given = DEFAULTS | {"eval_strategy": "epoch" if config.validation_file else "no"} | config.trainer_args
     given.setdefault("dataloader_pin_memory", device.type == "cuda")
     given.setdefault("use_cpu", device.type == "cpu")  # without it, processes on a CPU would not find each other
-    if given.get("fsdp") and not isinstance(given.get("fsdp_config"), str):
-        # A whole state cannot be loaded again (torch 2.14): the ranks wait for each other for ever.
-        given["fsdp_config"] = {"state_dict_type": "SHARDED_STATE_DICT"} | (given.get("fsdp_config") or {})
+    if given.get("fsdp"):
+        given |= _sharding(given)
     try:
         arguments = TrainingArguments(
             output_dir=config.output_dir,
@@ -55,3 +56,15 @@ def training_arguments(config: Config, dtype: DtypeChoice, device: torch.device)
     if arguments.parallel_mode.value == "not_distributed":
         arguments._n_gpu = 1  # several visible GPUs without torchrun would split the packed row apart
     return arguments
+
+
+def _sharding(given: dict[str, Any]) -> dict[str, Any]:
+    """Return what FSDP needs so that a run can be resumed and its adapter saved."""
+    settings = given.get("fsdp_config") or {}
+    if isinstance(settings, str):
+        settings = json.loads(Path(settings).read_text(encoding="utf-8"))
+    # A whole state cannot be loaded again (torch 2.14): the ranks wait for each other for ever.
+    settings = {"state_dict_type": "SHARDED_STATE_DICT"} | settings
+    # FSDP's own checkpointing renames the layers, after which PEFT saves nothing; that of the model does not.
+    checkpoints = bool(settings.pop("activation_checkpointing", False) or given.get("activation_checkpointing"))
+    return {"fsdp_config": settings, "activation_checkpointing": checkpoints}

@@ -118,7 +118,7 @@ def _decide_tokens(
     share = _SHARE_OF_MEMORY / (_processes_here() if arguments.device.type == "cpu" else 1)
     asked = config.max_tokens_per_microbatch
     needed = longest if asked == "auto" else max(min(asked, step_tokens), longest)
-    is_checkpointed = _is_checkpointed(arguments)
+    is_checkpointed = bool(arguments.activation_checkpointing)
     fitting = planner.fitting_tokens(share, is_checkpointed)
     if fitting < needed and not is_checkpointed:
         is_checkpointed = True
@@ -130,11 +130,6 @@ def _decide_tokens(
         return asked, is_checkpointed
     enough = _ENOUGH_TOKENS.get(arguments.device.type, _ENOUGH_TOKENS["cpu"])
     return max(min(fitting, enough), _FEWEST_TOKENS), is_checkpointed
-
-
-def _is_checkpointed(arguments: TrainingArguments) -> bool:
-    sharding = arguments.fsdp_config if isinstance(arguments.fsdp_config, dict) else {}
-    return bool(arguments.activation_checkpointing or sharding.get("activation_checkpointing"))
 
 
 def _processes_here() -> int:

@@ -7,8 +7,6 @@ from typing import Any
 
 import torch
 
-_WRAPPER = "_checkpoint_wrapped_module."  # what FSDP's activation checkpointing puts into the names
-
 
 def shard_on_cpu(state: Any, plugin_arguments: Mapping[str, Any]) -> None:
     """Switch FSDP on in accelerate's state; by itself it does so on accelerators only, and falls back to DDP.
@@ -32,7 +30,7 @@ def most_over_ranks(accelerator: Any, number: int) -> int:
 def gather_trained(model: Any) -> dict[str, torch.Tensor]:
     """Return the trained parameters whole, by name. Every rank must call this: shards come from all of them."""
     return {
-        name.replace(_WRAPPER, ""): (parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter).detach()
+        name: (parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter).detach()
         for name, parameter in model.named_parameters()
         if parameter.requires_grad
     }

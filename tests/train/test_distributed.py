@@ -17,19 +17,7 @@ pytestmark = pytest.mark.slow
 ROWS = [{"text": f"第{number}个问题？", "target": "答案" * (number % 4 + 1)} for number in range(8)]
 
 
-LAUNCHERS = {
-    "torchrun": ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"],
-    "accelerate": [
-        "-m",
-        "accelerate.commands.launch",
-        "--cpu",
-        "--num_processes=2",
-        "--num_machines=1",
-        "--mixed_precision=no",
-        "--dynamo_backend=no",
-        "--main_process_port=0",
-    ],
-}
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
 SETTINGS = {
     "torch_dtype": "float32",
     "target_modules": "all-linear",
@@ -39,7 +27,7 @@ SETTINGS = {
 }
 
 
-def run(task, model, rows, output, *extra, launcher=None, trainer_args=""):
+def run(task, model, rows, output, *extra, launcher=(), trainer_args=""):
     settings = SETTINGS | {
         "train_file": rows,
         "validation_file": rows,
@@ -47,7 +35,7 @@ def run(task, model, rows, output, *extra, launcher=None, trainer_args=""):
     }
     outcome = subprocess.run(
         [
-            *[sys.executable, *LAUNCHERS.get(launcher, ()), "main.py", "--task", task],
+            *[sys.executable, *launcher, "main.py", "--task", task],
             *["--model_name_or_path", str(model), "--output_dir", str(output), "--num_train_epochs", "2"],
             *[f"--set={name}={value}" for name, value in settings.items()],
             *extra,
@@ -85,20 +73,19 @@ def alone(model_folder, rows, tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("launcher", "family", "trainer_args"),
+    ("family", "trainer_args"),
     [
-        ("torchrun", "llama", ""),
-        ("torchrun", "qwen3", ""),
-        ("torchrun", "llama", ", fsdp: true"),
-        ("torchrun", "qwen3", ", fsdp: true"),
-        ("torchrun", "llama", ", fsdp: true, fsdp_config: {activation_checkpointing: true}"),
-        ("accelerate", "llama", ""),
+        ("llama", ""),
+        ("qwen3", ""),
+        ("llama", ", fsdp: true"),
+        ("qwen3", ", fsdp: true"),
+        ("llama", ", fsdp: true, fsdp_config: {activation_checkpointing: true}"),
     ],
 )
-def test_two_processes_give_the_adapter_of_one(model_folder, rows, alone, tmp_path, launcher, family, trainer_args):
+def test_two_processes_give_the_adapter_of_one(model_folder, rows, alone, tmp_path, family, trainer_args):
     outcome = run(
         *("train", model_folder(family), rows, tmp_path / "two", "--per_device_train_batch_size=2"),
-        launcher=launcher,
+        launcher=TORCHRUN,
         trainer_args=trainer_args,
     )
     assert outcome.stderr.count("trainable parameters") == 1  # one of them speaks
@@ -122,7 +109,7 @@ def test_two_processes_give_the_adapter_of_one(model_folder, rows, alone, tmp_pa
 
 def test_a_sharded_run_that_is_resumed_equals_the_unbroken_one(model_folder, rows, alone, tmp_path):
     arguments = ("train", model_folder("llama"), rows, tmp_path / "two", "--per_device_train_batch_size=2")
-    options = {"launcher": "torchrun", "trainer_args": ", fsdp: true"}
+    options = {"launcher": TORCHRUN, "trainer_args": ", fsdp: true"}
     run(*arguments, **options)
     shutil.rmtree(tmp_path / "two" / "checkpoint-4")
     shutil.rmtree(tmp_path / "two" / "lora_model")
@@ -132,7 +119,7 @@ def test_a_sharded_run_that_is_resumed_equals_the_unbroken_one(model_folder, row
 
 def test_two_processes_share_the_rows_of_an_evaluation(model_folder, rows, alone, tmp_path):
     found = []
-    for name, launcher in (("one", None), ("two", "torchrun")):
+    for name, launcher in (("one", ()), ("two", TORCHRUN)):
         adapter = f"--lora_model_path={alone('llama') / 'lora_model'}"
         outcome = run("evaluate", model_folder("llama"), rows, tmp_path / name, adapter, launcher=launcher)
         assert outcome.stdout.count("exact match") == 1
