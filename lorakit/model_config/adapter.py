@@ -41,7 +41,9 @@ class AdapterRecord:
     lorakit_version: str = __version__
 
 
-def save_adapter(model: Any, tokenizer: Any, record: AdapterRecord, folder: Path, trained: dict[str, Any]) -> None:
+def save_adapter(
+    model: Any, tokenizer: Any, record: AdapterRecord, folder: Path, trained: dict[str, Any] | None = None
+) -> None:
     """Write adapter, tokenizer and record into ``folder``; an older one there goes only when the new one is whole.
 
     Args:
@@ -49,7 +51,7 @@ def save_adapter(model: Any, tokenizer: Any, record: AdapterRecord, folder: Path
         tokenizer: Of its base.
         record: Of its training.
         folder: Of the adapter.
-        trained: The trained parameters by name; those of a sharded model have been gathered.
+        trained: The trained parameters by name, gathered where the model is sharded; None takes the model's own.
     """
     temporary, older = (folder.with_name(f"{folder.name}.{what}") for what in ("writing", "older"))
     shutil.rmtree(temporary, ignore_errors=True)
