@@ -49,3 +49,16 @@ def test_the_measurement_is_a_plausible_ratio():
 
 def test_a_device_is_found():
     assert choose_device().type in {"cpu", "cuda", "mps"}
+
+
+@pytest.mark.parametrize(("local_rank", "gpu"), [("", 0), ("0", 0), ("1", 1), ("3", 1)])
+def test_each_process_of_a_host_takes_its_own_gpu(monkeypatch, local_rank, gpu):
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: chosen[-1])
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    if local_rank:
+        monkeypatch.setenv("LOCAL_RANK", local_rank)
+    assert choose_device() == torch.device("cuda", gpu)

@@ -1,28 +1,14 @@
 """Packed equals one by one: loss and every LoRA gradient against plain transformers + PEFT in float32."""
 
-from array import array
-
 import pytest
 import torch
 from conftest import FAMILIES
 from peft import LoraConfig, get_peft_model
+from trained import sequences
 from transformers import AutoModelForCausalLM, Gemma2Config, Lfm2Config, MistralConfig, Qwen2Config
 
-from lorakit.data_processing import EncodedExample
 from lorakit.data_processing.packing import pack, pack_under_budget
 from lorakit.engine import PACKED, accelerate, register_packed_attention, row_attention, summed_loss
-
-LENGTHS = (9, 31, 4, 17)
-
-
-def sequences():
-    generator = torch.Generator().manual_seed(1)
-    made = []
-    for length in LENGTHS:
-        ids = torch.randint(5, 600, (length,), generator=generator).tolist()
-        prompt = length // 3 + 1
-        made.append(EncodedExample(array("i", ids), array("i", [-100] * prompt + ids[prompt:]), f"row of {length}"))
-    return made
 
 
 def adapted(folder, attention="sdpa", **lora):

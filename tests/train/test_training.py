@@ -166,17 +166,22 @@ def test_a_loss_that_is_not_finite_names_the_rows_of_its_step(command, monkeypat
     assert not (folder / "lora_model").exists()
 
 
-@pytest.mark.parametrize("budget", ["16", "60", "auto"])
-def test_the_token_budget_changes_nothing_but_time_and_memory(command, budget):
-    settings = ("--num_train_epochs", "1", "--per_device_train_batch_size", "4")
-    _, whole = command(*settings, "--set", "max_tokens_per_microbatch=100000", folder="whole")
-    _, cut = command(*settings, "--set", f"max_tokens_per_microbatch={budget}", folder="cut")
-    losses = [
-        [record.loss for record in read_records(folder) if isinstance(record, StepRecord | EvaluationRecord)]
-        for folder in (whole, cut)
-    ]
-    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
-    assert_same_adapter(whole, cut, rtol=1e-4, atol=1e-6)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_token_budget_changes_nothing_but_time_and_memory(command, family):
+    def of(rows, budget, *more):
+        arguments = ("--num_train_epochs", "1", "--per_device_train_batch_size", rows)
+        return (*arguments, "--set", f"max_tokens_per_microbatch={budget}", *more)
+
+    runs = {budget: of("4", budget) for budget in ("1000000", "256", "64", "16")}
+    runs["accumulated"] = of("2", "64", "--set", "gradient_accumulation_steps=2")
+    folders = {name: command(*arguments, family=family, folder=name)[1] for name, arguments in runs.items()}
+    losses = {
+        name: [record.loss for record in read_records(folder) if isinstance(record, StepRecord | EvaluationRecord)]
+        for name, folder in folders.items()
+    }
+    for name, folder in folders.items():
+        assert losses[name] == pytest.approx(losses["1000000"], rel=1e-5), name
+        assert_same_adapter(folders["1000000"], folder, rtol=1e-4, atol=1e-6)
 
 
 def test_a_step_that_does_not_fit_is_done_again_in_smaller_parts(command, monkeypatch, capsys):
