@@ -15,7 +15,9 @@ def main() -> None:
     spec = read_spec()
     tokenizer = AutoTokenizer.from_pretrained(spec.model_folder)
     rows = [encode_row(row, tokenizer) for row in spec.rows()]
-    model = get_peft_model(AutoModelForCausalLM.from_pretrained(spec.model_folder), lora_config())
+    # The files are in bfloat16, and so would the model be, on machines that compute it very slowly too.
+    base = AutoModelForCausalLM.from_pretrained(spec.model_folder, dtype="auto" if spec.bf16 else "float32")
+    model = get_peft_model(base, lora_config())
     arguments = TrainingArguments(
         output_dir=spec.output_folder,
         num_train_epochs=1,

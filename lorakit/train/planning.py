@@ -18,6 +18,7 @@ from lorakit.engine import (
     PROBE_TOKENS,
     MemoryPlan,
     MemoryPlanner,
+    Ranks,
     decide_compilation,
     is_out_of_memory,
     probe,
@@ -101,14 +102,10 @@ def plan_run(
         )
     if earlier is not None:
         return RunPlan(memory, budget, earlier.is_compiled, "as in the run that is resumed")
+    if arguments.fsdp:
+        return RunPlan(memory, budget, False, "not together with FSDP")
     seconds = found.forward_seconds_per_token * _STEP_PER_FORWARD * _tokens_to_train(config, arguments, sequences)
-    is_sharded = bool(arguments.fsdp)
-    compiled, reason = (
-        (False, "not together with FSDP")
-        if is_sharded
-        else decide_compilation(config.compile_layers, seconds, arguments.device)
-    )
-    return RunPlan(memory, budget, compiled, reason)
+    return RunPlan(memory, budget, *decide_compilation(config.compile_layers, seconds, arguments.device))
 
 
 def _decide_tokens(
@@ -120,7 +117,9 @@ def _decide_tokens(
     needed = longest if asked == "auto" else max(min(asked, step_tokens), longest)
     is_checkpointed = bool(arguments.activation_checkpointing)
     fitting = planner.fitting_tokens(share, is_checkpointed)
-    if fitting < needed and not is_checkpointed:
+    # Sharded ranks that did not agree on this would wait for each other for ever.
+    is_short = any(Ranks.of_environment().collect([fitting < needed]))
+    if is_short and not is_checkpointed:
         is_checkpointed = True
         fitting = planner.fitting_tokens(share, is_checkpointed)
         console.note(

@@ -49,40 +49,22 @@ from lorakit.runs import (
     UNUSED_ROWS_FILE,
     USED_CONFIG_FILE,
     MemoryRecord,
-    PlanRecord,
     RecordLog,
     archive_previous_run,
-    newest_checkpoint,
     open_folder,
-    read_records,
     write_text,
 )
 from lorakit.train.arguments import training_arguments
 from lorakit.train.curve import draw_loss_curve
 from lorakit.train.planning import RunPlan, memory_line, plan_run
 from lorakit.train.progress import ShowProgress
+from lorakit.train.resuming import checkpoint_to_resume, earlier_plan
 from lorakit.train.sharding import gather_trained
 from lorakit.train.stopping import StopOnSignal
 from lorakit.train.trainer import LoraTrainer
 
 _ROWS_ANSWERED_AT_END = 20
 _INTERRUPTED = 130
-# Settings that a resumed run must share with the run it continues.
-_FIXED_ON_RESUME = (
-    "model_name_or_path",
-    "train_file",
-    "system_prompt",
-    "max_length",
-    "lora_r",
-    "lora_alpha",
-    "lora_dropout",
-    "target_modules",
-    "num_train_epochs",
-    "per_device_train_batch_size",
-    "gradient_accumulation_steps",
-    "learning_rate",
-    "seed",
-)
 
 
 @dataclass(frozen=True)
@@ -113,7 +95,7 @@ def train(config: Config) -> int:
     if not is_main:
         console.silence()
     folder = open_folder(Path(config.output_dir)) if is_main else Path(config.output_dir)
-    checkpoint = _checkpoint_to_resume(config, folder)
+    checkpoint = checkpoint_to_resume(config, folder)
     prepared = _prepare(config)
     if is_main:
         _start_records(config, prepared, folder, checkpoint)
@@ -174,7 +156,7 @@ def _train_steps(config: Config, prepared: _Prepared, folder: Path, checkpoint: 
     after_step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
     validation = prepared.data.validation
     model, sequences = prepared.bundle.model, prepared.data.train.encoded
-    earlier = _earlier_plan(folder) if checkpoint else None
+    earlier = earlier_plan(folder) if checkpoint else None
     plan = plan_run(config, model, prepared.arguments, sequences, earlier)
     records = RecordLog(folder, after_step) if prepared.arguments.process_index == 0 else None
     if records and not earlier:
@@ -209,10 +191,6 @@ def _train_steps(config: Config, prepared: _Prepared, folder: Path, checkpoint: 
     seconds = time.perf_counter() - started
     console.note(f"trained {steps - after_step} steps in {seconds:.1f} s{_peak_note(prepared, plan, records, steps)}")
     return True
-
-
-def _earlier_plan(folder: Path) -> PlanRecord | None:
-    return next((record for record in read_records(folder) if isinstance(record, PlanRecord)), None)
 
 
 def _peak_note(prepared: _Prepared, plan: RunPlan, records: RecordLog | None, step: int) -> str:
@@ -292,21 +270,6 @@ def _world_note(arguments: TrainingArguments) -> str:
     return f", {arguments.world_size} of them, " + (
         "the model sharded by FSDP" if arguments.fsdp else "a model on each"
     )
-
-
-def _checkpoint_to_resume(config: Config, folder: Path) -> Path | None:
-    if not config.resume:
-        return None
-    checkpoint = newest_checkpoint(folder)
-    if checkpoint is None:
-        raise RunError(f"resume: there is no checkpoint in {folder}", "train without resume, or set output_dir")
-    before = yaml.safe_load((folder / USED_CONFIG_FILE).read_text(encoding="utf-8"))
-    now = config.model_dump()
-    changed = [name for name in _FIXED_ON_RESUME if before.get(name) != now[name]]
-    if changed:
-        differences = ", ".join(f"{name} was {before.get(name)} and is {now[name]}" for name in changed)
-        raise RunError(f"resume: the run in {folder} had other settings ({differences})", "use the settings it had")
-    return checkpoint
 
 
 def _write_unused_rows(folder: Path, data: _Data) -> None:
