@@ -35,12 +35,14 @@ def recorded(folder, kind):
 LENGTHS = (9, 31, 4, 17)
 
 
-def sequences():
-    """Rows of random token ids, each with a masked prompt."""
+def sequences(beginning=0):
+    """Rows of random token ids, each with a masked prompt; ``beginning`` more tokens in front are those of all rows."""
     generator = torch.Generator().manual_seed(1)
     made = []
+    shared = list(range(30, 30 + beginning))
     for length in LENGTHS:
         ids = torch.randint(5, 600, (length,), generator=generator).tolist()
         prompt = length // 3 + 1
-        made.append(EncodedExample(array("i", ids), array("i", [-100] * prompt + ids[prompt:]), f"row of {length}"))
+        labels = [-100] * (beginning + prompt) + ids[prompt:]
+        made.append(EncodedExample(array("i", shared + ids), array("i", labels), f"row of {length}"))
     return made

@@ -2,28 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from heapq import heapreplace
-from itertools import accumulate
+from itertools import accumulate, chain, takewhile
 
 import torch
 
 from lorakit.data_processing.example import EncodedExample
-from lorakit.engine import MicroBatch
+from lorakit.engine import IGNORED_LABEL, MicroBatch
 
 
-def pack(sequences: Sequence[EncodedExample]) -> MicroBatch:
-    """Lay sequences end to end in one row without padding; each keeps its own positions, from 0."""
-    lengths = [len(sequence.input_ids) for sequence in sequences]
+# A shorter common beginning saves less than the attention over it costs.
+_FEWEST_SHARED_TOKENS = 8
+
+
+def pack(sequences: Sequence[EncodedExample], is_beginning_shared: bool = False) -> MicroBatch:
+    """Lay sequences end to end in one row without padding; each keeps its own positions, from 0.
+
+    Args:
+        sequences: At least one.
+        is_beginning_shared: Let tokens with which all sequences begin stand once in front.
+    """
+    shared = _common_beginning(sequences) if is_beginning_shared else 0
+    lengths = [len(sequence.input_ids) - shared for sequence in sequences]
+    first = sequences[0]
     return MicroBatch(
-        input_ids=_row([token for sequence in sequences for token in sequence.input_ids]),
-        labels=_row([label for sequence in sequences for label in sequence.labels]),
-        position_ids=_row([position for length in lengths for position in range(length)]),
-        row_starts=torch.tensor([0, *accumulate(lengths)]),
+        input_ids=_joined(first.input_ids[:shared], (sequence.input_ids[shared:] for sequence in sequences)),
+        labels=_joined(first.labels[:shared], (sequence.labels[shared:] for sequence in sequences)),
+        position_ids=_joined(range(shared), (range(shared, shared + length) for length in lengths)),
+        row_starts=torch.tensor([*accumulate(lengths, initial=shared)]),
     )
 
 
-def pack_under_budget(sequences: Sequence[EncodedExample], max_tokens: int) -> Iterator[MicroBatch]:
+def _common_beginning(sequences: Sequence[EncodedExample]) -> int:
+    """Count the tokens, none of them trained, with which all sequences begin.
+
+    The token after them is not trained either: its prediction would have to come from the shared part.
+    """
+    if len(sequences) == 1:
+        return 0
+    limit = min(map(_untrained_beginning, sequences)) - 1
+    columns = zip(*(sequence.input_ids[: max(limit, 0)] for sequence in sequences), strict=True)
+    shared = sum(1 for _ in takewhile(lambda tokens: len(set(tokens)) == 1, columns))
+    return shared if shared >= _FEWEST_SHARED_TOKENS else 0
+
+
+def _untrained_beginning(sequence: EncodedExample) -> int:
+    return sum(1 for _ in takewhile(lambda label: label == IGNORED_LABEL, sequence.labels))
+
+
+def pack_under_budget(
+    sequences: Sequence[EncodedExample], max_tokens: int, is_beginning_shared: bool = False
+) -> Iterator[MicroBatch]:
     """Pack sequences into micro-batches of at most ``max_tokens``; a longer sequence gets its own.
 
     They are as few and as even as can be, so that none takes more memory than it must. Which sequences go together
@@ -31,7 +61,7 @@ def pack_under_budget(sequences: Sequence[EncodedExample], max_tokens: int) -> I
     """
     lengths = [len(sequence.input_ids) for sequence in sequences]
     for group in _even_groups(lengths, max_tokens):
-        yield pack([sequences[index] for index in group])
+        yield pack([sequences[index] for index in group], is_beginning_shared)
 
 
 def _even_groups(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
@@ -53,5 +83,5 @@ def _even_groups(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
         count += max(count // 64, 1)
 
 
-def _row(values: list[int]) -> torch.Tensor:
-    return torch.tensor([values], dtype=torch.long)  # [1, tokens]
+def _joined(shared: Iterable[int], own: Iterable[Iterable[int]]) -> torch.Tensor:
+    return torch.tensor([[*shared, *chain.from_iterable(own)]], dtype=torch.long)  # [1, tokens]

@@ -4,7 +4,7 @@ from lorakit.engine.accelerate import accelerate
 from lorakit.engine.attention import PACKED, register_packed_attention
 from lorakit.engine.compilation import compiled_layers, decide_compilation, uncompiled
 from lorakit.engine.device import DtypeChoice, choose_device, choose_dtype
-from lorakit.engine.loss import PACKED_FAMILIES, LossSum, summed_loss
+from lorakit.engine.loss import PACKED_FAMILIES, LossSum, shares_beginning, summed_loss
 from lorakit.engine.memory import (
     PROBE_TOKENS,
     MemoryPlan,
@@ -42,6 +42,7 @@ __all__ = [
     "probe",
     "register_packed_attention",
     "reset_peak",
+    "shares_beginning",
     "summed_loss",
     "uncompiled",
 ]

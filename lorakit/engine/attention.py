@@ -18,6 +18,7 @@ from functools import lru_cache
 from typing import Any
 
 import torch
+from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 
 from lorakit.engine.row_attention import RowAttention
@@ -31,9 +32,15 @@ _AMPERE = (8, 0)
 
 @dataclass(frozen=True)
 class PackedRows:
-    """Tokens of each sequence of a packed row; an object of its own, so that a compiled layer serves any lengths."""
+    """Where the sequences of a packed row lie; an object of its own, so that a compiled layer serves any lengths.
+
+    Attributes:
+        lengths: Tokens of each sequence, without those it shares.
+        shared: Tokens at the start of the packed row with which every sequence begins.
+    """
 
     lengths: tuple[int, ...]
+    shared: int = 0
 
 
 # (query, key, value, row lengths, scaling) to [1, tokens, heads, head size]; the first three as in `packed_attention`
@@ -65,7 +72,7 @@ def packed_attention(  # noqa: PLR0913, PLR0917 - the signature is that of trans
         attention_mask: Used only where ``packed_rows`` is absent.
         scaling: Of the products; None for one over the root of the head size.
         dropout: On the probabilities.
-        packed_rows: Tokens of each sequence.
+        packed_rows: Where the sequences lie.
         kwargs: Passed on to SDPA.
 
     Returns:
@@ -77,12 +84,15 @@ def packed_attention(  # noqa: PLR0913, PLR0917 - the signature is that of trans
     if packed_rows is None:
         return _attend_by_mask(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    attend_all = _serving(query, dropout)
+    attend_all = None if packed_rows.shared else _serving(query, dropout)
     if attend_all is not None:
         return attend_all(query, key, value, packed_rows.lengths, scale), None
-    lengths = list(packed_rows.lengths)
-    parts = zip(query.split(lengths, 2), key.split(lengths, 2), value.split(lengths, 2), strict=True)
-    rows = [_attend(q, k, v, scale, dropout) for q, k, v in parts]
+    lengths = [packed_rows.shared, *packed_rows.lengths] if packed_rows.shared else list(packed_rows.lengths)
+    queries, keys, values = query.split(lengths, 2), list(key.split(lengths, 2)), list(value.split(lengths, 2))
+    if packed_rows.shared:
+        keys[1:] = [torch.cat([keys[0], own], dim=2) for own in keys[1:]]
+        values[1:] = [torch.cat([values[0], own], dim=2) for own in values[1:]]
+    rows = [_attend(q, k, v, scale, dropout) for q, k, v in zip(queries, keys, values, strict=True)]
     return torch.cat(rows, dim=2).transpose(1, 2).contiguous(), None
 
 
@@ -106,8 +116,17 @@ def _attend(
 ) -> torch.Tensor:
     if query.device.type == "cpu" and dropout == 0:
         return RowAttention.apply(query, key, value, scaling)  # type: ignore[no-any-return]
+    is_whole = query.shape[2] == key.shape[2]
+    mask = None if is_whole else causal_lower_right(query.shape[2], key.shape[2])
     return scaled_dot_product_attention(
-        query, key, value, is_causal=True, scale=scaling, dropout_p=dropout, enable_gqa=query.shape[1] != key.shape[1]
+        query,
+        key,
+        value,
+        attn_mask=mask,
+        is_causal=is_whole,
+        scale=scaling,
+        dropout_p=dropout,
+        enable_gqa=query.shape[1] != key.shape[1],
     )
 
 

@@ -20,6 +20,7 @@ _CHUNK_ELEMENTS = 12_800_000
 _FEWEST_CHUNK_TARGETS = 160
 # Families whose packed rows are proven equal to rows one by one; all others are computed one by one.
 PACKED_FAMILIES = frozenset({"gpt2", "llama", "mistral", "opt", "qwen2", "qwen3"})
+_DROPOUTS = ("attention_dropout", "activation_dropout", "dropout", "attn_pdrop", "resid_pdrop", "embd_pdrop")
 # A model with one of these does more to its logits than multiply: the plain loss serves it.
 _LOGIT_CHANGES = ("final_logit_softcapping", "logit_scale", "logits_scaling", "output_multiplier_scale")
 
@@ -143,12 +144,31 @@ def summed_loss(model: Any, micro_batch: MicroBatch, label_smoothing: float = 0.
             position_ids=micro_batch.position_ids,
             logits_to_keep=keep,
             use_cache=False,
-            **({"packed_rows": PackedRows(tuple(micro_batch.row_lengths))} if is_own_attention else {}),
+            **({"packed_rows": _places(micro_batch)} if is_own_attention else {}),
         ).logits
     if head is not None:
         return output.squeeze()  # type: ignore[no-any-return]
     logits = output[0].float()  # [targets, vocabulary]
     return cross_entropy(logits, labels[keep], reduction="sum", label_smoothing=label_smoothing)
+
+
+def _places(micro_batch: MicroBatch) -> PackedRows:
+    return PackedRows(tuple(micro_batch.row_lengths), micro_batch.shared_tokens)
+
+
+def shares_beginning(model: Any) -> bool:
+    """Whether the sequences of a packed row may share the tokens with which all of them begin.
+
+    Dropout draws anew for every sequence; what is shared would be drawn once. GPUs' attention kernels take sequences
+    that lie apart.
+    """
+    base = _base_model(model)
+    settings = base.config.get_text_config()
+    is_drawn = model.training and (
+        any(getattr(settings, name, 0) for name in _DROPOUTS)
+        or any(module.p > 0 for module in model.modules() if isinstance(module, torch.nn.Dropout))
+    )
+    return settings.model_type in PACKED_FAMILIES and base.device.type == "cpu" and not is_drawn
 
 
 def _base_model(model: Any) -> Any:
@@ -164,7 +184,8 @@ def _isolates_packed_rows(config: Any, micro_batch: MicroBatch) -> bool:
     be lost in the mask; such models take their rows one by one.
     """
     window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
-    return config.model_type in PACKED_FAMILIES and (window is None or max(micro_batch.row_lengths) <= window)
+    longest = micro_batch.shared_tokens + max(micro_batch.row_lengths)
+    return config.model_type in PACKED_FAMILIES and (window is None or longest <= window)
 
 
 def _plain_head(base: Any) -> torch.nn.Linear | None:

@@ -1,4 +1,8 @@
-"""The unit of computation: sequences laid end to end in one row, no token of it padding."""
+"""The unit of computation: sequences laid end to end in one row, no token of it padding.
+
+Where all sequences begin alike, as with one system prompt, that beginning may stand once in front of all of them: in a
+causal model its hidden states depend on nothing that follows.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +20,9 @@ class MicroBatch:
     Attributes:
         input_ids: [1, tokens]
         labels: [1, tokens]; `IGNORED_LABEL` where no loss is taken, always so on the first token of a sequence.
-        position_ids: [1, tokens], starting at 0 with every sequence.
-        row_starts: [sequences + 1], where each sequence begins, and the end of the last.
+        position_ids: [1, tokens], those that each token has in its sequence.
+        row_starts: [sequences + 1], where each sequence begins, and the end of the last. Tokens before the first are
+            the beginning of every sequence; the rest of each then begins with a token without loss.
     """
 
     input_ids: torch.Tensor
@@ -44,19 +49,33 @@ class MicroBatch:
         return int((self.labels[0, 1:] != IGNORED_LABEL).sum())
 
     @property
+    def shared_tokens(self) -> int:
+        """Tokens that stand once for all sequences."""
+        return int(self.row_starts[0])
+
+    @property
     def row_lengths(self) -> list[int]:
-        """Tokens of each sequence."""
+        """Tokens of each sequence, without those it shares."""
         return [int(length) for length in self.row_starts[1:] - self.row_starts[:-1]]
 
+    @property
+    def sequence_tokens(self) -> int:
+        """Tokens of all sequences, as they would be one by one."""
+        return self.input_ids.shape[1] + self.shared_tokens * (self.rows - 1)
+
     def split(self) -> list[MicroBatch]:
-        """Return every sequence as a micro-batch of its own."""
-        parts = [tensor.split(self.row_lengths, dim=1) for tensor in (self.input_ids, self.labels, self.position_ids)]
-        starts = [torch.tensor([0, length], device=self.row_starts.device) for length in self.row_lengths]
-        return [MicroBatch(*fields) for fields in zip(*parts, starts, strict=True)]
+        """Return every sequence as a micro-batch of its own, whole."""
+        lengths = [self.shared_tokens, *self.row_lengths]
+        columns = []
+        for tensor in (self.input_ids, self.labels, self.position_ids):
+            shared, *own = tensor.split(lengths, dim=1)
+            columns.append([torch.cat([shared, part], dim=1) for part in own])
+        starts = [torch.tensor([0, part.shape[1]], device=self.row_starts.device) for part in columns[0]]
+        return [MicroBatch(*fields) for fields in zip(*columns, starts, strict=True)]
 
 
 def isolation_mask(micro_batch: MicroBatch) -> torch.Tensor | None:
-    """Tell attention which keys each token may see: those of its own sequence up to itself.
+    """Tell attention which keys each token may see: those of its own sequence up to itself, shared ones included.
 
     Returns:
         [1, 1, tokens, tokens], True where attention is allowed; None for one sequence, where causal order is enough.
@@ -64,8 +83,9 @@ def isolation_mask(micro_batch: MicroBatch) -> torch.Tensor | None:
     if micro_batch.rows == 1:
         return None
     device = micro_batch.input_ids.device
-    lengths = torch.tensor(micro_batch.row_lengths, device=device)
+    lengths = torch.tensor([micro_batch.shared_tokens, *micro_batch.row_lengths], device=device)
     sequence = torch.repeat_interleave(torch.arange(len(lengths), device=device), lengths)  # [tokens]
     place = torch.arange(len(sequence), device=device)
-    allowed = (sequence[:, None] == sequence[None, :]) & (place[:, None] >= place[None, :])
+    is_own = (sequence[:, None] == sequence[None, :]) | (sequence[None, :] == 0)  # 0 is what all share
+    allowed = is_own & (place[:, None] >= place[None, :])
     return allowed[None, None]

@@ -21,7 +21,7 @@ _LONGEST_KEPT_ROW = 256
 
 
 class RowAttention(torch.autograd.Function):
-    """Causal attention of one sequence, with grouped heads."""
+    """Causal attention of one sequence, with grouped heads; the queries may be those of its last tokens alone."""
 
     @staticmethod
     def forward(  # type: ignore[override]
@@ -32,22 +32,22 @@ class RowAttention(torch.autograd.Function):
         Args:
             ctx: Of autograd.
             query: [1, heads, tokens, head size]
-            key: [1, key heads, tokens, head size]
-            value: [1, key heads, tokens, head size]
+            key: [1, key heads, earlier + tokens, head size]
+            value: [1, key heads, earlier + tokens, head size]
             scaling: Of the products of queries and keys.
 
         Returns:
             [1, heads, tokens, head size]
         """
         _, heads, tokens, size = query.shape
-        key_heads = key.shape[1]
+        key_heads, earlier = key.shape[1], key.shape[2] - tokens
         query = query.reshape(key_heads, heads // key_heads, tokens, size)
-        key, value = key.reshape(key_heads, tokens, size), value.reshape(key_heads, tokens, size)
+        key, value = key[0], value[0]
         output = torch.empty_like(query, memory_format=torch.contiguous_format)
         kept = []
         for start, end in _tiles(tokens):
             probabilities = _probabilities(query, key, start, end, scaling)
-            output[:, :, start:end] = torch.bmm(probabilities, value[:, :end]).view(key_heads, -1, end - start, size)
+            output[:, :, start:end] = torch.bmm(probabilities, value[:, : earlier + end]).view(key_heads, -1, end - start, size)
             if tokens <= _LONGEST_KEPT_ROW:
                 kept.append(probabilities)
         ctx.save_for_backward(query, key, value, *kept)
@@ -59,12 +59,13 @@ class RowAttention(torch.autograd.Function):
         """Return the gradients of query, key and value."""
         query, key, value, *kept = ctx.saved_tensors
         key_heads, repeats, tokens, size = query.shape
+        earlier = key.shape[1] - tokens
         grad = grad.reshape(query.shape)
         grad_query = torch.empty_like(query, memory_format=torch.contiguous_format)
         grad_key, grad_value = torch.zeros_like(key), torch.zeros_like(value)
         for number, (start, end) in enumerate(_tiles(tokens)):
             part = (slice(None), slice(None), slice(start, end))
-            keys = (slice(None), slice(0, end))
+            keys = (slice(None), slice(0, earlier + end))
             probabilities = kept[number] if kept else _probabilities(query, key, start, end, ctx.scaling)
             grad_tile = grad[part].reshape(key_heads, -1, size)
             grad_value[keys].baddbmm_(probabilities.transpose(1, 2), grad_tile)
@@ -74,9 +75,8 @@ class RowAttention(torch.autograd.Function):
             )
             grad_query[part] = torch.bmm(grad_scores, key[keys]).view(key_heads, repeats, end - start, size)
             grad_key[keys].baddbmm_(grad_scores.transpose(1, 2), query[part].reshape(key_heads, -1, size))
-        shape = (1, key_heads, tokens, size)
         grad_query, grad_key = grad_query.mul_(ctx.scaling), grad_key.mul_(ctx.scaling)
-        return grad_query.view(1, -1, tokens, size), grad_key.view(shape), grad_value.view(shape), None
+        return grad_query.view(1, -1, tokens, size), grad_key[None], grad_value[None], None
 
 
 def _tiles(tokens: int) -> list[tuple[int, int]]:
@@ -84,12 +84,13 @@ def _tiles(tokens: int) -> list[tuple[int, int]]:
 
 
 def _probabilities(query: torch.Tensor, key: torch.Tensor, start: int, end: int, scaling: float) -> torch.Tensor:
-    """Return what the queries from start to end pay to each key up to end: [key heads, repeats * tile, end]."""
-    key_heads, repeats, _, size = query.shape
+    """Return what the queries from start to end pay to each key: [key heads, repeats * tile, earlier + end]."""
+    key_heads, repeats, tokens, size = query.shape
+    keys = key.shape[1] - tokens + end
     tile = query[:, :, start:end].reshape(key_heads, -1, size)
     unused = tile.new_empty(1)
-    scores = torch.baddbmm(unused, tile, key[:, :end].transpose(1, 2), beta=0, alpha=scaling)
-    on_diagonal = scores.view(key_heads, repeats, end - start, end)[..., start:]
+    scores = torch.baddbmm(unused, tile, key[:, :keys].transpose(1, 2), beta=0, alpha=scaling)
+    on_diagonal = scores.view(key_heads, repeats, end - start, keys)[..., start - end :]
     on_diagonal.masked_fill_(_future(end - start, query.device), float("-inf"))
     return torch.softmax(scores, dim=-1)
 

@@ -17,7 +17,7 @@ from lorakit import console
 from lorakit.config import Config
 from lorakit.data_processing import Dataset, EncodedExample, Example
 from lorakit.data_processing.packing import pack_under_budget
-from lorakit.engine import LossSum, MicroBatch, Ranks, summed_loss, uncompiled
+from lorakit.engine import LossSum, MicroBatch, Ranks, shares_beginning, summed_loss, uncompiled
 from lorakit.evaluate.metrics import AnswerScores, without_reasoning
 from lorakit.inference import Assistant
 from lorakit.inference.generation import answer_batch
@@ -73,7 +73,7 @@ def dataset_loss(
     total = LossSum()
     was_training = model.training
     model.eval()
-    micro_batches = list(pack_under_budget(sequences, _LOSS_TOKENS))
+    micro_batches = list(pack_under_budget(sequences, _LOSS_TOKENS, shares_beginning(model)))
     surplus = passes(len(micro_batches)) - len(micro_batches)
     with torch.inference_mode(), uncompiled():
         for micro_batch in micro_batches:

@@ -14,7 +14,7 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 from lorakit import console
 from lorakit.data_processing import EncodedExample
 from lorakit.data_processing.packing import pack, pack_under_budget
-from lorakit.engine import LossSum, MicroBatch, is_out_of_memory, summed_loss
+from lorakit.engine import LossSum, MicroBatch, is_out_of_memory, shares_beginning, summed_loss
 from lorakit.errors import RunError
 from lorakit.evaluate.comparison import dataset_loss
 from lorakit.runs import EvaluationRecord, RecordLog, StepRecord
@@ -39,7 +39,7 @@ class _Step:
         """Count a micro-batch and its share of the loss."""
         self.loss += loss
         self.rows += micro_batch.rows
-        self.tokens += micro_batch.input_ids.shape[1]
+        self.tokens += micro_batch.sequence_tokens
         self.target_tokens += micro_batch.targets
 
 
@@ -144,7 +144,7 @@ class LoraTrainer(Trainer):  # type: ignore[misc]
         self, model: Any, sequences: list[EncodedExample], num_items_in_batch: Any
     ) -> torch.Tensor:
         self._step = _Step()
-        micro_batches = list(pack_under_budget(sequences, self._max_tokens))
+        micro_batches = list(pack_under_budget(sequences, self._max_tokens, shares_beginning(model)))
         # Sharded ranks gather weights in every pass, so all must make as many: the surplus ones count for nothing.
         surplus = self._passes(len(micro_batches)) - len(micro_batches)
         weighted = [(micro_batch, 1.0) for micro_batch in micro_batches] + [(micro_batches[0], 0.0)] * surplus

@@ -1,5 +1,6 @@
 from array import array
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,6 +20,42 @@ def test_sequences_lie_end_to_end_with_positions_of_their_own():
     assert packed.position_ids.tolist() == [[0, 1, 2, 0, 1]]
     assert packed.row_starts.tolist() == [0, 3, 5]
     assert packed.rows == 2
+
+
+def with_prompt(prompt, answer):
+    return EncodedExample(array("i", prompt + answer), array("i", [-100] * len(prompt) + answer), "row")
+
+
+SYSTEM = list(range(8))
+
+
+def test_a_beginning_that_all_sequences_share_stands_once():
+    rows = [with_prompt([*SYSTEM, 20], [30, 31]), with_prompt([*SYSTEM, 21, 22], [40])]
+    packed = pack(rows, is_beginning_shared=True)
+    assert packed.input_ids.tolist() == [[*SYSTEM, 20, 30, 31, 21, 22, 40]]
+    assert packed.labels.tolist() == [[*[-100] * 9, 30, 31, -100, -100, 40]]
+    assert packed.position_ids.tolist() == [[*range(8), 8, 9, 10, 8, 9, 10]]
+    assert (packed.shared_tokens, packed.row_lengths, packed.rows) == (8, [3, 3], 2)
+    assert packed.sequence_tokens == 22
+    for part, row in zip(packed.split(), rows, strict=True):
+        assert part.input_ids.tolist() == [list(row.input_ids)]
+        assert part.labels.tolist() == [list(row.labels)]
+        assert part.position_ids.tolist() == [list(range(len(row.input_ids)))]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "shared"),
+    [
+        (with_prompt([*SYSTEM, 9], [30]), with_prompt([*SYSTEM, 9], [30]), 8),  # the token before an answer predicts it
+        (with_prompt(SYSTEM, [30]), with_prompt([*SYSTEM, 9], [31]), 0),
+        (with_prompt([1, 2, 3, 20], [30]), with_prompt([1, 2, 3, 21], [30]), 0),  # too short to pay
+        (with_prompt([], [30, 31]), with_prompt([], [30, 31]), 0),
+    ],
+)
+def test_what_is_trained_is_never_shared(first, second, shared):
+    assert pack([first, second], is_beginning_shared=True).shared_tokens == shared
+    assert pack([first, second]).shared_tokens == 0
+    assert pack([first], is_beginning_shared=True).shared_tokens == 0
 
 
 def shapes(lengths, max_tokens):

@@ -28,6 +28,19 @@ def test_rows_of_a_packed_row_do_not_see_each_other(dropout):
     torch.testing.assert_close(output, alone(query, key, value))
 
 
+@pytest.mark.parametrize("dropout", [0.0, 1e-9])
+def test_a_shared_beginning_is_seen_by_every_row_and_sees_none(dropout):
+    query, key, value = tensors(tokens=12)
+    rows = PackedRows(LENGTHS, shared=3)
+    output, _ = packed_attention(
+        torch.nn.Identity(), query, key, value, NO_MASK, scaling=0.5, dropout=dropout, packed_rows=rows
+    )
+    for places in ([0, 1, 2, 3, 4, 5, 6], [0, 1, 2, 7, 8, 9, 10, 11]):
+        whole = [tensor[:, :, places] for tensor in (query, key, value)]
+        wanted = scaled_dot_product_attention(*whole, is_causal=True, scale=0.5, enable_gqa=True).transpose(1, 2)
+        torch.testing.assert_close(output[:, places], wanted)
+
+
 def test_a_model_that_loses_the_row_lengths_is_stopped():
     with pytest.raises(RuntimeError, match="Identity does not pass on the row lengths"):
         packed_attention(torch.nn.Identity(), *tensors(), NO_MASK)

@@ -43,10 +43,11 @@ def assert_same(found, wanted):
 
 def assert_packed_is_one_by_one(make):
     """Compare a model with its twin, both made by ``make``; return the gradients."""
-    wanted_loss, wanted = reference(make(), sequences())
+    rows = sequences(beginning=9)
+    wanted_loss, wanted = reference(make(), rows)
     model = make()
     accelerate(model)
-    loss = summed_loss(model, pack(sequences()))
+    loss = summed_loss(model, pack(rows, is_beginning_shared=True))
     loss.backward()
     assert loss.item() == pytest.approx(wanted_loss, rel=1e-5)
     assert_same(gradients(model), wanted)
@@ -57,15 +58,19 @@ def assert_packed_is_one_by_one(make):
 @pytest.mark.parametrize("budget", [20, 10_000])
 @pytest.mark.parametrize("attention", ["sdpa", PACKED])
 @pytest.mark.parametrize("longest_kept_row", [512, 10])
+@pytest.mark.parametrize("beginning", [0, 9])
 def test_a_packed_step_has_the_loss_and_gradients_of_its_rows_one_by_one(
-    model_folder, monkeypatch, family, budget, attention, longest_kept_row
+    model_folder, monkeypatch, family, budget, attention, longest_kept_row, beginning
 ):
     monkeypatch.setattr(row_attention, "_LONGEST_KEPT_ROW", longest_kept_row)
     folder = model_folder(family)
-    wanted_loss, wanted = reference(adapted(folder), sequences())
+    rows = sequences(beginning)
+    wanted_loss, wanted = reference(adapted(folder), rows)
     model = adapted(folder, attention)
     accelerate(model)
-    loss = sum(summed_loss(model, batch) for batch in pack_under_budget(sequences(), budget))
+    batches = list(pack_under_budget(rows, budget, is_beginning_shared=True))
+    assert {batch.shared_tokens for batch in batches if batch.rows > 1} <= {beginning}
+    loss = sum(summed_loss(model, batch) for batch in batches)
     loss.backward()
     assert loss.item() == pytest.approx(wanted_loss, rel=1e-5)
     assert_same(gradients(model), wanted)
