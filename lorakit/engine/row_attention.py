@@ -42,12 +42,14 @@ class RowAttention(torch.autograd.Function):
         _, heads, tokens, size = query.shape
         key_heads, earlier = key.shape[1], key.shape[2] - tokens
         query = query.reshape(key_heads, heads // key_heads, tokens, size)
-        key, value = key[0], value[0]
+        key, value = key[0].contiguous(), value[0].contiguous()  # far faster to multiply by
         output = torch.empty_like(query, memory_format=torch.contiguous_format)
         kept = []
         for start, end in _tiles(tokens):
             probabilities = _probabilities(query, key, start, end, scaling)
-            output[:, :, start:end] = torch.bmm(probabilities, value[:, : earlier + end]).view(key_heads, -1, end - start, size)
+            output[:, :, start:end] = torch.bmm(probabilities, value[:, : earlier + end]).view(
+                key_heads, -1, end - start, size
+            )
             if tokens <= _LONGEST_KEPT_ROW:
                 kept.append(probabilities)
         ctx.save_for_backward(query, key, value, *kept)
@@ -91,11 +93,11 @@ def _probabilities(query: torch.Tensor, key: torch.Tensor, start: int, end: int,
     unused = tile.new_empty(1)
     scores = torch.baddbmm(unused, tile, key[:, :keys].transpose(1, 2), beta=0, alpha=scaling)
     on_diagonal = scores.view(key_heads, repeats, end - start, keys)[..., start - end :]
-    on_diagonal.masked_fill_(_future(end - start, query.device), float("-inf"))
+    on_diagonal.add_(_future(end - start, query.dtype, query.device))
     return torch.softmax(scores, dim=-1)
 
 
 @lru_cache(maxsize=2 * _TILE_TOKENS)
-def _future(tokens: int, device: torch.device) -> torch.Tensor:
-    """Return True where a key lies in the future: [tokens, tokens]."""
-    return torch.ones(tokens, tokens, dtype=torch.bool, device=device).triu_(1)
+def _future(tokens: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Return minus infinity where a key lies in the future, else 0: [tokens, tokens]. Adding is faster than filling."""
+    return torch.full((tokens, tokens), float("-inf"), dtype=dtype, device=device).triu_(1)

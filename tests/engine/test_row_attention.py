@@ -44,7 +44,9 @@ def test_value_and_gradients_are_those_of_torch_s_causal_attention(tokens):
 def test_the_last_queries_alone_have_the_gradient_of_finite_differences():
     query, key, value = tensors(torch.float64)
     last = query[:, :, 2:].detach().requires_grad_()
-    torch.testing.assert_close(RowAttention.apply(last, key, value, 0.5), RowAttention.apply(query, key, value, 0.5)[:, :, 2:])
+    torch.testing.assert_close(
+        RowAttention.apply(last, key, value, 0.5), RowAttention.apply(query, key, value, 0.5)[:, :, 2:]
+    )
     assert torch.autograd.gradcheck(lambda q, k, v: RowAttention.apply(q, k, v, 0.5), (last, key, value))
 
 
