@@ -24,7 +24,7 @@ def assert_same_adapter(first, second, **tolerance):
     first, second = adapter_weights(first), adapter_weights(second)
     assert set(first) == set(second)
     for name, tensor in first.items():
-        torch.testing.assert_close(second[name], tensor, **tolerance, msg=name)
+        torch.testing.assert_close(second[name], tensor, **tolerance, msg=lambda text, name=name: f"{name}: {text}")
 
 
 def recorded(folder, kind):

@@ -11,7 +11,6 @@ import torch
 from lorakit.data_processing.example import EncodedExample
 from lorakit.engine import IGNORED_LABEL, MicroBatch
 
-
 # A shorter common beginning saves less than the attention over it costs.
 _FEWEST_SHARED_TOKENS = 8
 

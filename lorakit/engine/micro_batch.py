@@ -61,7 +61,7 @@ class MicroBatch:
     @property
     def sequence_tokens(self) -> int:
         """Tokens of all sequences, as they would be one by one."""
-        return self.input_ids.shape[1] + self.shared_tokens * (self.rows - 1)
+        return int(self.input_ids.shape[1]) + self.shared_tokens * (self.rows - 1)
 
     def split(self) -> list[MicroBatch]:
         """Return every sequence as a micro-batch of its own, whole."""

@@ -181,7 +181,8 @@ def test_the_token_budget_changes_nothing_but_time_and_memory(command, family):
     }
     for name, folder in folders.items():
         assert losses[name] == pytest.approx(losses["1000000"], rel=1e-5), name
-        assert_same_adapter(folders["1000000"], folder, rtol=1e-4, atol=1e-6)
+        # where a gradient is all but zero, Adam makes a step of its rounding: 5e-6 is 1/40 of a step
+        assert_same_adapter(folders["1000000"], folder, rtol=1e-4, atol=5e-6)
 
 
 def test_a_step_that_does_not_fit_is_done_again_in_smaller_parts(command, monkeypatch, capsys):
