@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from lorakit import console
 from lorakit.config import Config
-from lorakit.data_processing import ChatFormat, Dataset, EncodedExample, load_datasets
+from lorakit.data_processing import ChatFormat, Dataset, EncodedExample, ImageFormat, load_datasets
 from lorakit.engine import IGNORED_LABEL
-from lorakit.model_config import load_tokenizer, locate_model, read_model_type
+from lorakit.model_config import load_image_processor, load_tokenizer, locate_model, read_model_type
 
 _SHOWN_ROWS = 3
 _NAMED_ROWS = 10
@@ -15,7 +17,8 @@ _NAMED_ROWS = 10
 def run(config: Config) -> int:
     """Show the first rows token by token, and count what there is in the training and validation files."""
     source = locate_model(config.model_name_or_path, config.model_hub)
-    chat_format = ChatFormat(load_tokenizer(source))
+    images = ImageFormat.of(load_image_processor(source), config)
+    chat_format = ChatFormat(load_tokenizer(source), images)
     _, position_limit = read_model_type(source)
     train, validation = load_datasets(config, chat_format, position_limit)
     template = "the plain format (no chat template)" if chat_format.is_plain else "its own chat template"
@@ -40,7 +43,13 @@ def _marked_tokens(sequence: EncodedExample, chat_format: ChatFormat) -> list[co
     """Decode token by token; tokens that are parts of one character are shown together with it."""
     marked: list[console.MarkedText] = []
     waiting: list[int] = []
-    for token, label in zip(sequence.input_ids, sequence.labels, strict=True):
+    pictures = dict(zip(sequence.picture_starts, sequence.pictures, strict=True))
+    covered = {index for start, picture in pictures.items() for index in range(start, start + picture.tokens)}
+    for index, (token, label) in enumerate(zip(sequence.input_ids, sequence.labels, strict=True)):
+        if index in covered:
+            if (picture := pictures.get(index)) is not None:
+                marked.append(console.MarkedText(f"[{Path(picture.path).name}: {picture.tokens} tokens]", False))
+            continue
         waiting.append(token)
         text = str(chat_format.tokenizer.decode(waiting, clean_up_tokenization_spaces=False))
         if "\ufffd" in text and len(waiting) < 4:
@@ -58,6 +67,7 @@ def _counts(datasets: list[Dataset]) -> list[list[str]]:
         "rows": [len(dataset.examples) for dataset in datasets],
         "sequences": [len(dataset.encoded) for dataset in datasets],
         "tokens": [dataset.tokens for dataset in datasets],
+        "tokens of pictures": [dataset.picture_tokens for dataset in datasets],
         "trained tokens": [f"{dataset.targets} ({dataset.targets / dataset.tokens:.0%})" for dataset in datasets],
         "longest, in tokens": [dataset.longest for dataset in datasets],
         "cut": [len(dataset.cut) for dataset in datasets],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import json
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -47,8 +48,12 @@ def parse_arguments(argv: list[str]) -> Arguments:
     if unknown:
         raise _unknown(unknown[0].partition("=")[0], [setting.name for setting in flagged])
     values: dict[str, Any] = vars(known)
-    flags = {setting.name: values[setting.name] for setting in flagged if values[setting.name] is not None}
+    flags = {setting.name: _as_text(values[setting.name]) for setting in flagged if values[setting.name] is not None}
     return Arguments(known.task, known.config, flags, known.set)
+
+
+def _as_text(value: str | list[str]) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)  # which is YAML as well
 
 
 def _unknown(flag: str, flagged: list[str]) -> SettingsError:
@@ -77,6 +82,8 @@ def _parser(flagged: list[Setting]) -> argparse.ArgumentParser:
     for setting in flagged:
         is_switch = setting.type_text == "true or false"
         extra: dict[str, Any] = {"nargs": "?", "const": "true"} if is_switch else {}
+        if "list of" in setting.type_text:
+            extra = {"action": "append"}
         help_text = f"{setting.description.replace('%', '%%')} ({setting.type_text})"
         parser.add_argument(f"--{setting.name}", metavar="VALUE", help=help_text, **extra)
     parser.add_argument(

@@ -34,6 +34,16 @@ def _targets(value: Any) -> Any:
 TargetModules = Annotated[list[str] | str, BeforeValidator(_targets)]
 
 
+def _paths(value: Any) -> Any:
+    listed = [value] if isinstance(value, str) else value
+    if isinstance(listed, list) and all(isinstance(path, str) and path for path in listed):
+        return listed
+    raise PydanticCustomError("paths", "must be a path or a list of paths")
+
+
+Paths = Annotated[list[str], BeforeValidator(_paths)]
+
+
 class Config(BaseModel):
     """One validated, immutable configuration of one task."""
 
@@ -82,6 +92,17 @@ class Config(BaseModel):
         "does not fit is dropped and named.",
     )
 
+    min_pixels: Annotated[int, Shown("Data")] = Field(
+        65_536, ge=1, le=100_000_000, description="Pictures with fewer pixels are enlarged to about so many."
+    )
+    max_pixels: Annotated[int, Shown("Data")] = Field(
+        262_144,
+        ge=1,
+        le=100_000_000,
+        description="Pictures with more pixels are reduced to at most so many. 262144 make up to 256 tokens "
+        "of Qwen3-VL.",
+    )
+
     lora_r: Annotated[int, Shown("LoRA", flag=True)] = Field(
         8, ge=1, le=4096, description="Rank of the two matrices added to each adapted layer."
     )
@@ -93,7 +114,14 @@ class Config(BaseModel):
     )
     target_modules: Annotated[TargetModules, Shown("LoRA")] = Field(
         ["q_proj", "v_proj"],
-        description="Which linear layers get an adapter: a list of names, or `all-linear`.",
+        description="Which linear layers get an adapter: a list of names, or `all-linear`. Of a vision-language model, "
+        "those of its language model.",
+    )
+    train_vision: Annotated[bool, Shown("LoRA")] = Field(
+        False, description="Give the linear layers of a vision-language model's vision tower an adapter too."
+    )
+    train_projector: Annotated[bool, Shown("LoRA")] = Field(
+        False, description="Give the layers between vision tower and language model an adapter too."
     )
 
     output_dir: Annotated[str, Shown("Training", flag=True)] = Field(
@@ -135,6 +163,11 @@ class Config(BaseModel):
 
     lora_model_path: Annotated[str | None, Shown("Generation", flag=True)] = Field(
         None, description="Adapter to attach. null: `lora_model` in `output_dir`."
+    )
+    image: Annotated[Paths, Shown("Generation", flag=True)] = Field(
+        [],
+        description="Pictures that every question of the session is about; give the flag once for each. In the "
+        "session, `/image PATH ...` chooses others and `/image` none.",
     )
     use_original_model: Annotated[bool, Shown("Generation", flag=True)] = Field(
         False, description="Leave the adapter out and use the base model alone."
@@ -187,6 +220,7 @@ class Setting:
 def _type_text(annotation: Any) -> str:
     names = {
         TargetModules: "list of names or all-linear",
+        Paths: "path or list of paths",
         str: "text",
         int: "whole number",
         float: "number",
@@ -223,7 +257,7 @@ def settings() -> list[Setting]:
     listed = []
     for name, field in Config.model_fields.items():
         shown = next(item for item in field.metadata if isinstance(item, Shown))
-        is_targets = name == "target_modules"
+        declared = {"target_modules": TargetModules, "image": Paths}
         listed.append(
             Setting(
                 name=name,
@@ -231,7 +265,7 @@ def settings() -> list[Setting]:
                 has_flag=shown.flag,
                 default=field.default,
                 description=field.description or "",
-                type_text=_type_text(TargetModules if is_targets else field.annotation),
+                type_text=_type_text(declared.get(name, field.annotation)),
                 bounds_text=_bounds_text(field.metadata),
             )
         )

@@ -3,5 +3,16 @@
 from lorakit.data_processing.chat_format import ChatFormat
 from lorakit.data_processing.dataset import Dataset, load_dataset, load_datasets
 from lorakit.data_processing.example import EncodedExample, Example, Message
+from lorakit.data_processing.images import IMAGE_MARK, ImageFormat
 
-__all__ = ["ChatFormat", "Dataset", "EncodedExample", "Example", "Message", "load_dataset", "load_datasets"]
+__all__ = [
+    "IMAGE_MARK",
+    "ChatFormat",
+    "Dataset",
+    "EncodedExample",
+    "Example",
+    "ImageFormat",
+    "Message",
+    "load_dataset",
+    "load_datasets",
+]

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lorakit.data_processing.example import Message
+from lorakit.data_processing.images import IMAGE_MARK, ImageError, ImageFormat, expand_pictures
+from lorakit.engine import IGNORED_LABEL, Picture
 from lorakit.errors import DataError, ModelError
 
 if TYPE_CHECKING:
@@ -54,13 +56,15 @@ class ChatFormat:
 
     Args:
         tokenizer: Of the base model. Without a chat template it is given `PLAIN_TEMPLATE`.
+        images: How the model takes pictures; None where it takes none.
 
     Raises:
         ModelError: The tokenizer has no token that could end an answer.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, images: ImageFormat | None = None) -> None:
         self.tokenizer = tokenizer
+        self.images = images
         if tokenizer.eos_token_id is None:
             raise ModelError("the tokenizer has no end-of-sequence token", "choose a model whose tokenizer has one")
         self.is_plain = not tokenizer.chat_template
@@ -119,7 +123,30 @@ class ChatFormat:
         pieces: tuple[str, ...] = ()
         for turn in self.turns(messages):
             pieces = (*turn.prompt, turn.answer)
-        return [token for piece in self._continued(pieces, messages, thinking) for token in self.encode(piece)]
+        ids = [token for piece in self._continued(pieces, messages, thinking) for token in self.encode(piece)]
+        pictures = self.pictures(messages)
+        ids, _, starts = self.expanded(ids, [IGNORED_LABEL] * len(ids), pictures)
+        check_all_pictures(starts, pictures)
+        return ids
+
+    def pictures(self, messages: Sequence[Message]) -> tuple[Picture, ...]:
+        """Return the pictures of a conversation, in order.
+
+        Raises:
+            ImageError: One cannot be read, or the model takes none.
+        """
+        paths = [path for message in messages for path in message.images]
+        if paths and self.images is None:
+            raise ImageError("has a picture, but this model takes text only")
+        return tuple(self.images.measure(path) for path in paths) if self.images is not None else ()
+
+    def expanded(
+        self, input_ids: list[int], labels: list[int], pictures: Sequence[Picture]
+    ) -> tuple[list[int], list[int], tuple[int, ...]]:
+        """Give each picture as many tokens as it takes; see `expand_pictures`."""
+        if self.images is None:
+            return input_ids, labels, ()
+        return expand_pictures(input_ids, labels, pictures, self.images.token_id, IGNORED_LABEL)
 
     def encode(self, piece: str) -> list[int]:
         """Encode a rendered piece; the template has already written every special token."""
@@ -133,7 +160,7 @@ class ChatFormat:
     def _render(self, messages: Sequence[Message], answering: bool, thinking: bool) -> str:
         try:
             text = self.tokenizer.apply_chat_template(
-                [{"role": message.role, "content": message.content} for message in messages],
+                [{"role": message.role, "content": _parts(message)} for message in messages],
                 tokenize=False,
                 add_generation_prompt=answering,
                 enable_thinking=thinking,
@@ -165,3 +192,22 @@ class ChatFormat:
             if token_id in special:
                 return token_id, ""
         return int(self.tokenizer.eos_token_id), str(self.tokenizer.eos_token)
+
+
+def check_all_pictures(starts: Sequence[int], pictures: Sequence[Picture]) -> None:
+    """Refuse a template that loses a picture."""
+    if len(starts) != len(pictures):
+        raise TemplateError("the chat template loses a picture", "use the chat template of a vision-language model")
+
+
+def _parts(message: Message) -> str | list[dict[str, str]]:
+    """Write a message as templates expect it: text, or parts of text and pictures."""
+    if not message.images:
+        return message.content
+    parts: list[dict[str, str]] = []
+    for number, text in enumerate(message.content.split(IMAGE_MARK, len(message.images))):
+        if number:
+            parts.append({"type": "image"})
+        if text:
+            parts.append({"type": "text", "text": text})
+    return parts

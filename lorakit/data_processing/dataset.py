@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from lorakit.config import Config
 from lorakit.data_processing.chat_format import ChatFormat
@@ -38,6 +39,11 @@ class Dataset:
     def tokens(self) -> int:
         """All tokens of all sequences."""
         return sum(len(sequence.input_ids) for sequence in self.encoded)
+
+    @property
+    def picture_tokens(self) -> int:
+        """Those of them that stand for pictures."""
+        return sum(picture.tokens for sequence in self.encoded for picture in sequence.pictures)
 
     @property
     def targets(self) -> int:
@@ -90,12 +96,13 @@ def load_dataset(name: str, config: Config, chat_format: ChatFormat, position_li
     """
     max_length = min(config.max_length, position_limit or config.max_length)
     names = FieldNames(config.text_field, config.target_field)
+    folder = Path(name).parent
     examples: list[Example] = []
     encoded: list[EncodedExample] = []
     cut: list[str] = []
     rejected: list[Rejected] = []
     for row in read_rows(name):
-        example = row if isinstance(row, Rejected) else to_example(row, names, config.system_prompt)
+        example = row if isinstance(row, Rejected) else to_example(row, names, config.system_prompt, folder)
         outcome = example if isinstance(example, Rejected) else encode_row(example, chat_format, max_length)
         if isinstance(outcome, Rejected) or isinstance(example, Rejected):
             rejected.append(outcome if isinstance(outcome, Rejected) else example)  # type: ignore[arg-type]

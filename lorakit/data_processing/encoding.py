@@ -6,9 +6,10 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from lorakit.data_processing.chat_format import ChatFormat, TemplateError
+from lorakit.data_processing.chat_format import ChatFormat, TemplateError, check_all_pictures
 from lorakit.data_processing.example import EncodedExample, Example, Rejected
-from lorakit.engine import IGNORED_LABEL
+from lorakit.data_processing.images import ImageError
+from lorakit.engine import IGNORED_LABEL, Picture
 
 
 @dataclass(frozen=True)
@@ -42,26 +43,36 @@ def encode_row(example: Example, chat_format: ChatFormat, max_length: int) -> En
             return Rejected(example.origin, f"spells out the control token {token!r}; remove it from the text")
     try:
         whole = list(_sequences(example, chat_format))
-    except TemplateError as refusal:
+    except (TemplateError, ImageError) as refusal:
         return Rejected(example.origin, refusal.message)
     fitted = [_fit(sequence, max_length, chat_format.tokenizer.bos_token_id) for sequence in whole]
     if None in fitted:
-        longest = max(sequence.targets for sequence in whole)
-        return Rejected(
-            example.origin, f"its answer of {longest} tokens does not fit max_length {max_length}; raise max_length"
-        )
+        return Rejected(example.origin, _why_it_does_not_fit(whole, max_length))
     sequences = tuple(sequence for sequence in fitted if sequence is not None)
     is_cut = any(len(short.input_ids) < len(full.input_ids) for short, full in zip(sequences, whole, strict=True))
     return EncodedRow(sequences, is_cut)
 
 
+def _why_it_does_not_fit(sequences: list[EncodedExample], max_length: int) -> str:
+    in_pictures = max(sum(picture.tokens for picture in sequence.pictures) for sequence in sequences)
+    if in_pictures:
+        longest = max(len(sequence.input_ids) for sequence in sequences)
+        return (
+            f"its {longest} tokens, {in_pictures} of them pictures, which are never cut, do not fit "
+            f"max_length {max_length}; raise max_length or lower max_pixels"
+        )
+    longest = max(sequence.targets for sequence in sequences)
+    return f"its answer of {longest} tokens does not fit max_length {max_length}; raise max_length"
+
+
 def _sequences(example: Example, chat_format: ChatFormat) -> Iterator[EncodedExample]:
+    pictures = chat_format.pictures(example.messages)
     pieces: tuple[str, ...] = ()
     input_ids: list[int] = []
     labels: list[int] = []
     for turn in chat_format.turns(example.messages):
         if turn.prompt[: len(pieces)] != pieces:  # the template has rewritten what stood before
-            yield _encoded(input_ids, labels, example.origin)
+            yield _encoded(input_ids, labels, example.origin, chat_format, pictures)
             pieces, input_ids, labels = (), [], []
         for piece in turn.prompt[len(pieces) :]:
             ids = chat_format.encode(piece)
@@ -71,11 +82,16 @@ def _sequences(example: Example, chat_format: ChatFormat) -> Iterator[EncodedExa
         input_ids += answer
         labels += _answer_labels(answer, chat_format.end_of_turn_id)
         pieces = (*turn.prompt, turn.answer)
-    yield _encoded(input_ids, labels, example.origin)
+    last = _encoded(input_ids, labels, example.origin, chat_format, pictures)
+    check_all_pictures(last.picture_starts, pictures)
+    yield last
 
 
-def _encoded(input_ids: list[int], labels: list[int], origin: str) -> EncodedExample:
-    return EncodedExample(array("i", input_ids), array("i", labels), origin)
+def _encoded(
+    input_ids: list[int], labels: list[int], origin: str, chat_format: ChatFormat, pictures: tuple[Picture, ...]
+) -> EncodedExample:
+    input_ids, labels, starts = chat_format.expanded(input_ids, labels, pictures)
+    return EncodedExample(array("i", input_ids), array("i", labels), origin, pictures[: len(starts)], starts)
 
 
 def _answer_labels(answer: list[int], end_of_turn_id: int) -> list[int]:
@@ -87,7 +103,7 @@ def _answer_labels(answer: list[int], end_of_turn_id: int) -> list[int]:
 
 
 def _fit(sequence: EncodedExample, max_length: int, begin_id: int | None) -> EncodedExample | None:
-    """Cut the beginning so that the sequence fits; None where the last answer would lose a token."""
+    """Cut the beginning so that the sequence fits; None where the last answer or a picture would lose a token."""
     excess = len(sequence.input_ids) - max_length
     last_target = max(index for index, label in enumerate(sequence.labels) if label != IGNORED_LABEL)
     trailing = len(sequence.labels) - 1 - last_target
@@ -110,8 +126,11 @@ def _fit(sequence: EncodedExample, max_length: int, begin_id: int | None) -> Enc
         return None
     while labels[start] != IGNORED_LABEL:  # the rest of an answer cut apart goes with its prompt
         start += 1
+    if sequence.picture_starts and sequence.picture_starts[0] - 1 < start:  # 1 for the token that opens it
+        return None
     return replace(
         sequence,
         input_ids=sequence.input_ids[:kept] + sequence.input_ids[start:],
         labels=labels[:kept] + labels[start:],
+        picture_starts=tuple(first - start + kept for first in sequence.picture_starts),
     )

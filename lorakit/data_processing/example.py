@@ -6,17 +6,24 @@ from array import array
 from dataclasses import dataclass
 from typing import Literal
 
-from lorakit.engine import IGNORED_LABEL
+from lorakit.engine import IGNORED_LABEL, Picture
 
 Role = Literal["system", "user", "assistant"]
 
 
 @dataclass(frozen=True)
 class Message:
-    """One turn of a conversation."""
+    """One turn of a conversation.
+
+    Attributes:
+        role: Who speaks.
+        content: The text; where there are pictures, with as many marks ``<image>`` where they belong.
+        images: Paths of pictures, in the order of their marks.
+    """
 
     role: Role
     content: str
+    images: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -40,11 +47,15 @@ class EncodedExample:
         input_ids: [tokens], in an array of machine integers: a tuple would take nine times the memory.
         labels: [tokens], `IGNORED_LABEL` on everything that is not answer.
         origin: Where the row stands.
+        pictures: In order.
+        picture_starts: The index of each picture's first token.
     """
 
     input_ids: array[int]
     labels: array[int]
     origin: str
+    pictures: tuple[Picture, ...] = ()
+    picture_starts: tuple[int, ...] = ()
 
     @property
     def targets(self) -> int:

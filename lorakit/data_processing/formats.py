@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, replace
+from itertools import islice, pairwise
+from pathlib import Path
 from typing import Any
 
 from lorakit.data_processing.example import Example, Message, Rejected, Role
 from lorakit.data_processing.files import RawRow
+from lorakit.data_processing.images import IMAGE_MARK, ImageError, resolve_image
 
 PAIRS = (
     ("prompt", "completion"),
@@ -51,18 +53,22 @@ class _UnusableError(ValueError):
     """The row cannot be used; the text says why."""
 
 
-def to_example(row: RawRow, names: FieldNames, system_prompt: str | None = None) -> Example | Rejected:
+def to_example(
+    row: RawRow, names: FieldNames, system_prompt: str | None = None, folder: Path = Path()
+) -> Example | Rejected:
     """Turn a raw row of any known shape into a conversation, or say what is wrong with it.
 
     Args:
         row: The row as the file has it.
         names: The fields of question/answer rows.
         system_prompt: Given to conversations that carry no system message.
+        folder: Of the data file, to which paths of pictures are relative.
     """
     try:
         if not isinstance(row.fields, Mapping):
             raise _UnusableError(f"is not an object with fields (found: {type(row.fields).__name__})")
         messages = _reader_for(row.fields, names)(row.fields)
+        messages = _with_images(messages, row.fields, folder)
         return Example(_checked(messages, system_prompt), row.origin)
     except _UnusableError as error:
         return Rejected(row.origin, str(error))
@@ -128,24 +134,71 @@ def _read_turns(row: Mapping[str, Any], field: str, role_key: str, content_key: 
         content = turn.get(content_key, turn.get("content", turn.get("value")))
         if role not in _ROLES:
             raise _UnusableError(f'"{field}" turn {number} has the role {role!r}; known are {", ".join(_ROLES)}')
-        text = _text(_joined_parts(content, field, number), f"{field} turn {number}")
+        joined, images = _joined_parts(content, field, number)
+        text = _text(joined, f"{field} turn {number}")
         reasoning = turn.get("reasoning_content")
         if isinstance(reasoning, str) and reasoning.strip():
             text = f"<think>\n{reasoning.strip()}\n</think>\n\n{text}"
-        messages.append(Message(_ROLES[role], text))
+        messages.append(Message(_ROLES[role], text, images))
     return messages
 
 
-def _joined_parts(content: Any, field: str, number: int) -> Any:
-    """OpenAI's content parts: [{"type": "text", "text": ...}]."""
+def _joined_parts(content: Any, field: str, number: int) -> tuple[Any, tuple[str, ...]]:
+    """Read OpenAI's content parts: [{"type": "text", "text": ...}, {"type": "image", "image": path}]."""
     if not isinstance(content, list):
-        return content
-    texts = []
+        return content, ()
+    texts: list[str] = []
+    images: list[str] = []
     for part in content:
-        if not isinstance(part, Mapping) or part.get("type") != "text":
-            raise _UnusableError(f'"{field}" turn {number} holds a part that is not text')
-        texts.append(_text(part.get("text"), "text"))
-    return "".join(texts)
+        kind = part.get("type") if isinstance(part, Mapping) else None
+        if kind == "text":
+            texts.append(_text(part.get("text"), "text"))
+        elif kind in {"image", "image_url"}:
+            images.append(_image_path(part.get(kind, part.get("path", part.get("url"))), kind))
+            texts.append(IMAGE_MARK)
+        else:
+            raise _UnusableError(f'"{field}" turn {number} holds a part that is neither text nor a picture')
+    return "".join(texts), tuple(images)
+
+
+def _image_path(value: Any, field: str) -> str:
+    """Read a path, or an object that holds one, as datasets and OpenAI write it."""
+    if isinstance(value, Mapping):
+        value = value.get("path") or value.get("url")
+    if not isinstance(value, str) or not value.strip():
+        found = "null" if value is None else type(value).__name__
+        raise _UnusableError(f'"{field}" is not the path of a picture (found: {found})')
+    return value
+
+
+def _with_images(messages: list[Message], fields: Mapping[str, Any], folder: Path) -> list[Message]:
+    """Give the row's pictures to the marks in its questions, or all to the first question where it has no marks."""
+    field = next((name for name in ("images", "image") if fields.get(name)), None)
+    listed = [] if field is None else fields[field] if isinstance(fields[field], list) else [fields[field]]
+    paths = [_image_path(value, str(field)) for value in listed]
+    if paths and any(message.images for message in messages):
+        raise _UnusableError(f'names pictures both in its turns and in "{field}"')
+    if paths:
+        messages = _distributed(messages, paths)
+    try:
+        return [
+            replace(message, images=tuple(resolve_image(path, folder) for path in message.images))
+            for message in messages
+        ]
+    except ImageError as refusal:
+        raise _UnusableError(refusal.message) from None
+
+
+def _distributed(messages: list[Message], paths: list[str]) -> list[Message]:
+    marks = sum(message.content.count(IMAGE_MARK) for message in messages)
+    first = next((place for place, message in enumerate(messages) if message.role == "user"), None)
+    if not marks and first is not None:
+        marked = replace(messages[first], content=IMAGE_MARK * len(paths) + messages[first].content)
+        messages = [*messages[:first], marked, *messages[first + 1 :]]
+    elif marks != len(paths):
+        raise _UnusableError(f"has {len(paths)} pictures but {marks} marks {IMAGE_MARK}")
+    waiting = iter(paths)
+    return [replace(message, images=tuple(islice(waiting, message.content.count(IMAGE_MARK)))) for message in messages]
 
 
 def _text(value: Any, field: str) -> str:

@@ -9,7 +9,8 @@ from itertools import accumulate, chain, takewhile
 import torch
 
 from lorakit.data_processing.example import EncodedExample
-from lorakit.engine import IGNORED_LABEL, MicroBatch
+from lorakit.data_processing.positions import mrope_positions
+from lorakit.engine import IGNORED_LABEL, MicroBatch, Picture
 
 # A shorter common beginning saves less than the attention over it costs.
 _FEWEST_SHARED_TOKENS = 8
@@ -24,13 +25,31 @@ def pack(sequences: Sequence[EncodedExample], is_beginning_shared: bool = False)
     """
     shared = _common_beginning(sequences) if is_beginning_shared else 0
     lengths = [len(sequence.input_ids) - shared for sequence in sequences]
+    places = _joined(range(shared), (range(shared, shared + length) for length in lengths))
     first = sequences[0]
     return MicroBatch(
         input_ids=_joined(first.input_ids[:shared], (sequence.input_ids[shared:] for sequence in sequences)),
         labels=_joined(first.labels[:shared], (sequence.labels[shared:] for sequence in sequences)),
-        position_ids=_joined(range(shared), (range(shared, shared + length) for length in lengths)),
+        position_ids=_with_pictures(places, sequences),
         row_starts=torch.tensor([*accumulate(lengths, initial=shared)]),
+        pictures=_pictures(sequences),
     )
+
+
+def _with_pictures(places: torch.Tensor, sequences: Sequence[EncodedExample]) -> torch.Tensor:
+    """Put the three rows of places under [1, tokens] where there are pictures: [4, 1, tokens]."""
+    if not _pictures(sequences):
+        return places
+    rows = [
+        mrope_positions(len(sequence.input_ids), zip(sequence.picture_starts, sequence.pictures, strict=True))
+        for sequence in sequences
+    ]
+    return torch.cat([places, torch.cat(rows, dim=1)])[:, None]
+
+
+def _pictures(sequences: Sequence[EncodedExample]) -> tuple[tuple[Picture, ...], ...]:
+    pictures = tuple(sequence.pictures for sequence in sequences)
+    return pictures if any(pictures) else ()
 
 
 def _common_beginning(sequences: Sequence[EncodedExample]) -> int:
@@ -38,7 +57,7 @@ def _common_beginning(sequences: Sequence[EncodedExample]) -> int:
 
     The token after them is not trained either: its prediction would have to come from the shared part.
     """
-    if len(sequences) == 1:
+    if len(sequences) == 1 or any(sequence.pictures for sequence in sequences):
         return 0
     limit = min(map(_untrained_beginning, sequences)) - 1
     columns = zip(*(sequence.input_ids[: max(limit, 0)] for sequence in sequences), strict=True)

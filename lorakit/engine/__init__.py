@@ -16,6 +16,7 @@ from lorakit.engine.memory import (
     reset_peak,
 )
 from lorakit.engine.micro_batch import IGNORED_LABEL, MicroBatch, isolation_mask
+from lorakit.engine.pictures import Picture, pixel_inputs
 from lorakit.engine.ranks import Ranks, part_ranks
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "MemoryPlan",
     "MemoryPlanner",
     "MicroBatch",
+    "Picture",
     "Probe",
     "Ranks",
     "accelerate",
@@ -39,6 +41,7 @@ __all__ = [
     "isolation_mask",
     "part_ranks",
     "peak_bytes",
+    "pixel_inputs",
     "probe",
     "register_packed_attention",
     "reset_peak",

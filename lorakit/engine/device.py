@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
+import psutil
 import torch
 
 # Half the memory is welcome, but a format emulated in software is many times slower.
 _WORTHWHILE_SPEEDUP = 1.3
 _HOPELESS_SPEEDUP = 0.2
+_CGROUP = Path("/sys/fs/cgroup")  # where a container's limit stands
 
 
 @dataclass(frozen=True)
@@ -88,3 +91,16 @@ def _matmul_seconds(dtype: torch.dtype, rows: int, repetitions: int = 5) -> floa
         torch.mm(left, right)
         durations.append(time.perf_counter() - start)
     return min(durations)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Return the memory that can still be had: of the GPU, the machine, or the container where that has less."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free + torch.cuda.memory_reserved(device))
+    free = int(psutil.virtual_memory().available)
+    try:
+        limit, used = ((_CGROUP / name).read_text() for name in ("memory.max", "memory.current"))
+        return min(free, int(limit) - int(used))
+    except (OSError, ValueError):  # no container, or one without a limit ("max")
+        return free

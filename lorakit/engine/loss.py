@@ -13,13 +13,14 @@ from torch.nn.functional import cross_entropy
 
 from lorakit.engine.attention import NO_MASK, PACKED, PackedRows
 from lorakit.engine.micro_batch import IGNORED_LABEL, MicroBatch, isolation_mask
+from lorakit.engine.pictures import picture_inputs
 
 # Logits of so many elements are held at a time, 260 targets of a 50k vocabulary; but no fewer targets than the other
 # number, below which the product waits for the weights to be read.
 _CHUNK_ELEMENTS = 12_800_000
 _FEWEST_CHUNK_TARGETS = 160
 # Families whose packed rows are proven equal to rows one by one; all others are computed one by one.
-PACKED_FAMILIES = frozenset({"gpt2", "llama", "mistral", "opt", "qwen2", "qwen3"})
+PACKED_FAMILIES = frozenset({"gpt2", "llama", "mistral", "opt", "qwen2", "qwen3", "qwen3_vl"})
 _DROPOUTS = ("attention_dropout", "activation_dropout", "dropout", "attn_pdrop", "resid_pdrop", "embd_pdrop")
 # A model with one of these does more to its logits than multiply: the plain loss serves it.
 _LOGIT_CHANGES = ("final_logit_softcapping", "logit_scale", "logits_scaling", "output_multiplier_scale")
@@ -135,7 +136,8 @@ def summed_loss(model: Any, micro_batch: MicroBatch, label_smoothing: float = 0.
     labels = micro_batch.labels[0, 1:]  # the token at i predicts the label at i + 1
     keep = (labels != IGNORED_LABEL).nonzero().squeeze(-1)  # [targets]
     head = None if label_smoothing else _plain_head(base)
-    is_own_attention = base.config._attn_implementation == PACKED
+    is_own_attention = base.config.get_text_config()._attn_implementation == PACKED
+    pictures = [picture for row in micro_batch.pictures for picture in row]
     mask = NO_MASK if is_own_attention else isolation_mask(micro_batch)
     with _taking_loss(head, labels[keep]):
         output = model(
@@ -145,6 +147,7 @@ def summed_loss(model: Any, micro_batch: MicroBatch, label_smoothing: float = 0.
             logits_to_keep=keep,
             use_cache=False,
             **({"packed_rows": _places(micro_batch)} if is_own_attention else {}),
+            **picture_inputs(base, pictures),
         ).logits
     if head is not None:
         return output.squeeze()  # type: ignore[no-any-return]
@@ -168,7 +171,7 @@ def shares_beginning(model: Any) -> bool:
         any(getattr(settings, name, 0) for name in _DROPOUTS)
         or any(module.p > 0 for module in model.modules() if isinstance(module, torch.nn.Dropout))
     )
-    return settings.model_type in PACKED_FAMILIES and base.device.type == "cpu" and not is_drawn
+    return base.config.model_type in PACKED_FAMILIES and base.device.type == "cpu" and not is_drawn
 
 
 def _base_model(model: Any) -> Any:

@@ -10,19 +10,18 @@ import ctypes
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
 
+from lorakit.engine.device import free_bytes
 from lorakit.engine.loss import loss_buffer_bytes, summed_loss
 from lorakit.engine.micro_batch import MicroBatch
 
 PROBE_TOKENS = 192
 # Values of the MLP's width, of one token, that one layer needs for a moment in its backward pass.
 _TRANSIENT_WIDTHS = 6
-_CGROUP = Path("/sys/fs/cgroup")  # where a container's limit stands
 
 
 @dataclass(frozen=True)
@@ -166,11 +165,10 @@ class MemoryPlanner:
 def _program_and_available(device: torch.device, model_bytes: int) -> tuple[int, int]:
     """Return what the process takes besides the model, and what the device has for both together."""
     if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        return 0, free + torch.cuda.memory_reserved(device)
+        return 0, free_bytes(device)
     _return_freed_memory()
     resident = psutil.Process().memory_info().rss
-    return max(resident - model_bytes, 0), resident + _free_bytes()
+    return max(resident - model_bytes, 0), resident + free_bytes(device)
 
 
 def _return_freed_memory() -> None:
@@ -178,16 +176,6 @@ def _return_freed_memory() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
         trim(0)
-
-
-def _free_bytes() -> int:
-    """Memory that can still be had: of the machine, or of the container where that is less."""
-    free = int(psutil.virtual_memory().available)
-    try:
-        limit, used = ((_CGROUP / name).read_text() for name in ("memory.max", "memory.current"))
-        return min(free, int(limit) - int(used))
-    except (OSError, ValueError):  # no container, or one without a limit ("max")
-        return free
 
 
 def reset_peak(device: torch.device) -> None:

@@ -6,9 +6,11 @@ causal model its hidden states depend on nothing that follows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 
 import torch
+
+from lorakit.engine.pictures import Picture
 
 IGNORED_LABEL = -100  # the label that cross entropy skips, as in torch and transformers
 
@@ -20,28 +22,28 @@ class MicroBatch:
     Attributes:
         input_ids: [1, tokens]
         labels: [1, tokens]; `IGNORED_LABEL` where no loss is taken, always so on the first token of a sequence.
-        position_ids: [1, tokens], those that each token has in its sequence.
+        position_ids: [1, tokens], those that each token has in its sequence; with pictures [4, 1, tokens]: the same,
+            then time, height and width.
         row_starts: [sequences + 1], where each sequence begins, and the end of the last. Tokens before the first are
             the beginning of every sequence; the rest of each then begins with a token without loss.
+        pictures: Of each sequence, in order; empty where no sequence has any.
     """
 
     input_ids: torch.Tensor
     labels: torch.Tensor
     position_ids: torch.Tensor
     row_starts: torch.Tensor
+    pictures: tuple[tuple[Picture, ...], ...] = ()
 
     @property
     def rows(self) -> int:
         """How many sequences the row holds."""
         return len(self.row_starts) - 1
 
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """The fields by name, as a data loader carries them."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
-
     def to(self, device: torch.device) -> MicroBatch:
         """Return the same micro-batch on another device."""
-        return MicroBatch(**{name: tensor.to(device) for name, tensor in self.tensors().items()})
+        names = ("input_ids", "labels", "position_ids", "row_starts")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
     @property
     def targets(self) -> int:
@@ -68,10 +70,11 @@ class MicroBatch:
         lengths = [self.shared_tokens, *self.row_lengths]
         columns = []
         for tensor in (self.input_ids, self.labels, self.position_ids):
-            shared, *own = tensor.split(lengths, dim=1)
-            columns.append([torch.cat([shared, part], dim=1) for part in own])
+            shared, *own = tensor.split(lengths, dim=-1)
+            columns.append([torch.cat([shared, part], dim=-1) for part in own])
         starts = [torch.tensor([0, part.shape[1]], device=self.row_starts.device) for part in columns[0]]
-        return [MicroBatch(*fields) for fields in zip(*columns, starts, strict=True)]
+        pictures = [(own,) if own else () for own in self.pictures or [()] * self.rows]
+        return [MicroBatch(*fields) for fields in zip(*columns, starts, pictures, strict=True)]
 
 
 def isolation_mask(micro_batch: MicroBatch) -> torch.Tensor | None:

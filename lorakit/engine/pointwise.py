@@ -19,7 +19,7 @@ import torch
 from torch.nn.functional import silu
 
 # Families whose modules compute exactly these formulas.
-_FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
+_FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "qwen3_vl")
 _MODULES = tuple(f"transformers.models.{family}.modeling_{family}" for family in _FAMILIES)
 _ROTARY = "apply_rotary_pos_emb"
 
@@ -113,7 +113,7 @@ def accelerate_pointwise(model: torch.nn.Module) -> int:
         setattr(sys.modules[kind.__module__], _ROTARY, rotate)
         if kind.__name__.endswith("RMSNorm"):
             module.forward = _norm_forward(module)
-        elif kind.__name__.endswith("MLP") and _is_silu(module):
+        elif hasattr(module, "gate_proj") and _is_silu(module):
             module.forward = _gated_forward(module)
         else:
             continue

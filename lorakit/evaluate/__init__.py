@@ -26,7 +26,7 @@ def run(config: Config) -> int:
         console.silence()
     folder = open_folder(Path(config.output_dir)) if ranks.is_first else Path(config.output_dir)
     assistant = open_assistant(config)
-    limit = getattr(assistant.bundle.model.config, "max_position_embeddings", None)
+    limit = getattr(assistant.bundle.model.config.get_text_config(), "max_position_embeddings", None)
     evaluated = config.model_copy(update={"system_prompt": assistant.system_prompt})
     dataset = load_dataset(config.validation_file, evaluated, assistant.chat_format, limit)
     for line in dataset.rejection_lines():

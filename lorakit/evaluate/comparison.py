@@ -120,7 +120,9 @@ def compare(
         for example, answers in answered:
             for name, answer in answers.by_model.items():
                 answer_scores[name].add(answer, answers.reference)
-            record = {"origin": example.origin, "text": answers.question, "target": answers.reference}
+            record: dict[str, Any] = {"origin": example.origin, "text": answers.question, "target": answers.reference}
+            if images := example.messages[-2].images:
+                record["images"] = list(images)
             predictions.write(json.dumps(record | answers.by_model, ensure_ascii=False) + "\n")
             if example in examples[:_SHOWN_ANSWERS]:
                 shown[example.origin] = answers

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 from lorakit import console
 from lorakit.config import Config
-from lorakit.data_processing import ChatFormat, Message
+from lorakit.data_processing import ChatFormat, ImageFormat, Message
 from lorakit.engine import choose_device, choose_dtype
 from lorakit.model_config import (
     AdapterRecord,
     ModelBundle,
     attach_adapter,
+    load_image_processor,
     load_model,
     load_tokenizer,
     locate_model,
@@ -74,6 +75,7 @@ def open_assistant(config: Config) -> Assistant:
     adapter = None if config.use_original_model else adapter_folder(config)
     source = locate_model(config.model_name_or_path, config.model_hub)
     tokenizer = load_tokenizer(source)
+    images = ImageFormat.of(load_image_processor(source), config)
     device = choose_device()
     dtype = choose_dtype(config.torch_dtype, device)
     if dtype.warning:
@@ -87,7 +89,7 @@ def open_assistant(config: Config) -> Assistant:
     bundle.model.eval()
     rows = [("model", source.name), ("adapter", str(adapter) if adapter else "none: the original model")]
     console.facts("loaded", [*rows, ("dtype", f"{dtype.name} ({dtype.reason})"), ("device", str(device))])
-    return assistant_for(bundle, ChatFormat(tokenizer), config, record)
+    return assistant_for(bundle, ChatFormat(tokenizer, images), config, record)
 
 
 def adapter_folder(config: Config) -> Path:

@@ -12,6 +12,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from lorakit.config import Config
 from lorakit.data_processing import Message
+from lorakit.engine import pixel_inputs
 from lorakit.errors import SettingsError
 from lorakit.inference.assistant import Assistant, pad_left
 from lorakit.inference.streaming import AnswerStream, IncrementalDecoder
@@ -32,7 +33,7 @@ def answer_batch(assistant: Assistant, conversations: Sequence[Sequence[Message]
         The answers in the order of the conversations, uncleaned, without the token that ends them.
     """
     prompts = [assistant.prompt_ids(messages) for messages in conversations]
-    generated = _generate(assistant, prompts, config)  # [conversations, longest prompt + new tokens]
+    generated = _generate(assistant, conversations, prompts, config)  # [conversations, longest prompt + new tokens]
     answers = generated[:, max(map(len, prompts)) :].tolist()
     return [_decode(assistant.bundle.tokenizer, ids, assistant.stop_ids) for ids in answers]
 
@@ -49,12 +50,16 @@ def stream_answer(
         show: Called with pieces of the answer.
     """
     streamer = _Streamer(assistant, config, show)
-    _generate(assistant, [assistant.prompt_ids(messages)], config, streamer)
+    _generate(assistant, [messages], [assistant.prompt_ids(messages)], config, streamer)
     streamer.close()
 
 
 def _generate(
-    assistant: Assistant, prompts: Sequence[Sequence[int]], config: Config, streamer: _Streamer | None = None
+    assistant: Assistant,
+    conversations: Sequence[Sequence[Message]],
+    prompts: Sequence[Sequence[int]],
+    config: Config,
+    streamer: _Streamer | None = None,
 ) -> torch.Tensor:
     model = assistant.bundle.model
     pad_id = assistant.bundle.tokenizer.pad_token_id
@@ -69,7 +74,20 @@ def _generate(
             generation_config=settings,
             streamer=streamer,
             stopping_criteria=StoppingCriteriaList([streamer] if streamer else []),
+            **_picture_inputs(assistant, conversations, ids.to(device)),
         )
+
+
+def _picture_inputs(
+    assistant: Assistant, conversations: Sequence[Sequence[Message]], ids: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """Return what ``generate`` needs of the pictures in these conversations, in their order."""
+    images = assistant.chat_format.images
+    pictures = [picture for messages in conversations for picture in assistant.chat_format.pictures(messages)]
+    if images is None or not pictures:
+        return {}
+    kinds = (ids == images.token_id).int()  # [prompts, longest prompt], 1 for a part of a picture
+    return pixel_inputs(pictures, ids.device) | {"mm_token_type_ids": kinds}
 
 
 def _generation_config(assistant: Assistant, config: Config, pad_id: int) -> GenerationConfig:
@@ -94,7 +112,7 @@ def _generation_config(assistant: Assistant, config: Config, pad_id: int) -> Gen
 
 def _room(assistant: Assistant, prompts: Sequence[Sequence[int]]) -> int:
     """Count the tokens left for an answer: GPT-2 and OPT have no position beyond their last."""
-    limit = getattr(assistant.bundle.model.config, "max_position_embeddings", None)
+    limit = getattr(assistant.bundle.model.config.get_text_config(), "max_position_embeddings", None)
     longest = max(map(len, prompts))
     if limit is None:
         return sys.maxsize

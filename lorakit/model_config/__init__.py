@@ -4,12 +4,13 @@ from lorakit.model_config.adapter import AdapterRecord, attach_adapter, read_rec
 from lorakit.model_config.loading import (
     TESTED_FAMILIES,
     ModelBundle,
+    load_image_processor,
     load_model,
     load_tokenizer,
     quiet_libraries,
     read_model_type,
 )
-from lorakit.model_config.lora import attach_new_adapter
+from lorakit.model_config.lora import adapted_parts, attach_new_adapter
 from lorakit.model_config.source import ModelSource, locate_model
 
 __all__ = [
@@ -17,8 +18,10 @@ __all__ = [
     "AdapterRecord",
     "ModelBundle",
     "ModelSource",
+    "adapted_parts",
     "attach_adapter",
     "attach_new_adapter",
+    "load_image_processor",
     "load_model",
     "load_tokenizer",
     "locate_model",

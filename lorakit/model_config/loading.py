@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import warnings
@@ -17,7 +18,8 @@ from lorakit.model_config.source import ModelSource
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-TESTED_FAMILIES = {"qwen3": "Qwen3", "llama": "Llama", "gpt2": "GPT-2", "opt": "OPT"}
+TESTED_FAMILIES = {"qwen3": "Qwen3", "llama": "Llama", "gpt2": "GPT-2", "opt": "OPT", "qwen3_vl": "Qwen3-VL"}
+VISION_FAMILIES = frozenset({"qwen3_vl"})
 
 
 @dataclass(frozen=True)
@@ -75,17 +77,53 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     return tokenizer  # type: ignore[no-any-return]
 
 
+def load_image_processor(source: ModelSource) -> tuple[Any, int] | None:
+    """Load what prepares pictures for a vision-language model.
+
+    Returns:
+        transformers' image processor and the id of the token that stands for a part of a picture; None for a model
+        that takes text only.
+
+    Raises:
+        ModelError: torchvision is not installed, or the processor's file is missing.
+    """
+    settings = _read_settings(source)
+    if settings["model_type"] not in VISION_FAMILIES:
+        return None
+    if importlib.util.find_spec("torchvision") is None:
+        raise ModelError(
+            f"{source.name}: a vision-language model needs torchvision, which is not installed",
+            "pip install -e .[vision]",
+        )
+    from transformers import AutoImageProcessor
+
+    quiet_libraries()
+    try:
+        return AutoImageProcessor.from_pretrained(source.folder, local_files_only=True), int(settings["image_token_id"])
+    except Exception as error:
+        raise ModelError(
+            f"{source.name}: its image processor cannot be loaded ({_first_line(error)})",
+            "the folder needs preprocessor_config.json beside config.json",
+        ) from error
+
+
 def read_model_type(source: ModelSource) -> tuple[str, int | None]:
     """Read the model's type and its longest sequence in tokens from config.json, without loading weights."""
+    settings = _read_settings(source)
+    text = settings.get("text_config", settings)
+    limits = [text.get(key) for key in ("max_position_embeddings", "n_positions")]
+    return str(settings["model_type"]), next((limit for limit in limits if isinstance(limit, int)), None)
+
+
+def _read_settings(source: ModelSource) -> dict[str, Any]:
     try:
         settings = json.loads((source.folder / "config.json").read_text(encoding="utf-8"))
-        family = settings["model_type"]
+        settings["model_type"]
     except (ValueError, KeyError, TypeError) as error:
         raise ModelError(
             f"{source.name}: its config.json is damaged ({_first_line(error)})", "fetch the model again"
         ) from error
-    limits = [settings.get(key) for key in ("max_position_embeddings", "n_positions")]
-    return str(family), next((limit for limit in limits if isinstance(limit, int)), None)
+    return settings  # type: ignore[no-any-return]
 
 
 def load_model(
@@ -107,15 +145,19 @@ def load_model(
 
 
 def _read_weights(source: ModelSource, dtype: DtypeChoice) -> PreTrainedModel:
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
     register_packed_attention()
     family, _ = read_model_type(source)
+    kind = AutoModelForImageTextToText if family in VISION_FAMILIES else AutoModelForCausalLM
+    attention: str | dict[str, str] | None = PACKED if family in PACKED_FAMILIES else None
+    if family in VISION_FAMILIES:
+        attention = {"text_config": PACKED, "vision_config": "sdpa"}
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
+        model, report = kind.from_pretrained(
             source.folder,
             dtype=dtype.dtype,
-            attn_implementation=PACKED if family in PACKED_FAMILIES else None,
+            attn_implementation=attention,
             local_files_only=True,
             output_loading_info=True,
         )

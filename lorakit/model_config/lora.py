@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from lorakit.config import Config
 from lorakit.engine import accelerate
 from lorakit.errors import SettingsError
-from lorakit.model_config.loading import ModelBundle
+from lorakit.model_config.loading import VISION_FAMILIES, ModelBundle
 
 ALL_LINEAR = "all-linear"
 
@@ -39,13 +40,56 @@ def attach_new_adapter(bundle: ModelBundle, config: Config) -> Any:
         r=config.lora_r,
         lora_alpha=int(alpha) if alpha == int(alpha) else alpha,  # other tools expect 16, not 16.0
         lora_dropout=config.lora_dropout,
-        target_modules=targets,
+        target_modules=_within_parts(bundle, config) if bundle.family in VISION_FAMILIES else targets,
         fan_in_fan_out=_is_transposed(bundle.model),
     )
     adapted = get_peft_model(bundle.model, lora)
     accelerate(adapted)
     adapted.peft_config["default"].base_model_name_or_path = bundle.source.reference
     return adapted
+
+
+# The parts of a vision-language model by the beginning of their layers' names; the first that fits counts.
+_PARTS = {
+    "projector": ("model.visual.merger.", "model.visual.deepstack_merger_list."),
+    "vision": ("model.visual.",),
+    "language": ("model.language_model.",),
+}
+
+
+def part_of(layer: str) -> str | None:
+    """Return the part of a vision-language model that a layer belongs to; None for its output projection."""
+    return next((part for part, beginnings in _PARTS.items() if layer.startswith(beginnings)), None)
+
+
+def _within_parts(bundle: ModelBundle, config: Config) -> str:
+    """Return a pattern of the layers to adapt: of the language model as named, of other opted-in parts all."""
+    opted_in = {"vision": config.train_vision, "projector": config.train_projector}
+    targets = config.target_modules
+
+    def is_chosen(name: str) -> bool:
+        is_named = targets == ALL_LINEAR or any(f".{name}".endswith(f".{target}") for target in targets)
+        return opted_in.get(str(part_of(name)), False) or (part_of(name) == "language" and is_named)
+
+    layers = [name for name, module in bundle.model.named_modules() if _is_linear(module)]
+    chosen = [re.escape(name) for name in layers if is_chosen(name)]
+    shorter = "|".join(dict.fromkeys(re.sub(r"(?<=\\\.)\d+(?=\\\.)", r"\\d+", name) for name in chosen))
+    is_same = all(bool(re.fullmatch(shorter, name)) == is_chosen(name) for name in layers)
+    return shorter if is_same else "|".join(chosen)
+
+
+def adapted_parts(bundle: ModelBundle) -> str:
+    """Say which layers of the bundle's model have an adapter: ``q_proj 30, v_proj 30``, by part where it has parts."""
+    from peft.tuners.lora import LoraLayer
+
+    counts: Counter[tuple[str, str]] = Counter()
+    for name, module in bundle.model.get_base_model().named_modules():
+        if isinstance(module, LoraLayer) and isinstance(module, torch.nn.Module):
+            part = part_of(name) if bundle.family in VISION_FAMILIES else ""
+            counts[str(part), name.rpartition(".")[2]] += 1
+    parts = dict.fromkeys(part for part, _ in counts)
+    listed = {part: ", ".join(f"{layer} {n}" for (of, layer), n in counts.items() if of == part) for part in parts}
+    return "; ".join(f"{part}: {layers}" if part else layers for part, layers in listed.items())
 
 
 def _is_linear(module: torch.nn.Module) -> bool:
@@ -62,7 +106,12 @@ def _is_transposed(model: Any) -> bool:
 
 
 def _check_targets(bundle: ModelBundle, targets: list[str]) -> None:
-    layers = [name for name, module in bundle.model.named_modules() if _is_linear(module)]
+    is_vision = bundle.family in VISION_FAMILIES
+    layers = [
+        name
+        for name, module in bundle.model.named_modules()
+        if _is_linear(module) and not (is_vision and part_of(name) in {"vision", "projector"})
+    ]
     absent = [target for target in targets if not any(f".{name}".endswith(f".{target}") for name in layers)]
     if absent:
         found = ", ".join(f"{name} ({count})" for name, count in linear_layers(bundle.model).items())

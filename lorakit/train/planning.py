@@ -142,7 +142,9 @@ def _probe_sequences(sequences: Sequence[EncodedExample]) -> list[EncodedExample
     tokens = 0
     for sequence in sequences:
         room = PROBE_TOKENS - tokens
-        part = EncodedExample(sequence.input_ids[:room], sequence.labels[:room], sequence.origin)
+        part = sequence  # pictures cannot be cut
+        if not sequence.pictures:
+            part = EncodedExample(sequence.input_ids[:room], sequence.labels[:room], sequence.origin)
         chosen.append(part)
         tokens += len(part.input_ids)
         if tokens >= PROBE_TOKENS:

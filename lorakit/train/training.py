@@ -16,7 +16,7 @@ from transformers import TrainingArguments, set_seed
 
 from lorakit import console
 from lorakit.config import Config
-from lorakit.data_processing import ChatFormat, Dataset, load_datasets
+from lorakit.data_processing import ChatFormat, Dataset, ImageFormat, load_datasets
 from lorakit.engine import (
     Ranks,
     choose_device,
@@ -33,8 +33,10 @@ from lorakit.model_config import (
     TESTED_FAMILIES,
     AdapterRecord,
     ModelBundle,
+    adapted_parts,
     attach_adapter,
     attach_new_adapter,
+    load_image_processor,
     load_model,
     load_tokenizer,
     locate_model,
@@ -120,7 +122,7 @@ def _prepare(config: Config) -> _Prepared:
     device = choose_device()
     source = locate_model(config.model_name_or_path, config.model_hub)
     tokenizer = load_tokenizer(source)
-    chat_format = ChatFormat(tokenizer)
+    chat_format = ChatFormat(tokenizer, ImageFormat.of(load_image_processor(source), config))
     _, position_limit = read_model_type(source)
     data = _load_data(config, chat_format, position_limit)
     dtype = choose_dtype(config.torch_dtype, device)
@@ -254,14 +256,20 @@ def _show_plan(config: Config, prepared: _Prepared, plan: RunPlan, steps: int, a
         ("dtype", f"{bundle.dtype.name} ({bundle.dtype.reason}); the adapter is float32"),
         ("device", str(bundle.device) + _world_note(prepared.arguments)),
         ("trainable parameters", f"{trainable:,} of {every:,} ({trainable / every:.2%})"),
+        ("adapted layers", adapted_parts(bundle)),
         ("rows", f"{len(data.examples)} from {data.name}" + (f", {len(data.cut)} cut" if data.cut else "")),
-        ("tokens", f"{data.tokens:,} an epoch, {data.targets:,} of them trained; longest row {data.longest}"),
+        ("tokens", f"{data.tokens:,} an epoch, {data.targets:,} of them trained{_tokens_note(data)}"),
         ("validation", f"{len(validation.examples)} rows from {validation.name}" if validation else "none"),
         ("memory", memory_line(plan.memory, bundle.device)),
         ("compiled", f"{'yes' if plan.is_compiled else 'no'} ({plan.compile_reason})"),
         ("steps", f"{steps} of {rows_a_step} rows" + (f", {after_step} done before" if after_step else "")),
     ]
     console.facts("training", facts)
+
+
+def _tokens_note(data: Dataset) -> str:
+    pictures = f", {data.picture_tokens:,} stand for pictures" if data.picture_tokens else ""
+    return f"{pictures}; longest row {data.longest}"
 
 
 def _world_note(arguments: TrainingArguments) -> str:

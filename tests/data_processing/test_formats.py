@@ -103,7 +103,8 @@ def chat(*pairs):
         (chat(("user", "q"), ("tool", "x"), ("assistant", "a")), "role 'tool'"),
         (chat(("user", "q"), ("user", "q"), ("assistant", "a")), "two turns of the same role"),
         (chat(("user", "q"), ("system", "s"), ("assistant", "a")), "system message that is not the first"),
-        (chat(("user", [{"type": "image_url"}]), ("assistant", "a")), "a part that is not text"),
+        (chat(("user", [{"type": "audio"}]), ("assistant", "a")), "a part that is neither text nor a picture"),
+        (chat(("user", [{"type": "image_url"}]), ("assistant", "a")), '"image_url" is not the path of a picture'),
         ({"instruction": "q", "output": "a", "history": ["x"]}, '"history" is not a list'),
     ],
 )

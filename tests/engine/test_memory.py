@@ -4,6 +4,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from lorakit.engine import MicroBatch, accelerate, probe
+from lorakit.engine import device as device_module
 from lorakit.engine import memory as memory_module
 from lorakit.engine.memory import MemoryPlanner, Probe, peak_bytes
 
@@ -80,13 +81,13 @@ def test_the_tokens_that_fit_do_fit_and_no_more(model, monkeypatch, is_checkpoin
 
 
 def test_a_container_s_limit_counts(monkeypatch, tmp_path):
-    monkeypatch.setattr(memory_module, "_CGROUP", tmp_path)
-    machine = memory_module._free_bytes()
+    monkeypatch.setattr(device_module, "_CGROUP", tmp_path)
+    machine = device_module.free_bytes(torch.device("cpu"))
     (tmp_path / "memory.max").write_text("5000\n")
     (tmp_path / "memory.current").write_text("1000\n")
-    assert memory_module._free_bytes() == 4000
+    assert device_module.free_bytes(torch.device("cpu")) == 4000
     (tmp_path / "memory.max").write_text("max\n")
-    assert memory_module._free_bytes() == pytest.approx(machine, rel=0.5)
+    assert device_module.free_bytes(torch.device("cpu")) == pytest.approx(machine, rel=0.5)
 
 
 def test_the_peak_never_falls():

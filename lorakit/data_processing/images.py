@@ -1,0 +1,166 @@
+"""Picture files: checked, measured, and cut into patches as the model's own image processor does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lorakit.config import Config
+from lorakit.engine import Picture
+from lorakit.errors import DataError, SettingsError
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
+IMAGE_MARK = "<image>"
+_MOST_SOURCE_PIXELS = 100_000_000  # a file that claims more would take gigabytes to decode
+_LONGEST_ASPECT = 200  # of Qwen's image processor
+# Formats whose further frames are thumbnails or other views, not an animation.
+_STILL_FORMATS = {"MPO"}
+
+
+class ImageError(DataError):
+    """A picture cannot be used; the text says which and why."""
+
+
+def resolve_image(name: str, folder: Path) -> str:
+    """Return the path of a picture that a row names, relative to the folder of the data file.
+
+    Raises:
+        ImageError: It is no path.
+    """
+    if "://" in name or name.startswith("data:"):
+        raise ImageError(f"picture {name[:60]!r} is not a file; save it beside the data file and name its path")
+    if not name.strip() or "\0" in name:
+        raise ImageError("a picture's path is empty")
+    return str(folder / name)
+
+
+class ImageFormat:
+    """How one model takes pictures.
+
+    Args:
+        processor: The model's image processor.
+        token_id: The token that stands for a part of a picture.
+        min_pixels: A smaller picture is enlarged.
+        max_pixels: A larger picture is reduced.
+
+    Raises:
+        SettingsError: The two bounds exclude each other, or leave no room for a single token.
+    """
+
+    def __init__(self, processor: Any, token_id: int, min_pixels: int, max_pixels: int) -> None:
+        self.token_id = token_id
+        self._processor = processor
+        self._size = {"shortest_edge": min_pixels, "longest_edge": max_pixels}
+        self._side = processor.patch_size * processor.merge_size  # of a token, in pixels
+        if max_pixels < max(min_pixels, self._side**2):
+            raise SettingsError(
+                f"max_pixels: {max_pixels} is below "
+                + (f"min_pixels {min_pixels}" if max_pixels < min_pixels else f"one token's {self._side**2}"),
+                "raise max_pixels or lower min_pixels",
+            )
+        self.measure = lru_cache(maxsize=None)(self._measure)
+
+    @classmethod
+    def of(cls, found: tuple[Any, int] | None, config: Config) -> ImageFormat | None:
+        """Make one from a model's image processor and token; None where the model takes text only."""
+        return None if found is None else cls(*found, config.min_pixels, config.max_pixels)
+
+    def _measure(self, path: str) -> Picture:
+        """Read a picture and find out how many tokens it takes.
+
+        Raises:
+            ImageError: It is missing, damaged, animated, too large or too narrow.
+        """
+        from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
+
+        width, height = _open(path).size
+        if max(width, height) > _LONGEST_ASPECT * min(width, height):
+            raise ImageError(f"picture {path} is {width} x {height}, too narrow; crop it")
+        rows, columns = smart_resize(height, width, self._side, self._size["shortest_edge"], self._size["longest_edge"])
+        patch = self._processor.patch_size
+        return Picture(path, rows // patch, columns // patch, self._processor.merge_size, partial(self._patches, path))
+
+    def _patches(self, path: str) -> torch.Tensor:
+        found = self._processor(images=[_open(path)], size=self._size, return_tensors="pt")
+        picture = self.measure(path)
+        if found["image_grid_thw"].tolist() != [[1, picture.patch_rows, picture.patch_columns]]:
+            raise ImageError(f"picture {path} has changed while it was used")
+        return found["pixel_values"]  # type: ignore[no-any-return]  # [patches, values of a patch]
+
+
+def expand_pictures(
+    input_ids: Sequence[int], labels: Sequence[int], pictures: Sequence[Picture], token_id: int, ignored: int
+) -> tuple[list[int], list[int], tuple[int, ...]]:
+    """Let each picture's single token become as many as the picture takes.
+
+    Args:
+        input_ids: [tokens], one ``token_id`` for each picture.
+        labels: [tokens]
+        pictures: In order.
+        token_id: Of pictures.
+        ignored: The label of a picture's tokens.
+
+    Returns:
+        Token ids and labels, [tokens], and the index of each picture's first token.
+
+    Raises:
+        ImageError: There are more such tokens than pictures.
+    """
+    if input_ids.count(token_id) > len(pictures):
+        raise ImageError("the chat template writes more pictures than there are")
+    waiting = iter(pictures)
+    ids: list[int] = []
+    expanded: list[int] = []
+    starts: list[int] = []
+    for token, label in zip(input_ids, labels, strict=True):
+        if token != token_id:
+            ids.append(token)
+            expanded.append(label)
+            continue
+        picture = next(waiting)
+        starts.append(len(ids))
+        ids += [token_id] * picture.tokens
+        expanded += [ignored] * picture.tokens
+    return ids, expanded, tuple(starts)
+
+
+def _open(path: str) -> Image:
+    """Read a picture whole: upright, in RGB, on white where it is transparent."""
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as opened:
+            if opened.width * opened.height > _MOST_SOURCE_PIXELS:
+                raise ImageError(f"picture {path} claims {opened.width} x {opened.height} pixels; reduce it")
+            if getattr(opened, "n_frames", 1) > 1 and opened.format not in _STILL_FORMATS:
+                raise ImageError(f"picture {path} is animated or has several pages; save one of them")
+            opened.load()
+            return _rgb(ImageOps.exif_transpose(opened), path)
+    except ImageError:
+        raise
+    except FileNotFoundError:
+        raise ImageError(f"picture {path} does not exist; paths are relative to the data file") from None
+    except Image.DecompressionBombError:
+        raise ImageError(f"picture {path} claims far too many pixels; reduce it") from None
+    except UnidentifiedImageError:
+        raise ImageError(f"picture {path} cannot be read: it is none, or of an unknown format") from None
+    except Exception as error:  # Pillow's decoders raise what they like
+        raise ImageError(f"picture {path} cannot be read ({type(error).__name__}: {error})") from None
+
+
+def _rgb(image: Image, path: str) -> Image:
+    from PIL import Image as PillowImage
+
+    if image.mode == "F":
+        raise ImageError(f"picture {path} holds fractions, not colours; save it as PNG")
+    if image.mode.startswith("I"):  # 16 bits of grey, or 32 with no more than 16 used
+        return image.convert("I").point(lambda grey: grey / 256, "L").convert("RGB")
+    if image.has_transparency_data:
+        layered = image.convert("RGBA")
+        return PillowImage.alpha_composite(PillowImage.new("RGBA", layered.size, "white"), layered).convert("RGB")
+    return image.convert("RGB")
