@@ -180,6 +180,10 @@ def _with_images(messages: list[Message], fields: Mapping[str, Any], folder: Pat
         raise _UnusableError(f'names pictures both in its turns and in "{field}"')
     if paths:
         messages = _distributed(messages, paths)
+    for message in messages:
+        marks = message.content.count(IMAGE_MARK)
+        if message.images and marks != len(message.images):  # a mark in the text beside parts: which one is meant?
+            raise _UnusableError(f"has {len(message.images)} pictures but {marks} marks {IMAGE_MARK} in one turn")
     try:
         return [
             replace(message, images=tuple(resolve_image(path, folder) for path in message.images))

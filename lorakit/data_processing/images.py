@@ -144,7 +144,7 @@ def _open(path: str) -> Image:
     except ImageError:
         raise
     except FileNotFoundError:
-        raise ImageError(f"picture {path} does not exist; paths are relative to the data file") from None
+        raise ImageError(f"picture {path} does not exist (paths in rows are relative to the data file)") from None
     except Image.DecompressionBombError:
         raise ImageError(f"picture {path} claims far too many pixels; reduce it") from None
     except UnidentifiedImageError:

@@ -142,9 +142,10 @@ PARTS = [
     {"type": "text", "text": "und"},
     {"type": "image_url", "image_url": {"url": "b.png"}},
 ]
+ANSWER = {"role": "assistant", "content": "zwei"}
 SHAPES = {
     "marks": {"text": "<image>und<image>", "target": "zwei", "images": ["a.png", "b.png"]},
-    "content parts": {"messages": [{"role": "user", "content": PARTS}, {"role": "assistant", "content": "zwei"}]},
+    "content parts": {"messages": [{"role": "user", "content": PARTS}, ANSWER]},
     "ShareGPT": {
         "conversations": [{"from": "human", "value": "<image>und<image>"}, {"from": "gpt", "value": "zwei"}],
         "images": ["a.png", {"path": "b.png"}],
@@ -198,6 +199,10 @@ def test_a_row_whose_pictures_would_be_cut_is_dropped_and_a_text_before_them_is_
     ("fields", "reason"),
     [
         ({"text": "<image><image>", "target": "a", "images": ["a.png"]}, "has 1 pictures but 2 marks"),
+        (
+            {"messages": [{"role": "user", "content": [*PARTS, {"type": "text", "text": "<image>?"}]}, ANSWER]},
+            "has 2 pictures but 3 marks <image> in one turn",
+        ),
         ({"text": "q", "target": "a", "image": 3}, '"image" is not the path of a picture'),
         ({"text": "q", "target": "a", "images": [{"bytes": "x"}]}, '"images" is not the path of a picture'),
         ({"text": "q", "target": "a", "image": "https://host/cat.png"}, "is not a file"),

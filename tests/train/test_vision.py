@@ -36,7 +36,7 @@ def test_training_evaluation_and_asking_with_pictures(command, capsys, monkeypat
     assert command("preview") == 0
     shown = capsys.readouterr().out
     assert "[red.png: 12 tokens]" in shown
-    assert "does not exist; paths are relative to the data file" in shown
+    assert "does not exist (paths in rows are relative to the data file)" in shown
     assert command("train") == 0
     told = capsys.readouterr()
     assert "language: " in told.out + told.err
