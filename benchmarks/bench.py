@@ -101,7 +101,8 @@ def _measure_job(
     """Measure every tool on a job and return its lines of history."""
     prepared = _prepare(job, options.rows, folder)
     gemm_gflops: list[float] = []
-    runs: dict[str, list[Run | str]] = {name: [] for name in options.tools}
+    pythons = {name: python for name, python in pythons.items() if TOOLS[name].takes(job)}
+    runs: dict[str, list[Run | str]] = {name: [] for name in pythons}
     for repeat in range(options.repeats):
         measured = json.loads(_child_output("gemm.py"))
         gemm_gflops.append(measured["gflops"])
@@ -148,7 +149,7 @@ def _run_once(tool: Tool, python: Path, prepared: Prepared, folder: Path, dtype:
     folder.mkdir()
     spec = specification(tool, prepared.job, prepared.work, prepared.model_folder, prepared.rows_file, folder)
     spec = dataclasses.replace(spec, dtype=dtype)
-    run = read_run(run_child(command(tool, python, spec), folder))
+    run = read_run(run_child(command(tool, prepared.job, python, spec), folder))
     said = run if isinstance(run, str) else f"{prepared.work.rows / run.training_seconds:.2f} samples/s"
     print(f"{folder.name:<24} {said}", flush=True)
     return run

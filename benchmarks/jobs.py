@@ -16,17 +16,20 @@ ALPACA_FILE = ROOT.parent / "shared" / "data" / "alpaca_en_demo.json"
 
 STARTER = "starter"
 RANDOM_QWEN3 = "qwen3-0.6b-random"
+RANDOM_QWEN3_VL = "qwen3-vl-2b-quarter-random"
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is trained: model, rows, and rows of an optimizer step."""
+    """What is trained: model, rows, rows of an optimizer step, and how often; whether each row has a picture."""
 
     name: str
     title: str
     model: str
     rows: int
     rows_per_step: int
+    epochs: int = 1
+    has_pictures: bool = False
 
 
 JOBS = {
@@ -34,6 +37,15 @@ JOBS = {
     for job in (
         Job("R1", "starter model (SmolLM2-135M-Instruct)", STARTER, rows=64, rows_per_step=8),
         Job("R2", "random weights in the shapes of Qwen3-0.6B", RANDOM_QWEN3, rows=12, rows_per_step=4),
+        Job(
+            "V1",
+            "random weights in the shapes of Qwen3-VL-2B, a quarter of its layers, pictures of 448 x 448",
+            RANDOM_QWEN3_VL,
+            rows=48,
+            rows_per_step=8,
+            epochs=3,
+            has_pictures=True,
+        ),
     )
 }
 
@@ -43,13 +55,15 @@ class Work:
     """What one run of a job has to do, counted once for all tools.
 
     Attributes:
-        rows: Trained in one epoch.
+        rows: Trained, in all epochs.
         tokens: Of all rows, without padding.
         target_tokens: Answers and their end-of-turn tokens.
         layer_parameters: Weights of all linear layers between embedding and output projection.
         vocabulary: Width of the output projection.
         hidden: Its depth.
         rows_source: ``file`` or ``generated``.
+        picture_flop: What the vision tower cannot do without: every picture once forward.
+        weight_bytes: Of the model's files.
     """
 
     rows: int
@@ -59,6 +73,8 @@ class Work:
     vocabulary: int
     hidden: int
     rows_source: str
+    picture_flop: int = 0
+    weight_bytes: int = 0
 
     @property
     def flop(self) -> int:
@@ -68,14 +84,15 @@ class Work:
         of their own. The output projection is needed for target tokens only. Attention's products, the adapter, norms
         and softmax are left out (a few per cent at these lengths), and so is everything spent on padding.
         """
-        return 4 * self.layer_parameters * self.tokens + 4 * self.vocabulary * self.hidden * self.target_tokens
+        layers = 4 * self.layer_parameters * self.tokens
+        return layers + 4 * self.vocabulary * self.hidden * self.target_tokens + self.picture_flop
 
     def bins_per_step(self, rows_per_step: int, bin_tokens: int) -> int:
         """Return how many packed bins hold about as many tokens as a step of whole rows."""
         return max(round(self.tokens / self.rows * rows_per_step / bin_tokens), 1)
 
     def steps(self, rows_per_step: int) -> int:
-        """Optimizer steps of one epoch."""
+        """Optimizer steps, where every epoch is a whole number of them."""
         return math.ceil(self.rows / rows_per_step)
 
 
@@ -100,11 +117,13 @@ def generated_rows(count: int) -> list[dict[str, str]]:
     drawn = random.Random(0)  # noqa: S311 - nothing secret
     lengths = [LENGTHS_CHARACTERS[index % len(LENGTHS_CHARACTERS)] for index in range(count)]
     return [
-        {"instruction": _text(prompt, drawn), "input": "", "output": _text(answer, drawn)} for prompt, answer in lengths
+        {"instruction": made_up_text(prompt, drawn), "input": "", "output": made_up_text(answer, drawn)}
+        for prompt, answer in lengths
     ]
 
 
-def _text(characters: int, drawn: random.Random) -> str:
+def made_up_text(characters: int, drawn: random.Random) -> str:
+    """Return words that mean nothing, as long as asked for."""
     long_words, short_words = _LONG_WORDS.split(), _SHORT_WORDS.split()
     words: list[str] = []
     while sum(map(len, words)) + len(words) <= characters:

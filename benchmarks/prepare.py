@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from encoding import IGNORED_LABEL, encode_row
-from jobs import JOBS, RANDOM_QWEN3, STARTER, Work, alpaca_rows, layer_parameters
+from jobs import JOBS, RANDOM_QWEN3, RANDOM_QWEN3_VL, STARTER, Work, alpaca_rows, layer_parameters
+from picture_job import picture_work, vision_model, write_rows
 from transformers import AutoTokenizer, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
 from lorakit.model_config.starter import starter_folder
@@ -30,6 +31,7 @@ def model_folder(model: str, cache: Path) -> Path:
     builders: dict[str, Callable[[], Path]] = {
         STARTER: starter_folder,
         RANDOM_QWEN3: lambda: _random_qwen3(cache / RANDOM_QWEN3),
+        RANDOM_QWEN3_VL: lambda: vision_model(cache / RANDOM_QWEN3_VL),
     }
     return builders[model]()
 
@@ -70,13 +72,22 @@ def _random_qwen3(folder: Path) -> Path:
 def main() -> None:
     """Prepare one job: ``prepare.py JOB ROWS ROWS_FILE CACHE``."""
     job = JOBS[sys.argv[1]]
-    rows, source = alpaca_rows(int(sys.argv[2]))
-    Path(sys.argv[3]).write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
+    count, rows_file = int(sys.argv[2]), Path(sys.argv[3])
     folder = model_folder(job.model, Path(sys.argv[4]))
+    if job.has_pictures:
+        work = picture_work(write_rows(count, rows_file), folder, job.epochs)
+    else:
+        work = _text_work(count, rows_file, folder)
+    print(json.dumps({"model_folder": str(folder), "work": asdict(work)}))
+
+
+def _text_work(count: int, rows_file: Path, folder: Path) -> Work:
+    rows, source = alpaca_rows(count)
+    rows_file.write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
     encoded = [encode_row(row, tokenizer) for row in rows]
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    work = Work(
+    return Work(
         rows=len(rows),
         tokens=sum(len(row["input_ids"]) for row in encoded),
         target_tokens=sum(label != IGNORED_LABEL for row in encoded for label in row["labels"]),
@@ -84,8 +95,8 @@ def main() -> None:
         vocabulary=config["vocab_size"],
         hidden=config["hidden_size"],
         rows_source=source,
+        weight_bytes=sum(file.stat().st_size for file in folder.glob("*.safetensors")),
     )
-    print(json.dumps({"model_folder": str(folder), "work": asdict(work)}))
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ class TrainingSpec:
         rows_file: JSON, rows of ``instruction``, ``input`` and ``output`` (the Alpaca format).
         output_folder: Where the run may write, and where its `EVENTS_FILE` is expected.
         sequences_per_step: Of one optimizer step; rows, or packed bins of `MAX_LENGTH_TOKENS`.
+        epochs: How often every row is trained.
         dtype: What this machine computes fastest, bfloat16 or float32; lorakit finds out by itself.
         settings: What this tool is given beyond the common settings.
     """
@@ -48,6 +49,7 @@ class TrainingSpec:
     rows_file: str
     output_folder: str
     sequences_per_step: int
+    epochs: int = 1
     dtype: str = "bfloat16"
     settings: dict[str, Any] = field(default_factory=dict)
 

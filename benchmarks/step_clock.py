@@ -12,6 +12,24 @@ from spec import EVENTS_FILE
 from transformers import TrainerCallback
 
 
+class Counter:
+    """Counts rows and their target tokens as batches are made of them."""
+
+    def __init__(self) -> None:
+        self._rows = self._target_tokens = 0
+
+    def add(self, rows: int, target_tokens: int) -> None:
+        """Count a batch."""
+        self._rows += rows
+        self._target_tokens += target_tokens
+
+    def take(self) -> dict[str, int]:
+        """Return what was counted since the last call."""
+        taken = {"rows": self._rows, "target_tokens": self._target_tokens}
+        self._rows = self._target_tokens = 0
+        return taken
+
+
 class StepClock(TrainerCallback):  # type: ignore[misc]
     """Appends a line for the data and one for every optimizer step.
 
@@ -20,20 +38,23 @@ class StepClock(TrainerCallback):  # type: ignore[misc]
 
     Args:
         folder: Where the events file is written.
+        counter: Of the batches, where the data itself does not show its labels.
     """
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, counter: Counter | None = None) -> None:
+        self._counter = counter
         self._file = Path(folder) / EVENTS_FILE
         self._step_started = 0.0
         self._step_seconds = 0.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Count what will be trained, then start the clock."""
-        dataset = given["train_dataloader"].dataset
-        labels = [label for row in dataset for label in row["labels"]]
-        rows = sum(len(row["seq_lengths"]) if "seq_lengths" in row else 1 for row in dataset)
-        targets = sum(label != IGNORED_LABEL for label in labels)
-        self._append({"event": "data", "rows": rows, "target_tokens": targets})
+        if self._counter is None:
+            dataset = given["train_dataloader"].dataset
+            labels = [label for row in dataset for label in row["labels"]]
+            rows = sum(len(row["seq_lengths"]) if "seq_lengths" in row else 1 for row in dataset)
+            targets = sum(label != IGNORED_LABEL for label in labels)
+            self._append({"event": "data", "rows": rows, "target_tokens": targets})
         self._step_started = time.perf_counter()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
@@ -52,6 +73,7 @@ class StepClock(TrainerCallback):  # type: ignore[misc]
                 "loss": float(logs["loss"]),
                 "grad_norm": float(logs.get("grad_norm", 0.0)),
                 "step_seconds": self._step_seconds,
+                **(self._counter.take() if self._counter else {}),
             }
         )
 

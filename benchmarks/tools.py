@@ -35,6 +35,7 @@ class Tool:
         program: A child program of this folder; None for lorakit's command line.
         environment: A file of ``peers/``; None for the project's own Python.
         settings: Beyond the common ones.
+        picture_program: The same for rows with pictures; None where the tool is not measured on them.
         packs: Whether it lays rows into bins of `MAX_LENGTH_TOKENS`, so that its batches differ.
         note: What the page says about it.
     """
@@ -46,6 +47,11 @@ class Tool:
     environment: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     packs: bool = False
+    picture_program: str | None = None
+
+    def takes(self, job: Job) -> bool:
+        """Whether the tool is measured on a job."""
+        return not job.has_pictures or self.program is None or self.picture_program is not None
 
 
 _FAST_TRL: Mapping[str, Any] = {"gradient_checkpointing": False, "model_init_kwargs": {"dtype": "bfloat16"}}
@@ -54,7 +60,13 @@ TOOLS = {
     tool.name: tool
     for tool in (
         Tool(OURS, "lorakit", None, "`python main.py --task train`."),
-        Tool(REFERENCE, "Trainer + PEFT", "run_trainer.py", "Padded batches, mask on the answers, `use_cpu`."),
+        Tool(
+            REFERENCE,
+            "Trainer + PEFT",
+            "run_trainer.py",
+            "Padded batches, mask on the answers, `use_cpu`; pictures through the model's processor.",
+            picture_program="run_trainer_pictures.py",
+        ),
         Tool("trl", "TRL SFTTrainer", "run_trl.py", "Default settings (activations computed anew).", "trl"),
         Tool(
             "trl-packing",
@@ -106,13 +118,15 @@ def specification(tool: Tool, job: Job, work: Work, model_folder: str, rows_file
     """Tell a tool what to train."""
     bins = work.bins_per_step(job.rows_per_step, MAX_LENGTH_TOKENS)
     sequences = bins if tool.packs else job.rows_per_step
-    return TrainingSpec(model_folder, str(rows_file), str(folder), sequences, settings=dict(tool.settings))
+    files = (model_folder, str(rows_file), str(folder))
+    return TrainingSpec(*files, sequences, job.epochs, settings=dict(tool.settings))
 
 
-def command(tool: Tool, python: Path, spec: TrainingSpec) -> list[str]:
+def command(tool: Tool, job: Job, python: Path, spec: TrainingSpec) -> list[str]:
     """Write what the tool reads, and return its command line."""
-    if tool.program is not None:
-        return [str(python), str(_FOLDER / tool.program), str(spec.save())]
+    program = tool.picture_program if job.has_pictures else tool.program
+    if program is not None:
+        return [str(python), str(_FOLDER / program), str(spec.save())]
     config = Path(spec.output_folder) / "config.yaml"
     config.write_text(json.dumps(lorakit_config(spec), indent=2), encoding="utf-8")  # JSON is YAML
     return [str(python), str(ROOT / "main.py"), "--config", str(config), "--task", "train"]
@@ -130,7 +144,7 @@ def lorakit_config(spec: TrainingSpec) -> dict[str, Any]:
         "lora_dropout": 0,
         "target_modules": list(TARGET_MODULES),
         "output_dir": spec.output_folder,
-        "num_train_epochs": 1,
+        "num_train_epochs": spec.epochs,
         "per_device_train_batch_size": spec.sequences_per_step,
         "learning_rate": LEARNING_RATE,
         "seed": SEED,

@@ -31,14 +31,7 @@ ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "models" / "vision-tiny"
 PATCH_PIXELS, MERGED_PATCHES = 14, 2
 _SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>"]
-_TEMPLATE = (
-    "{%- for message in messages %}{{ '<|im_start|>' + message.role + '\n' }}"
-    "{%- if message.content is string %}{{ message.content }}"
-    "{%- else %}{%- for part in message.content %}"
-    "{%- if part.type == 'image' %}{{ '<|vision_start|><|image_pad|><|vision_end|>' }}{%- else %}{{ part.text }}"
-    "{%- endif %}{%- endfor %}{%- endif %}{{ '<|im_end|>\n' }}{%- endfor %}"
-    "{%- if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{%- endif %}"
-)
+_TEMPLATE_FILE = Path(__file__).parent / "chatml_with_pictures.jinja"
 _PICTURES_A_STEP, _REPETITIONS_A_STEP = 24, 8
 _LEARNING_RATE = 1e-3
 _INITIAL_RANGE = 0.08  # about one over the root of the width; Qwen's own 0.02 is meant for thousands
@@ -79,7 +72,7 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
         trainers.BpeTrainer(vocab_size=600, special_tokens=_SPECIAL, initial_alphabet=alphabet, show_progress=False),
     )
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<|im_end|>", pad_token="<|endoftext|>")
-    tokenizer.chat_template = _TEMPLATE
+    tokenizer.chat_template = _TEMPLATE_FILE.read_text(encoding="utf-8").removesuffix("\n")
     return tokenizer
 
 

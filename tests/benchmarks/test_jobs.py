@@ -59,7 +59,7 @@ def test_every_tool_gets_the_batch_of_the_job_and_a_program_that_is_there(name, 
     tool = TOOLS[name]
     spec = specification(tool, JOBS["R1"], WORK, "model", tmp_path / "rows.json", tmp_path)
     assert spec.sequences_per_step == (2 if tool.packs else 8)
-    _, program, *rest = command(tool, tmp_path / "python", spec)
+    _, program, *rest = command(tool, JOBS["R1"], tmp_path / "python", spec)
     assert (ROOT / "benchmarks" / program).is_file()
     assert any((tmp_path / word).is_file() for word in rest)
 
