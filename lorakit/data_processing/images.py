@@ -63,19 +63,22 @@ class ImageFormat:
                 + (f"min_pixels {min_pixels}" if max_pixels < min_pixels else f"one token's {self._side**2}"),
                 "raise max_pixels or lower min_pixels",
             )
-        self.measure = lru_cache(maxsize=None)(self._measure)
+        self._measure = lru_cache(maxsize=None)(self._measured)
 
     @classmethod
     def of(cls, found: tuple[Any, int] | None, config: Config) -> ImageFormat | None:
         """Make one from a model's image processor and token; None where the model takes text only."""
         return None if found is None else cls(*found, config.min_pixels, config.max_pixels)
 
-    def _measure(self, path: str) -> Picture:
+    def measure(self, path: str) -> Picture:
         """Read a picture and find out how many tokens it takes.
 
         Raises:
             ImageError: It is missing, damaged, animated, too large or too narrow.
         """
+        return self._measure(path, _version(path))
+
+    def _measured(self, path: str, version: tuple[int, int]) -> Picture:
         from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
         width, height = _open(path).size
@@ -83,12 +86,12 @@ class ImageFormat:
             raise ImageError(f"picture {path} is {width} x {height}, too narrow; crop it")
         rows, columns = smart_resize(height, width, self._side, self._size["shortest_edge"], self._size["longest_edge"])
         patch = self._processor.patch_size
-        return Picture(path, rows // patch, columns // patch, self._processor.merge_size, partial(self._patches, path))
+        read = partial(self._patches, path, version)
+        return Picture(path, version, rows // patch, columns // patch, self._processor.merge_size, read)
 
-    def _patches(self, path: str) -> torch.Tensor:
+    def _patches(self, path: str, version: tuple[int, int]) -> torch.Tensor:
         found = self._processor(images=[_open(path)], size=self._size, return_tensors="pt")
-        picture = self.measure(path)
-        if found["image_grid_thw"].tolist() != [[1, picture.patch_rows, picture.patch_columns]]:
+        if _version(path) != version:
             raise ImageError(f"picture {path} has changed while it was used")
         return found["pixel_values"]  # type: ignore[no-any-return]  # [patches, values of a patch]
 
@@ -127,6 +130,15 @@ def expand_pictures(
         ids += [token_id] * picture.tokens
         expanded += [ignored] * picture.tokens
     return ids, expanded, tuple(starts)
+
+
+def _version(path: str) -> tuple[int, int]:
+    """Return when a file was written, in nanoseconds, and its size; zeros where there is none."""
+    try:
+        found = Path(path).stat()
+    except OSError:  # opening it will say why
+        return (0, 0)
+    return (found.st_mtime_ns, found.st_size)
 
 
 def _open(path: str) -> Image:

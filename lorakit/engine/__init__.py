@@ -4,7 +4,7 @@ from lorakit.engine.accelerate import accelerate
 from lorakit.engine.attention import PACKED, register_packed_attention
 from lorakit.engine.compilation import compiled_layers, decide_compilation, uncompiled
 from lorakit.engine.device import DtypeChoice, choose_device, choose_dtype
-from lorakit.engine.loss import PACKED_FAMILIES, LossSum, shares_beginning, summed_loss
+from lorakit.engine.loss import PACKED_FAMILIES, LossSum, base_model, shares_beginning, summed_loss
 from lorakit.engine.memory import (
     PROBE_TOKENS,
     MemoryPlan,
@@ -16,7 +16,7 @@ from lorakit.engine.memory import (
     reset_peak,
 )
 from lorakit.engine.micro_batch import IGNORED_LABEL, MicroBatch, isolation_mask
-from lorakit.engine.pictures import Picture, pixel_inputs
+from lorakit.engine.pictures import Picture, announce_pictures, grids, kept_feature_bytes, picture_inputs
 from lorakit.engine.ranks import Ranks, part_ranks
 
 __all__ = [
@@ -33,15 +33,19 @@ __all__ = [
     "Probe",
     "Ranks",
     "accelerate",
+    "announce_pictures",
+    "base_model",
     "choose_device",
     "choose_dtype",
     "compiled_layers",
     "decide_compilation",
+    "grids",
     "is_out_of_memory",
     "isolation_mask",
+    "kept_feature_bytes",
     "part_ranks",
     "peak_bytes",
-    "pixel_inputs",
+    "picture_inputs",
     "probe",
     "register_packed_attention",
     "reset_peak",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from lorakit.engine.last_layer import accelerate_last_layer
 from lorakit.engine.lora_linear import accelerate_lora
 from lorakit.engine.pointwise import accelerate_pointwise
 
@@ -15,3 +16,4 @@ def accelerate(model: Any) -> None:
     """
     accelerate_lora(model)
     accelerate_pointwise(model)
+    accelerate_last_layer(model.get_base_model())

@@ -37,10 +37,14 @@ class PackedRows:
     Attributes:
         lengths: Tokens of each sequence, without those it shares.
         shared: Tokens at the start of the packed row with which every sequence begins.
+        tails: Tokens at the end of each sequence that the last layer is wanted for; None for all of them.
+        wanted: The same tokens by their places in the packed row, [sum of tails].
     """
 
     lengths: tuple[int, ...]
     shared: int = 0
+    tails: tuple[int, ...] | None = None
+    wanted: torch.Tensor | None = None
 
 
 # (query, key, value, row lengths, scaling) to [1, tokens, heads, head size]; the first three as in `packed_attention`
@@ -66,7 +70,7 @@ def packed_attention(  # noqa: PLR0913, PLR0917 - the signature is that of trans
 
     Args:
         module: The attention layer.
-        query: [1, heads, tokens, head size]
+        query: [1, heads, tokens, head size]; in the last layer those of the wanted tokens.
         key: [1, key heads, tokens, head size]
         value: [1, key heads, tokens, head size]
         attention_mask: Used only where ``packed_rows`` is absent.
@@ -84,15 +88,17 @@ def packed_attention(  # noqa: PLR0913, PLR0917 - the signature is that of trans
     if packed_rows is None:
         return _attend_by_mask(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    attend_all = None if packed_rows.shared else _serving(query, dropout)
+    is_tail = packed_rows.tails is not None and query.shape[2] < key.shape[2]
+    attend_all = None if packed_rows.shared or is_tail else _serving(query, dropout)
     if attend_all is not None:
         return attend_all(query, key, value, packed_rows.lengths, scale), None
-    lengths = [packed_rows.shared, *packed_rows.lengths] if packed_rows.shared else list(packed_rows.lengths)
-    queries, keys, values = query.split(lengths, 2), list(key.split(lengths, 2)), list(value.split(lengths, 2))
+    lengths = [packed_rows.shared, *packed_rows.lengths]
+    asking = [0, *packed_rows.tails] if is_tail and packed_rows.tails else lengths
+    queries, keys, values = query.split(asking, 2), list(key.split(lengths, 2)), list(value.split(lengths, 2))
     if packed_rows.shared:
         keys[1:] = [torch.cat([keys[0], own], dim=2) for own in keys[1:]]
         values[1:] = [torch.cat([values[0], own], dim=2) for own in values[1:]]
-    rows = [_attend(q, k, v, scale, dropout) for q, k, v in zip(queries, keys, values, strict=True)]
+    rows = [_attend(q, k, v, scale, dropout) for q, k, v in zip(queries, keys, values, strict=True) if q.shape[2]]
     return torch.cat(rows, dim=2).transpose(1, 2).contiguous(), None
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy
 
-from lorakit.engine.attention import NO_MASK, PACKED, PackedRows
+from lorakit.engine.attention import NO_MASK, PACKED
+from lorakit.engine.last_layer import place_rows
 from lorakit.engine.micro_batch import IGNORED_LABEL, MicroBatch, isolation_mask
 from lorakit.engine.pictures import picture_inputs
 
@@ -130,7 +131,7 @@ def summed_loss(model: Any, micro_batch: MicroBatch, label_smoothing: float = 0.
     Returns:
         A scalar, with gradient where the model has trainable parameters.
     """
-    base = _base_model(model)
+    base = base_model(model)
     if micro_batch.rows > 1 and not _isolates_packed_rows(base.config, micro_batch):
         return torch.stack([summed_loss(model, row, label_smoothing) for row in micro_batch.split()]).sum()
     labels = micro_batch.labels[0, 1:]  # the token at i predicts the label at i + 1
@@ -139,14 +140,15 @@ def summed_loss(model: Any, micro_batch: MicroBatch, label_smoothing: float = 0.
     is_own_attention = base.config.get_text_config()._attn_implementation == PACKED
     pictures = [picture for row in micro_batch.pictures for picture in row]
     mask = NO_MASK if is_own_attention else isolation_mask(micro_batch)
+    places, kept_places = place_rows(base, micro_batch, keep) if is_own_attention else (None, keep)
     with _taking_loss(head, labels[keep]):
         output = model(
             input_ids=micro_batch.input_ids,
             attention_mask=mask,
             position_ids=micro_batch.position_ids,
-            logits_to_keep=keep,
+            logits_to_keep=kept_places,
             use_cache=False,
-            **({"packed_rows": _places(micro_batch)} if is_own_attention else {}),
+            **({"packed_rows": places} if places else {}),
             **picture_inputs(base, pictures),
         ).logits
     if head is not None:
@@ -155,17 +157,13 @@ def summed_loss(model: Any, micro_batch: MicroBatch, label_smoothing: float = 0.
     return cross_entropy(logits, labels[keep], reduction="sum", label_smoothing=label_smoothing)
 
 
-def _places(micro_batch: MicroBatch) -> PackedRows:
-    return PackedRows(tuple(micro_batch.row_lengths), micro_batch.shared_tokens)
-
-
 def shares_beginning(model: Any) -> bool:
     """Whether the sequences of a packed row may share the tokens with which all of them begin.
 
     Dropout draws anew for every sequence; what is shared would be drawn once. GPUs' attention kernels take sequences
     that lie apart.
     """
-    base = _base_model(model)
+    base = base_model(model)
     settings = base.config.get_text_config()
     is_drawn = model.training and (
         any(getattr(settings, name, 0) for name in _DROPOUTS)
@@ -174,7 +172,7 @@ def shares_beginning(model: Any) -> bool:
     return base.config.model_type in PACKED_FAMILIES and base.device.type == "cpu" and not is_drawn
 
 
-def _base_model(model: Any) -> Any:
+def base_model(model: Any) -> Any:
     """Take a model out of a distributed wrapper and out of PEFT's."""
     inner = getattr(model, "module", model)
     return inner.get_base_model() if hasattr(inner, "get_base_model") else inner

@@ -49,6 +49,7 @@ class MemoryPlan:
         optimizer: Its state.
         activations: Kept for the backward pass of the largest micro-batch, and what one layer needs for a moment.
         loss: The logits of a chunk.
+        features: Of pictures, kept from the first epoch on; 0 on a GPU, as they are kept in the machine's memory.
         program: The process without all this; 0 on a GPU, where only tensors are counted.
         available: What the device has for all of it.
         tokens: Of the largest micro-batch.
@@ -60,6 +61,7 @@ class MemoryPlan:
     optimizer: int
     activations: int
     loss: int
+    features: int
     program: int
     available: int
     tokens: int
@@ -68,12 +70,12 @@ class MemoryPlan:
     @property
     def peak(self) -> int:
         """Everything together."""
-        return self.weights + self.adapter + self.optimizer + self.activations + self.loss + self.program
+        return sum(self.parts.values())
 
     @property
     def parts(self) -> dict[str, int]:
         """The purposes by name."""
-        names = ("weights", "adapter", "optimizer", "activations", "loss", "program")
+        names = ("weights", "adapter", "optimizer", "activations", "loss", "features", "program")
         return {name: getattr(self, name) for name in names}
 
 
@@ -115,9 +117,13 @@ class MemoryPlanner:
         device: Where it computes.
         found: What `probe` has shown.
         optimizer_values: State of the optimizer, in values a trained parameter.
+        feature_bytes: What the features of all pictures take.
     """
 
-    def __init__(self, model: Any, device: torch.device, found: Probe, optimizer_values: float) -> None:
+    def __init__(
+        self, model: Any, device: torch.device, found: Probe, optimizer_values: float, feature_bytes: int
+    ) -> None:
+        self._features = 0 if device.type == "cuda" else feature_bytes
         trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
         self._weights = sum(p.numel() * p.element_size() for p in model.parameters() if not p.requires_grad)
         self._adapter, self._optimizer = 2 * trained, int(optimizer_values * trained)
@@ -151,6 +157,7 @@ class MemoryPlanner:
             optimizer=self._optimizer,
             activations=int(self.bytes_per_token(is_checkpointed) * tokens),
             loss=loss_buffer_bytes(tokens, self._vocabulary, self._width),
+            features=self._features,
             program=self._program,
             available=self._available,
             tokens=tokens,

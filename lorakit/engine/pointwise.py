@@ -93,8 +93,17 @@ def rotate(
     query: torch.Tensor, key: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, unsqueeze_dim: int = 1
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Rotate queries and keys; the signature is that of transformers' ``apply_rotary_pos_emb``."""
-    cos, sin = cos.unsqueeze(unsqueeze_dim), sin.unsqueeze(unsqueeze_dim)
-    return Rotary.apply(query, cos, sin), Rotary.apply(key, cos, sin)
+    return rotated_by(query, cos, sin, unsqueeze_dim), rotated_by(key, cos, sin, unsqueeze_dim)
+
+
+def rotated_by(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, unsqueeze_dim: int = 1) -> torch.Tensor:
+    """Rotate x [rows, heads, tokens, size] by cos and sin [rows, tokens, size]."""
+    return Rotary.apply(x, cos.unsqueeze(unsqueeze_dim), sin.unsqueeze(unsqueeze_dim))  # type: ignore[no-any-return]
+
+
+def is_known(module: torch.nn.Module) -> bool:
+    """Whether a module is of a family whose formulas are the ones above."""
+    return type(module).__module__ in _MODULES
 
 
 def accelerate_pointwise(model: torch.nn.Module) -> int:
@@ -108,7 +117,7 @@ def accelerate_pointwise(model: torch.nn.Module) -> int:
     prepared = 0
     for module in model.modules():
         kind = type(module)
-        if kind.__module__ not in _MODULES:
+        if not is_known(module):
             continue
         setattr(sys.modules[kind.__module__], _ROTARY, rotate)
         if kind.__name__.endswith("RMSNorm"):

@@ -12,7 +12,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from lorakit.config import Config
 from lorakit.data_processing import Message
-from lorakit.engine import pixel_inputs
+from lorakit.engine import base_model, grids, picture_inputs
 from lorakit.errors import SettingsError
 from lorakit.inference.assistant import Assistant, pad_left
 from lorakit.inference.streaming import AnswerStream, IncrementalDecoder
@@ -80,14 +80,15 @@ def _generate(
 
 def _picture_inputs(
     assistant: Assistant, conversations: Sequence[Sequence[Message]], ids: torch.Tensor
-) -> dict[str, torch.Tensor]:
+) -> dict[str, Any]:
     """Return what ``generate`` needs of the pictures in these conversations, in their order."""
     images = assistant.chat_format.images
     pictures = [picture for messages in conversations for picture in assistant.chat_format.pictures(messages)]
     if images is None or not pictures:
         return {}
     kinds = (ids == images.token_id).int()  # [prompts, longest prompt], 1 for a part of a picture
-    return pixel_inputs(pictures, ids.device) | {"mm_token_type_ids": kinds}
+    shown = picture_inputs(base_model(assistant.bundle.model), pictures)
+    return shown | {"mm_token_type_ids": kinds, "image_grid_thw": grids(pictures, ids.device)}
 
 
 def _generation_config(assistant: Assistant, config: Config, pad_id: int) -> GenerationConfig:

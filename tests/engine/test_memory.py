@@ -51,7 +51,7 @@ def test_a_row_without_targets_can_be_probed(model):
 
 def planner(model, monkeypatch, available, kept=1000.0):
     monkeypatch.setattr(memory_module, "_program_and_available", lambda device, model_bytes: (0, available))
-    return MemoryPlanner(model, CPU, Probe(kept, 0.1), optimizer_values=2)
+    return MemoryPlanner(model, CPU, Probe(kept, 0.1), optimizer_values=2, feature_bytes=0)
 
 
 def test_the_parts_are_those_of_the_model(model, monkeypatch):

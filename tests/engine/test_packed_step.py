@@ -4,41 +4,12 @@ import pytest
 import torch
 from conftest import FAMILIES
 from peft import LoraConfig, get_peft_model
+from plain import adapted, assert_same, gradients, reference
 from trained import sequences
 from transformers import AutoModelForCausalLM, Gemma2Config, Lfm2Config, MistralConfig, Qwen2Config
 
 from lorakit.data_processing.packing import pack, pack_under_budget
-from lorakit.engine import PACKED, accelerate, register_packed_attention, row_attention, summed_loss
-
-
-def adapted(folder, attention="sdpa", **lora):
-    register_packed_attention()
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation=attention)
-    settings = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear", "init_lora_weights": False} | lora
-    torch.manual_seed(3)
-    return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **settings)).train()
-
-
-def gradients(model):
-    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-
-
-def reference(model, rows):
-    """The same rows, unpacked, through the model's own loss."""
-    total = torch.zeros(())
-    for row in rows:
-        ids, labels = torch.tensor([list(row.input_ids)]), torch.tensor([list(row.labels)])
-        total = total + model(input_ids=ids, labels=labels).loss * row.targets
-    total.backward()
-    return total.item(), gradients(model)
-
-
-def assert_same(found, wanted):
-    assert set(found) == set(wanted)
-    for name, gradient in wanted.items():
-        scale = gradient.abs().max()
-        assert scale > 0, f"{name}: nothing is learnt"
-        torch.testing.assert_close(found[name], gradient, rtol=1e-5, atol=1e-5 * scale.item(), msg=name)
+from lorakit.engine import PACKED, accelerate, row_attention, summed_loss
 
 
 def assert_packed_is_one_by_one(make):

@@ -10,9 +10,11 @@ from lorakit.data_processing import ChatFormat, ImageFormat
 from lorakit.data_processing.encoding import encode_row
 from lorakit.data_processing.files import RawRow
 from lorakit.data_processing.formats import FieldNames, to_example
+from lorakit.data_processing.images import ImageError
 from lorakit.data_processing.packing import pack, pack_under_budget
-from lorakit.engine import DtypeChoice, pixel_inputs, summed_loss
-from lorakit.engine.pictures import FeatureCache, picture_inputs
+from lorakit.engine import DtypeChoice, picture_inputs, summed_loss
+from lorakit.engine.pictures import _STORES as STORES
+from lorakit.engine.pictures import kept_feature_bytes, pixel_inputs
 from lorakit.model_config import attach_new_adapter, load_model, load_tokenizer, locate_model
 
 CPU = torch.device("cpu")
@@ -55,13 +57,17 @@ def rows(tmp_path_factory):
     return [encode_row(example, chat_format, 500).sequences[0] for example in examples]
 
 
+def pixels(row):
+    return pixel_inputs(row.pictures, CPU, lambda picture: picture.read())
+
+
 def reference(model, rows):
     """The rows one by one through the model's own forward pass, with the processor's pixels."""
     total = torch.zeros(())
     for row in rows:
         ids, labels = torch.tensor([list(row.input_ids)]), torch.tensor([list(row.labels)])
         token = model.get_base_model().config.image_token_id
-        extra = {"mm_token_type_ids": (ids == token).int()} | pixel_inputs(row.pictures, CPU) if row.pictures else {}
+        extra = {"mm_token_type_ids": (ids == token).int()} | pixels(row) if row.pictures else {}
         logits = model(input_ids=ids, **extra).logits[0, :-1]
         total = total + torch.nn.functional.cross_entropy(logits, labels[0, 1:], reduction="sum")
     total.backward()
@@ -105,43 +111,80 @@ def test_the_adapter_is_where_it_is_asked_for(folder):
     assert parts(train_vision=True) == {"language_model", "visual.blocks"}
 
 
-def test_kept_features_are_those_computed_anew_to_the_last_bit(folder, rows):
-    model = bundle(folder).get_base_model()
+def outputs_of(model, pictures):
+    return picture_inputs(model.get_base_model(), pictures)["mm_encoder_outputs"]["image"]
+
+
+@pytest.mark.parametrize("settings", [{}, {"train_projector": True}], ids=["frozen", "adapted projector"])
+def test_kept_features_are_those_computed_anew_to_the_last_bit(folder, rows, settings):
     pictures = rows[2].pictures
+    model = bundle(folder, **settings)
+    first, again = outputs_of(model, pictures), outputs_of(model, pictures)
+    elsewhere = outputs_of(bundle(folder, **settings), pictures)
+    for features in (again, elsewhere):
+        for mine, other in zip(first.pooler_output, features.pooler_output, strict=True):
+            assert torch.equal(mine, other)
+        for mine, other in zip(first.deepstack_features, features.deepstack_features, strict=True):
+            assert all(torch.equal(*pair) for pair in zip(mine, other, strict=True))
 
-    def features():
-        outputs = picture_inputs(model, pictures)["mm_encoder_outputs"]["image"]
-        return [*outputs.pooler_output, *(tensor for layer in outputs.deepstack_features for tensor in layer)]
 
-    kept = features()
-    assert all(first is again for first, again in zip(kept, features(), strict=True))
-    fresh_model = bundle(folder).get_base_model()
-    outputs = picture_inputs(fresh_model, pictures[::-1])["mm_encoder_outputs"]["image"]
-    for mine, other in zip(kept[: len(pictures)], outputs.pooler_output[::-1], strict=True):
-        assert torch.equal(mine, other)
+def test_features_do_not_depend_on_the_company_of_a_picture(folder, rows):
+    pictures = rows[2].pictures
+    forward = outputs_of(bundle(folder), pictures).pooler_output
+    backward = outputs_of(bundle(folder), pictures[::-1]).pooler_output
+    assert all(torch.equal(*pair) for pair in zip(forward, backward[::-1], strict=True))
+
+
+@pytest.mark.parametrize("settings", [{}, {"train_projector": True}], ids=["frozen", "adapted projector"])
+def test_a_picture_goes_through_a_frozen_tower_once(folder, rows, settings):
+    model = bundle(folder, **settings)
+    seen = []
+    model.get_base_model().model.visual.register_forward_pre_hook(lambda *_: seen.append(1))
+    for _ in range(3):
+        summed_loss(model, pack(rows))
+    assert len(seen) == len({picture for row in rows for picture in row.pictures}) == 3
+
+
+def test_an_adapted_projector_gives_other_features_once_its_adapter_has_changed(folder, rows):
+    model = bundle(folder, train_projector=True)
+    before = outputs_of(model, rows[1].pictures)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "merger" in name and "lora_B" in name:
+                parameter.add_(1)
+    assert not torch.equal(outputs_of(model, rows[1].pictures).pooler_output[0], before.pooler_output[0])
+    with model.disable_adapter():
+        without = outputs_of(model, rows[1].pictures).pooler_output[0]
+    torch.testing.assert_close(without, outputs_of(bundle(folder), rows[1].pictures).pooler_output[0])
 
 
 def test_an_adapted_vision_tower_is_never_remembered(folder, rows):
-    model = bundle(folder, train_projector=True)
+    model = bundle(folder, train_vision=True)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     assert "pixel_values" in picture_inputs(model.get_base_model(), rows[1].pictures)
 
 
-def test_the_cache_drops_what_was_not_used_for_longest():
-    class Features:
-        size_bytes = 10
+def test_a_file_that_changes_is_another_picture(folder, tmp_path):
+    token = vision_tokenizer().convert_tokens_to_ids("<|image_pad|>")
+    images = ImageFormat(image_processor(), token, SIDE**2, 64 * SIDE**2)
+    model = bundle(folder)
+    before = images.measure(draw(tmp_path / "a.png", (2 * SIDE, 2 * SIDE), "red"))
+    features = outputs_of(model, [before]).pooler_output[0]
+    after = images.measure(draw(tmp_path / "a.png", (2 * SIDE, 2 * SIDE), "green"))
+    assert not torch.equal(outputs_of(model, [after]).pooler_output[0], features)
+    with pytest.raises(ImageError, match="has changed while it was used"):
+        before.read()
 
-    computed = []
 
-    def compute(picture):
-        computed.append(picture)
-        return Features()
-
-    cache = FeatureCache(most_bytes=20)
-    for picture in ("a", "b", "a", "c", "a", "b"):
-        cache.get(picture, compute)
-    assert computed == ["a", "b", "c", "b"]
+@pytest.mark.parametrize("settings", [{}, {"train_projector": True}], ids=["frozen", "adapted projector"])
+def test_the_memory_of_kept_features_is_known_beforehand(folder, rows, settings):
+    model = bundle(folder, **settings).get_base_model()
+    pictures = [picture for row in rows for picture in row.pictures]
+    expected = kept_feature_bytes(model, pictures)
+    picture_inputs(model, pictures)
+    features = STORES[model.model.visual].features
+    assert expected == sum(tensor.nbytes for kept in features._kept.values() for tensor in kept)
 
 
 def test_the_adapter_loads_in_plain_peft_on_the_plain_model(folder, rows, tmp_path):
@@ -159,7 +202,7 @@ def test_the_adapter_loads_in_plain_peft_on_the_plain_model(folder, rows, tmp_pa
         for row in rows:
             ids, labels = torch.tensor([list(row.input_ids)]), torch.tensor([list(row.labels)])
             kinds = {"mm_token_type_ids": (ids == plain.config.image_token_id).int()}
-            extra = kinds | pixel_inputs(row.pictures, CPU) if row.pictures else {}
+            extra = kinds | pixels(row) if row.pictures else {}
             logits = plain(input_ids=ids, **extra).logits[0, :-1]
             total += torch.nn.functional.cross_entropy(logits, labels[0, 1:], reduction="sum").item()
     assert total == pytest.approx(wanted, rel=1e-5)

@@ -1,0 +1,85 @@
+"""The last layer computes from the first trained token on, and nothing changes but the work."""
+
+import pytest
+import torch
+from plain import adapted, assert_same, gradients, reference
+from trained import sequences
+
+from lorakit.data_processing import EncodedExample
+from lorakit.data_processing.packing import pack
+from lorakit.engine import IGNORED_LABEL, PACKED, accelerate, summed_loss
+
+FAMILIES = ("qwen3", "llama")
+TOKENS = 40
+
+
+def row(trained, seed=0):
+    """A sequence of random tokens that is trained at these places."""
+    ids = torch.randint(5, 60, (TOKENS,), generator=torch.Generator().manual_seed(seed)).tolist()
+    labels = [token if place in trained else IGNORED_LABEL for place, token in enumerate(ids)]
+    return EncodedExample(tuple(ids), tuple(labels), f"row {seed}")
+
+
+def accelerated(folder):
+    model = adapted(folder, PACKED)
+    accelerate(model)
+    return model
+
+
+def watched(model):
+    """Note how many tokens each layer's MLP computes."""
+    seen = []
+    for layer in model.get_base_model().model.layers:
+        layer.mlp.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0].shape[1]))
+    return seen
+
+
+ROWS = {
+    "answers of two lengths": ([range(35, 40), range(38, 40)], 6 + 3),
+    "two turns": ([{20, 21, 30, 31}, {39}], 21 + 2),
+    "one row": ([{39}], 2),
+    "a row without any": ([{37}, ()], 4),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("name", ROWS)
+def test_only_wanted_tokens_go_through_the_last_mlp_with_the_same_result(model_folder, family, name):
+    trained, wanted_tokens = ROWS[name]
+    rows = [row(set(places), seed) for seed, places in enumerate(trained)]
+    folder = model_folder(family)
+    wanted_loss, wanted = reference(adapted(folder), [row for row in rows if row.targets])
+    model = accelerated(folder)
+    seen = watched(model)
+    loss = summed_loss(model, pack(rows))
+    loss.backward()
+    assert seen == [TOKENS * len(rows)] * (len(seen) - 1) + [wanted_tokens]
+    assert loss.item() == pytest.approx(wanted_loss, rel=1e-5)
+    assert_same(gradients(model), wanted)
+
+
+def test_where_nearly_all_tokens_are_trained_nothing_is_left_out(model_folder):
+    model = accelerated(model_folder("qwen3"))
+    seen = watched(model)
+    summed_loss(model, pack([row(set(range(2, TOKENS)))]))
+    assert set(seen) == {TOKENS}
+
+
+def test_checkpointed_layers_leave_out_the_same(model_folder):
+    rows = [row({37}), row({38, 39}, 1)]
+    wanted_loss, wanted = reference(adapted(model_folder("qwen3")), rows)
+    model = accelerated(model_folder("qwen3"))
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    loss = summed_loss(model, pack(rows))
+    loss.backward()
+    assert loss.item() == pytest.approx(wanted_loss, rel=1e-5)
+    assert_same(gradients(model), wanted)
+
+
+def test_generation_goes_through_the_whole_layer(model_folder):
+    model = accelerated(model_folder("qwen3")).eval()
+    ids = torch.tensor([sequences()[0].input_ids])
+    with torch.no_grad():
+        logits = model(input_ids=ids).logits
+        wanted = adapted(model_folder("qwen3")).eval()(input_ids=ids).logits
+    torch.testing.assert_close(logits, wanted, rtol=1e-4, atol=1e-4)
