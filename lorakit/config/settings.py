@@ -152,8 +152,20 @@ class Config(BaseModel):
     seed: Annotated[int, Shown("Training")] = Field(
         42, ge=0, le=2**32 - 1, description="Seed of the adapter's first values, row order, dropout and sampling."
     )
-    resume: Annotated[bool, Shown("Training")] = Field(
-        False, description="Continue from the newest checkpoint in `output_dir`."
+    resume: Annotated[Literal["force"] | bool, Shown("Training")] = Field(
+        False,
+        description="Continue from the newest whole checkpoint in `output_dir`, with the same rows, model and "
+        "settings; `force`: even with others.",
+    )
+    early_stopping_patience: Annotated[int | None, Shown("Training")] = Field(
+        None,
+        ge=1,
+        le=1_000_000,
+        description="Stop after so many validations in a row without a better loss, and keep the best adapter. null: "
+        "train all epochs.",
+    )
+    load_best_model: Annotated[bool, Shown("Training")] = Field(
+        False, description="At the end keep the adapter of the best validation loss rather than the last one."
     )
     trainer_args: Annotated[dict[str, Any], Shown("Training")] = Field(
         {},

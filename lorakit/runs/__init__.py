@@ -1,5 +1,6 @@
 """The folder of a run and the records in it."""
 
+from lorakit.runs.checkpoints import WRITING_FOLDER, checkpoints, fault_in, publish, step_of
 from lorakit.runs.folder import (
     ADAPTER_FOLDER,
     CURVE_FILE,
@@ -8,11 +9,13 @@ from lorakit.runs.folder import (
     UNUSED_ROWS_FILE,
     USED_CONFIG_FILE,
     archive_previous_run,
-    newest_checkpoint,
+    explaining_write_errors,
     open_folder,
     write_json,
     write_text,
+    writing_alone,
 )
+from lorakit.runs.identity import RunIdentity, read_identity
 from lorakit.runs.records import EvaluationRecord, MemoryRecord, PlanRecord, RecordLog, StepRecord, read_records
 
 __all__ = [
@@ -22,15 +25,23 @@ __all__ = [
     "RESULTS_FILE",
     "UNUSED_ROWS_FILE",
     "USED_CONFIG_FILE",
+    "WRITING_FOLDER",
     "EvaluationRecord",
     "MemoryRecord",
     "PlanRecord",
     "RecordLog",
+    "RunIdentity",
     "StepRecord",
     "archive_previous_run",
-    "newest_checkpoint",
+    "checkpoints",
+    "explaining_write_errors",
+    "fault_in",
     "open_folder",
+    "publish",
+    "read_identity",
     "read_records",
+    "step_of",
     "write_json",
     "write_text",
+    "writing_alone",
 ]

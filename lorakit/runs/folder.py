@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,10 @@ PREDICTIONS_FILE = "predictions.jsonl"
 CURVE_FILE = "loss_curve.png"
 USED_CONFIG_FILE = "config_used.yaml"
 UNUSED_ROWS_FILE = "unused_rows.txt"
+LOCK_FILE = ".lock"
+_WRITE_ERRORS = {
+    getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "ENOENT", "EIO", "EFBIG")
+}
 _FILES_OF_A_RUN = (
     EVENTS_FILE,
     ADAPTER_FOLDER,
@@ -27,9 +33,9 @@ _FILES_OF_A_RUN = (
     CURVE_FILE,
     USED_CONFIG_FILE,
     UNUSED_ROWS_FILE,
+    "run.json",
     "checkpoint-*",
 )
-_CHECKPOINT = re.compile(r"^checkpoint-(\d+)$")
 
 
 def open_folder(folder: Path) -> Path:
@@ -50,14 +56,58 @@ def open_folder(folder: Path) -> Path:
     return folder
 
 
-def newest_checkpoint(folder: Path) -> Path | None:
-    """Return the checkpoint of the latest step that is complete, if there is one."""
-    found = {
-        int(match[1]): path
-        for path in folder.glob("checkpoint-*")
-        if (match := _CHECKPOINT.match(path.name)) and (path / "trainer_state.json").is_file()
-    }
-    return found[max(found)] if found else None
+@contextmanager
+def writing_alone(folder: Path) -> Iterator[None]:
+    """Open a folder for one run at a time; the lock goes with the process, however that ends.
+
+    Raises:
+        RunError: It cannot be written, or another run is writing into it.
+    """
+    from filelock import FileLock, Timeout
+
+    open_folder(folder)
+    lock = FileLock(folder / LOCK_FILE, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise RunError(
+            f"output_dir: another run is writing into {str(folder)!r}", "wait for it, or set another output_dir"
+        ) from error
+    except NotImplementedError as error:  # some network file systems have no locks
+        raise RunError(f"output_dir: {str(folder)!r} is on a file system without locks", "choose another") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def explaining_write_errors(folder: Path, resume_command: str) -> Iterator[None]:
+    """Turn a failure to write into the error that a user needs.
+
+    Raises:
+        RunError: The disk is full, or the folder can no longer be written.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except OSError as error:
+        is_elsewhere = error.errno == errno.ENOENT and str(folder) not in str(error.filename)
+        if error.errno not in _WRITE_ERRORS or is_elsewhere:
+            raise
+        raise _write_error(folder, error.strerror or str(error), resume_command) from error
+    except SafetensorError as error:  # its own class for what the operating system says
+        if "Os {" not in str(error) and "os error" not in str(error):
+            raise
+        raise _write_error(folder, str(error), resume_command) from error
+
+
+def _write_error(folder: Path, reason: str, resume_command: str) -> RunError:
+    return RunError(
+        f"output_dir: {str(folder)!r} can no longer be written ({reason})",
+        f"make room or mend the folder; the last checkpoint is as it was, go on with: {resume_command}",
+    )
 
 
 def archive_previous_run(folder: Path) -> Path | None:

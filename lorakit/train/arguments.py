@@ -22,6 +22,13 @@ DEFAULTS: dict[str, Any] = {
     "disable_tqdm": True,
     "ddp_find_unused_parameters": False,  # every part of an adapter takes part in every step
 }
+# transformers' words for: the adapter with the lowest validation loss is the one that counts.
+_BEST_KEPT: dict[str, Any] = {
+    "load_best_model_at_end": True,
+    "metric_for_best_model": "eval_loss",
+    "greater_is_better": False,
+    "restore_callback_states_from_checkpoint": True,  # how long the loss has not improved
+}
 
 
 def training_arguments(config: Config, dtype: DtypeChoice, device: torch.device) -> TrainingArguments:
@@ -31,6 +38,8 @@ def training_arguments(config: Config, dtype: DtypeChoice, device: torch.device)
         SettingsError: `trainer_args` holds a value that transformers refuses.
     """
     given = DEFAULTS | {"eval_strategy": "epoch" if config.validation_file else "no"} | config.trainer_args
+    if config.early_stopping_patience or config.load_best_model:
+        given |= _BEST_KEPT
     given.setdefault("dataloader_pin_memory", device.type == "cuda")
     given.setdefault("use_cpu", device.type == "cpu")  # without it, processes on a CPU would not find each other
     if given.get("fsdp"):
@@ -53,6 +62,8 @@ def training_arguments(config: Config, dtype: DtypeChoice, device: torch.device)
         raise SettingsError(f"trainer_args: {reason}", "see the documentation of TrainingArguments") from error
     if arguments.eval_strategy != "no" and config.validation_file is None:
         raise SettingsError("trainer_args: eval_strategy needs rows to evaluate on", "set validation_file")
+    if arguments.load_best_model_at_end and config.validation_file is None:
+        raise SettingsError("the best adapter is the one of the lowest validation loss", "set validation_file")
     if arguments.parallel_mode.value == "not_distributed":
         arguments._n_gpu = 1  # several visible GPUs without torchrun would split the packed row apart
     return arguments

@@ -19,8 +19,10 @@ from lorakit.engine import (
     MemoryPlan,
     MemoryPlanner,
     Ranks,
+    base_model,
     decide_compilation,
     is_out_of_memory,
+    kept_feature_bytes,
     probe,
 )
 from lorakit.errors import RunError
@@ -86,7 +88,9 @@ def plan_run(
             f"the model does not fit: a pass of {PROBE_TOKENS} tokens runs out of memory",
             "choose a smaller model, or set torch_dtype: bfloat16",
         ) from error
-    planner = MemoryPlanner(model, arguments.device, found, _optimizer_values(str(arguments.optim)))
+    pictures = (picture for sequence in sequences for picture in sequence.pictures)
+    features = kept_feature_bytes(base_model(model), pictures)
+    planner = MemoryPlanner(model, arguments.device, found, _optimizer_values(str(arguments.optim)), features)
     step_tokens = _largest_step_tokens(config, sequences)
     longest = max(len(sequence.input_ids) for sequence in sequences)
     if earlier is not None:

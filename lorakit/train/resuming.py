@@ -1,53 +1,128 @@
-"""Going on from a checkpoint: only with the settings, and the decisions, of the run that left it."""
+"""Going on from a checkpoint: only with the rows, the model, the settings and the decisions of the run that left it."""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import yaml
-
+from lorakit import console
 from lorakit.config import Config
+from lorakit.config.settings import settings
+from lorakit.data_processing import EncodedExample
+from lorakit.engine import DtypeChoice
 from lorakit.errors import RunError
-from lorakit.runs import USED_CONFIG_FILE, PlanRecord, newest_checkpoint, read_records
+from lorakit.runs import PlanRecord, RunIdentity, checkpoints, fault_in, read_identity, read_records, step_of
 
-# Settings that a resumed run must share with the run it continues.
-_FIXED_ON_RESUME = (
+# These change where, how fast or when something is written, never a number; rows and model are compared by content.
+_WITHOUT_EFFECT = {
     "model_name_or_path",
+    "model_hub",
+    "torch_dtype",
     "train_file",
-    "system_prompt",
-    "max_length",
-    "lora_r",
-    "lora_alpha",
-    "lora_dropout",
-    "target_modules",
-    "num_train_epochs",
-    "per_device_train_batch_size",
-    "gradient_accumulation_steps",
-    "learning_rate",
-    "seed",
-)
+    "validation_file",
+    "output_dir",
+    "max_tokens_per_microbatch",
+    "compile_layers",
+    "resume",
+    "trainer_args",
+    "early_stopping_patience",
+    "load_best_model",
+}
+_SECTIONS_WITHOUT_EFFECT = {"Generation", "Evaluation"}
+_ARGUMENTS_WITHOUT_EFFECT = ("save_", "eval_", "logging_", "report_to", "run_name", "disable_tqdm", "dataloader_")
 
 
-def checkpoint_to_resume(config: Config, folder: Path) -> Path | None:
-    """Return the newest checkpoint where the settings ask to resume, else None.
+@dataclass(frozen=True)
+class EarlierRun:
+    """The run that is continued.
+
+    Attributes:
+        checkpoint: Where it continues.
+        identity: What its numbers depended on.
+        plan: What it decided before its first step.
+    """
+
+    checkpoint: Path
+    identity: RunIdentity
+    plan: PlanRecord | None
+
+    @property
+    def step(self) -> int:
+        """The last step that is done."""
+        return step_of(self.checkpoint)
+
+    @property
+    def dtype(self) -> DtypeChoice | None:
+        """The number format it computed in."""
+        import torch
+
+        found = getattr(torch, self.identity.dtype, None)
+        return DtypeChoice(found, "as in the run that is resumed") if isinstance(found, torch.dtype) else None
+
+
+def find_earlier_run(config: Config, folder: Path) -> EarlierRun | None:
+    """Return the run to continue where the settings ask to, else None.
 
     Raises:
-        RunError: There is none, or its run had other settings.
+        RunError: There is no whole checkpoint, or nothing says what its run was.
     """
     if not config.resume:
         return None
-    checkpoint = newest_checkpoint(folder)
-    if checkpoint is None:
-        raise RunError(f"resume: there is no checkpoint in {folder}", "train without resume, or set output_dir")
-    before = yaml.safe_load((folder / USED_CONFIG_FILE).read_text(encoding="utf-8"))
-    now = config.model_dump()
-    changed = [name for name in _FIXED_ON_RESUME if before.get(name) != now[name]]
-    if changed:
-        differences = ", ".join(f"{name} was {before.get(name)} and is {now[name]}" for name in changed)
-        raise RunError(f"resume: the run in {folder} had other settings ({differences})", "use the settings it had")
-    return checkpoint
+    checkpoint = _newest_whole(folder)
+    identity = read_identity(folder)
+    if checkpoint is None or identity is None:
+        missing = "checkpoint" if checkpoint is None else "readable run.json"
+        raise RunError(f"resume: there is no {missing} in {folder}", "train without resume, or set output_dir")
+    plan = next((record for record in read_records(folder) if isinstance(record, PlanRecord)), None)
+    return EarlierRun(checkpoint, identity, plan)
 
 
-def earlier_plan(folder: Path) -> PlanRecord | None:
-    """Return what the run in a folder decided before its first step."""
-    return next((record for record in read_records(folder) if isinstance(record, PlanRecord)), None)
+def _newest_whole(folder: Path) -> Path | None:
+    for checkpoint in checkpoints(folder):
+        fault = fault_in(checkpoint)
+        if fault is None:
+            return checkpoint
+        console.warn(f"{checkpoint} is passed over: {fault}")
+    return None
+
+
+def check_same(earlier: EarlierRun, now: RunIdentity, is_forced: bool) -> None:
+    """Hold a resumed run to the one it continues.
+
+    Raises:
+        RunError: It is another run, and ``resume: force`` is not set.
+    """
+    differences = "; ".join(now.differences(earlier.identity))
+    if not differences:
+        return
+    if not is_forced:
+        raise RunError(
+            f"resume: the run that left {earlier.checkpoint} was another one ({differences})",
+            "give it what it had, or set resume=force to go on with the difference",
+        )
+    console.warn(f"resumed by force though {differences}")
+
+
+def effective_settings(config: Config) -> dict[str, Any]:
+    """Return the settings that change what is learnt."""
+    names = [setting.name for setting in settings() if setting.section not in _SECTIONS_WITHOUT_EFFECT]
+    chosen = {name: getattr(config, name) for name in names if name not in _WITHOUT_EFFECT}
+    arguments = {
+        f"trainer_args.{name}": value
+        for name, value in config.trainer_args.items()
+        if not name.startswith(_ARGUMENTS_WITHOUT_EFFECT)
+    }
+    return chosen | arguments
+
+
+def hash_rows(sequences: Sequence[EncodedExample]) -> str:
+    """Return the SHA-256 of token ids, labels and pictures."""
+    digest = hashlib.sha256()
+    for sequence in sequences:
+        digest.update(repr((list(sequence.input_ids), list(sequence.labels))).encode())
+        for picture in sequence.pictures:
+            digest.update(repr((picture.version[1], picture.patch_rows, picture.patch_columns)).encode())
+    return digest.hexdigest()

@@ -5,31 +5,42 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from transformers import PrinterCallback, Trainer, TrainingArguments
+from torch.utils.data import get_worker_info
+from transformers import PrinterCallback, TrainingArguments
 
 from lorakit import console
 from lorakit.data_processing import EncodedExample
 from lorakit.data_processing.packing import pack, pack_under_budget
-from lorakit.engine import LossSum, MicroBatch, is_out_of_memory, shares_beginning, summed_loss
+from lorakit.engine import (
+    LossSum,
+    MicroBatch,
+    announce_pictures,
+    base_model,
+    is_out_of_memory,
+    shares_beginning,
+    summed_loss,
+)
 from lorakit.errors import RunError
 from lorakit.evaluate.comparison import dataset_loss
 from lorakit.runs import EvaluationRecord, RecordLog, StepRecord
+from lorakit.train.alarms import Alarms, second_matrices
 from lorakit.train.progress import ShowProgress
-from lorakit.train.sharding import gather_trained, most_over_ranks, shard_on_cpu
+from lorakit.train.saving import SavingTrainer
+from lorakit.train.sharding import most_over_ranks, shard_on_cpu
 
 _INDICES = "indices"
 _FEWEST_TOKENS = 16
-_PROVING_STEPS = 3  # a gradient of exactly zero this early means that nothing is connected to the loss
 
 
 @dataclass
 class _Step:
     """What the running optimizer step has seen so far."""
 
+    origins: list[str] = field(default_factory=list)
     loss: float = 0.0
     rows: int = 0
     tokens: int = 0
@@ -43,7 +54,7 @@ class _Step:
         self.target_tokens += micro_batch.targets
 
 
-class LoraTrainer(Trainer):  # type: ignore[misc]
+class LoraTrainer(SavingTrainer):
     """Trains an adapter on sequences of token ids.
 
     The loss of an optimizer step is the mean over all target tokens of the step, whatever micro-batches, accumulation
@@ -60,7 +71,6 @@ class LoraTrainer(Trainer):  # type: ignore[misc]
     """
 
     control: Any  # of Trainer
-    is_fsdp_enabled: bool
 
     def __init__(
         self,
@@ -79,6 +89,7 @@ class LoraTrainer(Trainer):  # type: ignore[misc]
         self._records = records
         self.progress: ShowProgress | None = None
         self._step = _Step()
+        self._alarms = Alarms(model.config.get_text_config().vocab_size, lambda: second_matrices(self.model))
         self._step_started = time.perf_counter()
         super().__init__(
             model=model,
@@ -104,17 +115,16 @@ class LoraTrainer(Trainer):  # type: ignore[misc]
         return int(self.set_initial_training_values(self.args, self.get_train_dataloader())[-1])
 
     def _collate(self, indices: list[int]) -> dict[str, torch.Tensor]:
-        micro_batch = pack([self._train_sequences[index] for index in indices])
+        sequences = [self._train_sequences[index] for index in indices]
+        self._read_ahead(sequences)
+        micro_batch = pack(sequences)
         return {_INDICES: torch.tensor(indices), "input_ids": micro_batch.input_ids, "labels": micro_batch.labels}
 
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Save a sharded adapter whole, and not its base with it; one that is not sharded as the Trainer does."""
-        if not self.is_fsdp_enabled:
-            super().save_model(output_dir, _internal_call)
-            return
-        trained = gather_trained(self.model)
-        if self.args.should_save:
-            self._save(output_dir, state_dict=trained)
+    def _read_ahead(self, sequences: Sequence[EncodedExample]) -> None:
+        """Begin to read the pictures of a batch, which is made while the one before it is computed."""
+        pictures = [picture for sequence in sequences for picture in sequence.pictures]
+        if pictures and get_worker_info() is None:  # a worker process could not hand them over
+            announce_pictures(base_model(self.model), pictures)
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """Take loss and gradients of all rows of an optimizer step on this rank.
@@ -143,7 +153,7 @@ class LoraTrainer(Trainer):  # type: ignore[misc]
     def _forward_and_backward(
         self, model: Any, sequences: list[EncodedExample], num_items_in_batch: Any
     ) -> torch.Tensor:
-        self._step = _Step()
+        self._step = _Step([sequence.origin for sequence in sequences])
         micro_batches = list(pack_under_budget(sequences, self._max_tokens, shares_beginning(model)))
         # Sharded ranks gather weights in every pass, so all must make as many: the surplus ones count for nothing.
         surplus = self._passes(len(micro_batches)) - len(micro_batches)
@@ -200,6 +210,7 @@ class LoraTrainer(Trainer):  # type: ignore[misc]
         if self._records is not None:
             self._records.append(record)
             self._show_epoch(record)
+        self._alarms.evaluation(record)
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -217,11 +228,6 @@ class LoraTrainer(Trainer):  # type: ignore[misc]
         # Each rank's loss is its share times the number of ranks.
         share = step.loss / self.accelerator.num_processes
         loss, rows, tokens, targets = self._sum_over_ranks([share, step.rows, step.tokens, step.target_tokens])
-        if grad_norm == 0.0 and self.state.global_step <= _PROVING_STEPS:
-            raise RunError(
-                f"step {self.state.global_step}: the gradient is exactly zero, so nothing is learnt",
-                "check target_modules, and that learning does not start from an adapter that is frozen",
-            )
         record = StepRecord(
             step=self.state.global_step,
             epoch=round(self.state.epoch or 0.0, 6),
@@ -233,6 +239,7 @@ class LoraTrainer(Trainer):  # type: ignore[misc]
             target_tokens=int(targets),
             step_seconds=time.perf_counter() - self._step_started,
         )
+        self._alarms.step(record, lambda: ", ".join(step.origins), is_scaled=self.args.fp16)
         if self._records is not None:
             self._records.append(record)
             if self.progress:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -12,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from transformers import TrainingArguments, set_seed
+from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
 
 from lorakit import console
 from lorakit.config import Config
 from lorakit.data_processing import ChatFormat, Dataset, ImageFormat, load_datasets
+from lorakit.data_processing.packing import pack
 from lorakit.engine import (
+    DtypeChoice,
     Ranks,
     choose_device,
     choose_dtype,
@@ -30,10 +31,8 @@ from lorakit.errors import RunError, SettingsError
 from lorakit.evaluate.comparison import compare, show_comparison
 from lorakit.inference import assistant_for
 from lorakit.model_config import (
-    TESTED_FAMILIES,
     AdapterRecord,
     ModelBundle,
-    adapted_parts,
     attach_adapter,
     attach_new_adapter,
     load_image_processor,
@@ -52,17 +51,21 @@ from lorakit.runs import (
     USED_CONFIG_FILE,
     MemoryRecord,
     RecordLog,
+    RunIdentity,
     archive_previous_run,
-    open_folder,
+    explaining_write_errors,
     write_text,
+    writing_alone,
 )
+from lorakit.train.alarms import check_makes_a_difference
 from lorakit.train.arguments import training_arguments
 from lorakit.train.curve import draw_loss_curve
-from lorakit.train.planning import RunPlan, memory_line, plan_run
+from lorakit.train.planning import RunPlan, plan_run
 from lorakit.train.progress import ShowProgress
-from lorakit.train.resuming import checkpoint_to_resume, earlier_plan
+from lorakit.train.resuming import EarlierRun, check_same, effective_settings, find_earlier_run, hash_rows
 from lorakit.train.sharding import gather_trained
 from lorakit.train.stopping import StopOnSignal
+from lorakit.train.summary import command_for, resume_command, show_plan
 from lorakit.train.trainer import LoraTrainer
 
 _ROWS_ANSWERED_AT_END = 20
@@ -96,12 +99,21 @@ def train(config: Config) -> int:
     is_main = Ranks.of_environment().is_first
     if not is_main:
         console.silence()
-    folder = open_folder(Path(config.output_dir)) if is_main else Path(config.output_dir)
-    checkpoint = checkpoint_to_resume(config, folder)
-    prepared = _prepare(config)
+    folder = Path(config.output_dir)
+    with writing_alone(folder) if is_main else nullcontext(), explaining_write_errors(folder, resume_command()):
+        return _train_into(folder, config, is_main)
+
+
+def _train_into(folder: Path, config: Config, is_main: bool) -> int:
+    earlier = find_earlier_run(config, folder)
+    prepared = _prepare(config, earlier.dtype if earlier else None)
+    identity = _identity(config, prepared)
+    if earlier:
+        check_same(earlier, identity, is_forced=config.resume == "force")
     if is_main:
-        _start_records(config, prepared, folder, checkpoint)
-    is_done = _train_steps(config, prepared, folder, checkpoint)
+        _start_records(config, prepared, folder, earlier)
+        identity.save(folder)
+    is_done = _train_steps(config, prepared, folder, earlier)
     trained = gather_trained(prepared.bundle.model) if is_done else {}
     part_ranks()
     if not is_done:
@@ -111,21 +123,32 @@ def train(config: Config) -> int:
     return 0
 
 
-def _start_records(config: Config, prepared: _Prepared, folder: Path, checkpoint: Path | None) -> None:
-    if checkpoint is None and (archive := archive_previous_run(folder)):
+def _identity(config: Config, prepared: _Prepared) -> RunIdentity:
+    return RunIdentity(
+        settings=effective_settings(config),
+        rows=hash_rows(prepared.data.train.encoded),
+        base_fingerprint=prepared.record.base_fingerprint,
+        template_hash=prepared.record.template_hash,
+        dtype=prepared.bundle.dtype.name,
+        processes=prepared.arguments.world_size,
+    )
+
+
+def _start_records(config: Config, prepared: _Prepared, folder: Path, earlier: EarlierRun | None) -> None:
+    if earlier is None and (archive := archive_previous_run(folder)):
         console.note(f"an earlier run was moved to {archive}")
     write_text(folder / USED_CONFIG_FILE, _as_yaml(config))
     _write_unused_rows(folder, prepared.data)
 
 
-def _prepare(config: Config) -> _Prepared:
+def _prepare(config: Config, earlier_dtype: DtypeChoice | None) -> _Prepared:
     device = choose_device()
     source = locate_model(config.model_name_or_path, config.model_hub)
     tokenizer = load_tokenizer(source)
     chat_format = ChatFormat(tokenizer, ImageFormat.of(load_image_processor(source), config))
     _, position_limit = read_model_type(source)
     data = _load_data(config, chat_format, position_limit)
-    dtype = choose_dtype(config.torch_dtype, device)
+    dtype = earlier_dtype or choose_dtype(config.torch_dtype, device)
     arguments = training_arguments(config, dtype, device)  # before the weights: a wrong argument should not wait
     if dtype.warning:
         console.warn(dtype.warning)
@@ -152,16 +175,16 @@ def _load_data(config: Config, chat_format: ChatFormat, position_limit: int | No
     return _Data(train_rows, validation)
 
 
-def _train_steps(config: Config, prepared: _Prepared, folder: Path, checkpoint: Path | None) -> bool:
+def _train_steps(config: Config, prepared: _Prepared, folder: Path, earlier: EarlierRun | None) -> bool:
     """Run the optimizer; return whether it came to its end."""
     stop = StopOnSignal()
-    after_step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
+    after_step = earlier.step if earlier else 0
     validation = prepared.data.validation
     model, sequences = prepared.bundle.model, prepared.data.train.encoded
-    earlier = earlier_plan(folder) if checkpoint else None
-    plan = plan_run(config, model, prepared.arguments, sequences, earlier)
+    earlier_plan = earlier.plan if earlier else None
+    plan = plan_run(config, model, prepared.arguments, sequences, earlier_plan)
     records = RecordLog(folder, after_step) if prepared.arguments.process_index == 0 else None
-    if records and not earlier:
+    if records and not earlier_plan:
         records.append(plan.record)
     with _naming_missing_packages():
         trainer = LoraTrainer(
@@ -171,10 +194,10 @@ def _train_steps(config: Config, prepared: _Prepared, folder: Path, checkpoint: 
             max_tokens=plan.max_tokens,
             validation_sequences=validation.encoded if validation else None,
             records=records,
-            callbacks=[stop],
+            callbacks=[stop, *_early_stopping(config)],
         )
     steps = trainer.planned_steps
-    _show_plan(config, prepared, plan, steps, after_step)
+    show_plan(config, prepared.bundle, prepared.data.train, validation, prepared.arguments, plan, steps, after_step)
     reset_peak(prepared.bundle.device)
     started = time.perf_counter()
     with (
@@ -184,15 +207,20 @@ def _train_steps(config: Config, prepared: _Prepared, folder: Path, checkpoint: 
         compiled_layers(model) if plan.is_compiled else nullcontext(),
     ):
         trainer.progress = ShowProgress(bar, steps, config.num_train_epochs)
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        trainer.train(resume_from_checkpoint=str(earlier.checkpoint) if earlier else None)
     if trainer.is_world_process_zero():
         draw_loss_curve(folder)
     if stop.is_stopped and trainer.state.global_step < trainer.state.max_steps:
-        console.note(f"stopped at step {trainer.state.global_step} of {steps}; continue with: {_resume_command()}")
+        console.note(f"stopped at step {trainer.state.global_step} of {steps}; continue with: {resume_command()}")
         return False
     seconds = time.perf_counter() - started
     console.note(f"trained {steps - after_step} steps in {seconds:.1f} s{_peak_note(prepared, plan, records, steps)}")
     return True
+
+
+def _early_stopping(config: Config) -> list[EarlyStoppingCallback]:
+    patience = config.early_stopping_patience
+    return [EarlyStoppingCallback(patience)] if patience else []
 
 
 def _peak_note(prepared: _Prepared, plan: RunPlan, records: RecordLog | None, step: int) -> str:
@@ -217,6 +245,9 @@ def _naming_missing_packages() -> Iterator[None]:
 def _finish(config: Config, prepared: _Prepared, folder: Path, trained: dict[str, Any]) -> None:
     bundle = prepared.bundle
     _check_has_learnt(trained)
+    bundle.model.eval()
+    if not prepared.arguments.fsdp:
+        check_makes_a_difference(bundle.model, pack(prepared.data.train.encoded[:1]).to(bundle.device))
     save_adapter(bundle.model, bundle.tokenizer, prepared.record, folder / ADAPTER_FOLDER, trained)
     console.note(f"adapter saved: {folder / ADAPTER_FOLDER}")
     if prepared.arguments.fsdp:  # the other ranks, which have the other shards, are done
@@ -231,7 +262,7 @@ def _finish(config: Config, prepared: _Prepared, folder: Path, trained: dict[str
     adapter = (
         "" if config.lora_model_path is None else f" --lora_model_path {shlex.quote(str(folder / ADAPTER_FOLDER))}"
     )
-    console.note(f"ask it: {_command('inference')}{adapter}")
+    console.note(f"ask it: {command_for('inference')}{adapter}")
 
 
 def _check_has_learnt(trained: dict[str, Any]) -> None:
@@ -241,43 +272,6 @@ def _check_has_learnt(trained: dict[str, Any]) -> None:
             "training has left every lora_B at zero: the adapter would change nothing",
             "raise learning_rate or num_train_epochs; the last checkpoint is kept",
         )
-
-
-def _show_plan(config: Config, prepared: _Prepared, plan: RunPlan, steps: int, after_step: int) -> None:
-    bundle, data = prepared.bundle, prepared.data.train
-    trainable = sum(p.numel() for p in bundle.model.parameters() if p.requires_grad)
-    every = sum(p.numel() for p in bundle.model.parameters())
-    tested = TESTED_FAMILIES.get(bundle.family)
-    world = prepared.arguments.world_size
-    rows_a_step = config.per_device_train_batch_size * config.gradient_accumulation_steps * world
-    validation = prepared.data.validation
-    facts = [
-        ("model", f"{bundle.source.name} ({tested or f'{bundle.family}: a family without tests of its own'})"),
-        ("dtype", f"{bundle.dtype.name} ({bundle.dtype.reason}); the adapter is float32"),
-        ("device", str(bundle.device) + _world_note(prepared.arguments)),
-        ("trainable parameters", f"{trainable:,} of {every:,} ({trainable / every:.2%})"),
-        ("adapted layers", adapted_parts(bundle)),
-        ("rows", f"{len(data.examples)} from {data.name}" + (f", {len(data.cut)} cut" if data.cut else "")),
-        ("tokens", f"{data.tokens:,} an epoch, {data.targets:,} of them trained{_tokens_note(data)}"),
-        ("validation", f"{len(validation.examples)} rows from {validation.name}" if validation else "none"),
-        ("memory", memory_line(plan.memory, bundle.device)),
-        ("compiled", f"{'yes' if plan.is_compiled else 'no'} ({plan.compile_reason})"),
-        ("steps", f"{steps} of {rows_a_step} rows" + (f", {after_step} done before" if after_step else "")),
-    ]
-    console.facts("training", facts)
-
-
-def _tokens_note(data: Dataset) -> str:
-    pictures = f", {data.picture_tokens:,} stand for pictures" if data.picture_tokens else ""
-    return f"{pictures}; longest row {data.longest}"
-
-
-def _world_note(arguments: TrainingArguments) -> str:
-    if arguments.world_size == 1:
-        return ""
-    return f", {arguments.world_size} of them, " + (
-        "the model sharded by FSDP" if arguments.fsdp else "a model on each"
-    )
 
 
 def _write_unused_rows(folder: Path, data: _Data) -> None:
@@ -291,18 +285,3 @@ def _as_yaml(config: Config) -> str:
     """The settings of this run, for another one to start with."""
     used = config.model_copy(update={"resume": False})
     return yaml.safe_dump(used.model_dump(), allow_unicode=True, sort_keys=False)
-
-
-def _resume_command() -> str:
-    given = sys.argv[1:]
-    resume = [] if "resume=true" in given else ["--set", "resume=true"]
-    return shlex.join(["python", "main.py", *given, *resume])
-
-
-def _command(task: str) -> str:
-    """The command line of this process for another task."""
-    given = sys.argv[1:]
-    if "--task" in given:
-        place = given.index("--task") + 1
-        return shlex.join(["python", "main.py", *given[:place], task, *given[place + 1 :]])
-    return f"python main.py --task {task}"

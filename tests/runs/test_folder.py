@@ -1,7 +1,12 @@
+import errno
+import os
+import subprocess
+import sys
+
 import pytest
 
 from lorakit.errors import RunError
-from lorakit.runs import archive_previous_run, newest_checkpoint, open_folder, write_json
+from lorakit.runs import archive_previous_run, explaining_write_errors, open_folder, write_json, writing_alone
 
 
 def test_a_folder_is_made_with_its_parents(tmp_path):
@@ -15,16 +20,28 @@ def test_a_file_in_the_way_is_named(tmp_path):
         open_folder(tmp_path / "taken")
 
 
-def test_the_newest_checkpoint_is_by_number_and_complete(tmp_path):
-    for number in (9, 80, 100):
-        (tmp_path / f"checkpoint-{number}").mkdir()
-    for number in (9, 80):
-        (tmp_path / f"checkpoint-{number}" / "trainer_state.json").write_text("{}")
-    assert newest_checkpoint(tmp_path).name == "checkpoint-80"
+def test_a_second_run_in_one_folder_is_refused_until_the_first_has_ended(tmp_path):
+    with writing_alone(tmp_path):
+        program = (
+            "from pathlib import Path; from lorakit.runs import writing_alone; "
+            f"writing_alone(Path({str(tmp_path)!r})).__enter__()"
+        )
+        second = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+        assert "another run is writing into" in second.stderr
+    with writing_alone(tmp_path):
+        pass
 
 
-def test_without_checkpoints_there_is_none(tmp_path):
-    assert newest_checkpoint(tmp_path) is None
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EFBIG])
+def test_a_folder_that_can_no_longer_be_written_is_explained(tmp_path, number):
+    with pytest.raises(RunError, match="can no longer be written") as found, explaining_write_errors(tmp_path, "again"):
+        raise OSError(number, os.strerror(number))
+    assert found.value.hint.endswith("go on with: again")
+
+
+def test_a_missing_file_somewhere_else_keeps_its_own_error(tmp_path):
+    with pytest.raises(FileNotFoundError), explaining_write_errors(tmp_path / "run", "again"):
+        (tmp_path / "other").read_text()
 
 
 def test_an_earlier_run_is_moved_aside_whole(tmp_path):

@@ -1,0 +1,62 @@
+"""What makes two runs the same: kept as run.json, and what a resumed run is held to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lorakit.runs.folder import write_json
+
+IDENTITY_FILE = "run.json"
+
+
+@dataclass(frozen=True)
+class RunIdentity:
+    """All that a run's numbers depend on.
+
+    Attributes:
+        settings: Those that change the result.
+        rows: SHA-256 of the encoded training rows, in order.
+        base_fingerprint: Of the base model's weights.
+        template_hash: Of the chat template.
+        dtype: The number format that was set or chosen.
+        processes: How many share a step.
+    """
+
+    settings: dict[str, Any]
+    rows: str
+    base_fingerprint: str
+    template_hash: str
+    dtype: str
+    processes: int
+
+    def differences(self, earlier: RunIdentity) -> Iterator[str]:
+        """Say in what this run differs from an earlier one."""
+        names = [*self.settings, *(name for name in earlier.settings if name not in self.settings)]
+        for name in names:
+            before, now = earlier.settings.get(name), self.settings.get(name)
+            if before != now:
+                yield f"{name} was {before} and is {now}"
+        words = {
+            "rows": "the training rows have changed",
+            "base_fingerprint": "the weights of the base model have changed",
+            "template_hash": "the chat template has changed",
+            "dtype": f"the number format was {earlier.dtype} and is {self.dtype}",
+            "processes": f"{earlier.processes} processes shared a step, now {self.processes}",
+        }
+        yield from (text for name, text in words.items() if getattr(self, name) != getattr(earlier, name))
+
+    def save(self, folder: Path) -> None:
+        """Write ``run.json``."""
+        write_json(folder / IDENTITY_FILE, asdict(self))
+
+
+def read_identity(folder: Path) -> RunIdentity | None:
+    """Read what a run left; None where it left nothing that can be read."""
+    try:
+        return RunIdentity(**json.loads((folder / IDENTITY_FILE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None

@@ -1,0 +1,75 @@
+"""What a run says of itself before its first step, and how to go on after its last."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+
+from transformers import TrainingArguments
+
+from lorakit import console
+from lorakit.config import Config
+from lorakit.data_processing import Dataset
+from lorakit.model_config import TESTED_FAMILIES, ModelBundle, adapted_parts
+from lorakit.train.planning import RunPlan, memory_line
+
+
+def show_plan(  # noqa: PLR0913, PLR0917 - a summary is of everything
+    config: Config,
+    bundle: ModelBundle,
+    data: Dataset,
+    validation: Dataset | None,
+    arguments: TrainingArguments,
+    plan: RunPlan,
+    steps: int,
+    after_step: int,
+) -> None:
+    """Print model, rows, memory and steps of a run that is about to begin."""
+    trainable = sum(p.numel() for p in bundle.model.parameters() if p.requires_grad)
+    every = sum(p.numel() for p in bundle.model.parameters())
+    tested = TESTED_FAMILIES.get(bundle.family)
+    world = arguments.world_size
+    rows_a_step = config.per_device_train_batch_size * config.gradient_accumulation_steps * world
+    facts = [
+        ("model", f"{bundle.source.name} ({tested or f'{bundle.family}: a family without tests of its own'})"),
+        ("dtype", f"{bundle.dtype.name} ({bundle.dtype.reason}); the adapter is float32"),
+        ("device", str(bundle.device) + _world_note(arguments)),
+        ("trainable parameters", f"{trainable:,} of {every:,} ({trainable / every:.2%})"),
+        ("adapted layers", adapted_parts(bundle)),
+        ("rows", f"{len(data.examples)} from {data.name}" + (f", {len(data.cut)} cut" if data.cut else "")),
+        ("tokens", f"{data.tokens:,} an epoch, {data.targets:,} of them trained{_tokens_note(data)}"),
+        ("validation", f"{len(validation.examples)} rows from {validation.name}" if validation else "none"),
+        ("memory", memory_line(plan.memory, bundle.device)),
+        ("compiled", f"{'yes' if plan.is_compiled else 'no'} ({plan.compile_reason})"),
+        ("steps", f"{steps} of {rows_a_step} rows" + (f", {after_step} done before" if after_step else "")),
+    ]
+    console.facts("training", facts)
+
+
+def _tokens_note(data: Dataset) -> str:
+    pictures = f", {data.picture_tokens:,} stand for pictures" if data.picture_tokens else ""
+    return f"{pictures}; longest row {data.longest}"
+
+
+def _world_note(arguments: TrainingArguments) -> str:
+    if arguments.world_size == 1:
+        return ""
+    return f", {arguments.world_size} of them, " + (
+        "the model sharded by FSDP" if arguments.fsdp else "a model on each"
+    )
+
+
+def resume_command() -> str:
+    """Return the command line of this process, going on from its last checkpoint."""
+    given = sys.argv[1:]
+    resume = [] if "resume=true" in given else ["--set", "resume=true"]
+    return shlex.join(["python", "main.py", *given, *resume])
+
+
+def command_for(task: str) -> str:
+    """Return the command line of this process for another task."""
+    given = sys.argv[1:]
+    if "--task" in given:
+        place = given.index("--task") + 1
+        return shlex.join(["python", "main.py", *given[:place], task, *given[place + 1 :]])
+    return f"python main.py --task {task}"

@@ -1,0 +1,65 @@
+"""A checkpoint is whole or it is not used."""
+
+import json
+
+import pytest
+
+from lorakit.runs import checkpoints, fault_in, publish
+
+
+def written(folder, step=8):
+    aside = folder / "aside"
+    (aside / "inner").mkdir(parents=True)
+    (aside / "weights.safetensors").write_bytes(bytes(range(256)))
+    (aside / "inner" / "state.json").write_text("{}")
+    publish(aside, folder / f"checkpoint-{step}")
+    return folder / f"checkpoint-{step}"
+
+
+def test_what_was_written_aside_gets_its_name_only_when_it_is_whole(tmp_path):
+    checkpoint = written(tmp_path)
+    assert not (tmp_path / "aside").exists()
+    assert fault_in(checkpoint) is None
+
+
+def damage_a_bit(checkpoint):
+    file = checkpoint / "weights.safetensors"
+    content = bytearray(file.read_bytes())
+    content[100] ^= 1
+    file.write_bytes(content)
+
+
+DAMAGES = {
+    "a flipped bit": (damage_a_bit, "weights.safetensors is damaged"),
+    "a cut file": (lambda path: (path / "weights.safetensors").write_bytes(b"1"), "weights.safetensors is damaged"),
+    "a lost file": (lambda path: (path / "inner" / "state.json").unlink(), "inner/state.json is missing"),
+    "no manifest": (lambda path: (path / "manifest.json").unlink(), "it has no manifest.json"),
+    "half a manifest": (lambda path: (path / "manifest.json").write_text('{"fi'), "manifest.json cannot be read"),
+    "another manifest": (lambda path: (path / "manifest.json").write_text("[1]"), "manifest.json cannot be read"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_every_damage_is_noticed_and_named(tmp_path, name):
+    damage, fault = DAMAGES[name]
+    checkpoint = written(tmp_path)
+    damage(checkpoint)
+    assert fault_in(checkpoint).startswith(fault)
+
+
+def test_checkpoints_are_listed_by_step_the_newest_first(tmp_path):
+    for step in (9, 80, 100):
+        written(tmp_path, step)
+    (tmp_path / "checkpoint-best").mkdir()
+    (tmp_path / "checkpoint.writing").mkdir()
+    assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-100", "checkpoint-80", "checkpoint-9"]
+
+
+def test_a_later_checkpoint_of_the_same_step_replaces_the_earlier_one(tmp_path):
+    written(tmp_path)
+    checkpoint = written(tmp_path)
+    assert fault_in(checkpoint) is None
+    assert set(json.loads((checkpoint / "manifest.json").read_text())["files"]) == {
+        "weights.safetensors",
+        "inner/state.json",
+    }
