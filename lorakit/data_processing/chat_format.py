@@ -80,6 +80,19 @@ class ChatFormat:
         """SHA-256 of the chat template, to notice when training and inference differ."""
         return hashlib.sha256(str(self.tokenizer.chat_template).encode()).hexdigest()
 
+    @property
+    def end_of_turn(self) -> str:
+        """The token that ends an answer, as text."""
+        return str(self.tokenizer.convert_ids_to_tokens(self.end_of_turn_id))
+
+    def rendering(self) -> str:
+        """Return a short conversation as the template writes it, up to where a second answer would begin."""
+        conversation = [Message("user", "Q1"), Message("assistant", "A1"), Message("user", "Q2")]
+        try:
+            return self._render(conversation, answering=True, thinking=False)
+        except TemplateError:  # one that takes a single question only
+            return self._render(conversation[:1], answering=True, thinking=False)
+
     def control_token_in(self, text: str) -> str | None:
         """Return a control token that the text spells out, which would end or open a turn inside it."""
         return next((token for token in self._control_tokens if token in text), None)

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lorakit import console
 from lorakit.config import Config
 from lorakit.data_processing import ChatFormat, ImageFormat, Message
 from lorakit.engine import choose_device, choose_dtype
+from lorakit.inference.contract import hold_to
 from lorakit.model_config import (
     AdapterRecord,
     ModelBundle,
@@ -59,10 +60,15 @@ class Assistant:
 
     @property
     def stop_ids(self) -> list[int]:
-        """The tokens at which an answer ends: the trained end of turn, and the model's own."""
-        own = self.bundle.model.generation_config.eos_token_id
-        listed = own if isinstance(own, list) else [own] if own is not None else []
-        return list(dict.fromkeys([self.chat_format.end_of_turn_id, *listed]))
+        """The tokens at which an answer ends."""
+        return stop_ids(self.bundle.model, self.chat_format)
+
+
+def stop_ids(model: Any, chat_format: ChatFormat) -> list[int]:
+    """Return the tokens at which an answer ends: the trained end of turn, and the model's own."""
+    own = model.generation_config.eos_token_id
+    listed = own if isinstance(own, list) else [own] if own is not None else []
+    return list(dict.fromkeys([chat_format.end_of_turn_id, *listed]))
 
 
 def open_assistant(config: Config) -> Assistant:
@@ -105,12 +111,9 @@ def assistant_for(
 
     system_prompt, thinking = config.system_prompt, config.thinking is True
     if record is not None:
-        if record.template_hash != chat_format.template_hash:
-            console.warn("the chat template differs from the one the adapter was trained with; answers may suffer")
+        hold_to(record, bundle, chat_format, config)
         if system_prompt is None:
             system_prompt = record.system_prompt
-        elif system_prompt != record.system_prompt:
-            console.warn(f"system_prompt differs from the one in training ({record.system_prompt!r})")
         if config.thinking == "auto":
             thinking = record.thinking
     return Assistant(bundle, chat_format, isinstance(bundle.model, PeftModel), system_prompt, thinking)

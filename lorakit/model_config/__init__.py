@@ -1,6 +1,6 @@
 """From the name of a model to a ModelBundle, with or without an adapter."""
 
-from lorakit.model_config.adapter import AdapterRecord, attach_adapter, read_record, save_adapter
+from lorakit.model_config.adapter import attach_adapter, save_adapter
 from lorakit.model_config.loading import (
     TESTED_FAMILIES,
     ModelBundle,
@@ -11,6 +11,7 @@ from lorakit.model_config.loading import (
     read_model_type,
 )
 from lorakit.model_config.lora import adapted_parts, attach_new_adapter
+from lorakit.model_config.record import AdapterRecord, read_record
 from lorakit.model_config.source import ModelSource, locate_model
 
 __all__ = [

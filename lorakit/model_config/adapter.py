@@ -5,40 +5,17 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lorakit import __version__, console
+from lorakit import console
 from lorakit.engine import accelerate
 from lorakit.errors import AdapterError
 from lorakit.model_config.loading import ModelBundle
+from lorakit.model_config.record import RECORD_FILE, AdapterRecord, read_record
 
 _WEIGHTS = "adapter_model.safetensors"
-_RECORD = "lorakit.json"
-
-
-@dataclass(frozen=True)
-class AdapterRecord:
-    """What an adapter was trained on and how, kept beside its weights in ``lorakit.json``.
-
-    Attributes:
-        base_model: The base as its user named it.
-        base_fingerprint: Of the base's weights.
-        template_hash: SHA-256 of the chat template.
-        end_of_turn: The token that ends an answer.
-        system_prompt: The one set in the settings, if any.
-        thinking: Whether the training answers reason first.
-        lorakit_version: Which wrote the adapter.
-    """
-
-    base_model: str
-    base_fingerprint: str
-    template_hash: str
-    end_of_turn: str
-    system_prompt: str | None
-    thinking: bool
-    lorakit_version: str = __version__
 
 
 def save_adapter(
@@ -58,26 +35,11 @@ def save_adapter(
     model.save_pretrained(str(temporary), state_dict=trained)
     tokenizer.save_pretrained(str(temporary))
     text = json.dumps(asdict(record), ensure_ascii=False, indent=2)
-    (temporary / _RECORD).write_text(text + "\n", encoding="utf-8")
+    (temporary / RECORD_FILE).write_text(text + "\n", encoding="utf-8")
     if folder.exists():
         os.replace(folder, older)
     os.replace(temporary, folder)
     shutil.rmtree(older, ignore_errors=True)
-
-
-def read_record(folder: Path) -> AdapterRecord | None:
-    """Read what lorakit wrote beside an adapter; None for an adapter made elsewhere.
-
-    Raises:
-        AdapterError: The file is damaged.
-    """
-    file = folder / _RECORD
-    if not file.is_file():
-        return None
-    try:
-        return AdapterRecord(**json.loads(file.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise AdapterError(f"{file}: is damaged ({error})", "train the adapter again, or remove that file") from error
 
 
 def attach_adapter(bundle: ModelBundle, folder: Path) -> Any:
@@ -130,12 +92,13 @@ def _check_base(bundle: ModelBundle, folder: Path, settings: dict[str, Any]) -> 
                 f"set model_name_or_path: {record.base_model}, or choose an adapter of this model",
             )
         return
+    console.note(
+        f"{folder}: was not made by lorakit: its chat template, system prompt, stop token and the weights of its base "
+        "are unknown; only its shapes are checked"
+    )
     named = str(settings.get("base_model_name_or_path") or "")
     if named and Path(named).name.lower() != Path(bundle.source.reference).name.lower():
-        console.warn(
-            f"{folder}: names {named} as its base, not {bundle.source.name}; its shapes will be checked, "
-            "but whether the weights are the same is unknown"
-        )
+        console.warn(f"{folder}: names {named} as its base, not {bundle.source.name}")
 
 
 def _load(bundle: ModelBundle, folder: Path) -> Any:

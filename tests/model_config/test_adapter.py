@@ -188,7 +188,9 @@ def test_an_adapter_that_names_another_base_is_warned_about(model_folder, tmp_pa
     base = AutoModelForCausalLM.from_pretrained(model_folder("llama"), dtype=torch.float32)
     get_peft_model(base, LoraConfig(target_modules=["q_proj"], init_lora_weights=False)).save_pretrained(tmp_path / "x")
     attach_adapter(bundle(folder), tmp_path / "x")
-    assert "whether the weights are the same is unknown" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "the weights of its base are unknown" in said
+    assert "as its base, not" in said
 
 
 def test_an_adapter_without_effect_is_warned_about(model_folder, tmp_path, capsys):

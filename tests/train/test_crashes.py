@@ -111,7 +111,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(command, capsys):
 
 
 def test_a_resumed_run_with_other_rows_goes_on_only_by_force(command, write_rows, capsys):
-    _, folder = command("--num_train_epochs", "1")
+    _, _folder = command("--num_train_epochs", "1")
     other = f"--set=train_file={write_rows([*ROWS[:-1], ROWS[0]], 'other.json')}"
     assert command("--num_train_epochs", "1", other, "--set", "resume=true")[0] == 2
     assert "the training rows have changed" in capsys.readouterr().err

@@ -1,0 +1,67 @@
+"""The contract of an adapter: what it was trained with, kept beside its weights in ``lorakit.json``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from lorakit import __version__
+from lorakit.errors import AdapterError
+
+RECORD_FILE = "lorakit.json"
+MASK_RULE = "answers and their end-of-turn token are trained, prompts and pictures are not"
+
+
+@dataclass(frozen=True)
+class AdapterRecord:
+    """What an adapter was trained on and how. Evaluation and inference hold themselves to it.
+
+    Attributes:
+        base_model: The base as its user named it.
+        base_fingerprint: Of the base's weights.
+        template_hash: SHA-256 of the chat template.
+        end_of_turn: The token that ends an answer.
+        system_prompt: The one set in the settings, if any.
+        thinking: Whether the training answers reason first.
+        base_revision: Of the base on its hub, where it came from one.
+        config_fingerprint: Of what matters in the base's config.json; None in records of older versions.
+        rendering: A short conversation as the template writes it, so that a difference can be shown.
+        stop_tokens: All at which an answer ends.
+        mask_rule: Which tokens were trained.
+        pixels: Least and most of a picture; None for a model that takes text only.
+        lorakit_version: Which wrote the adapter.
+    """
+
+    base_model: str
+    base_fingerprint: str
+    template_hash: str
+    end_of_turn: str
+    system_prompt: str | None
+    thinking: bool
+    base_revision: str | None = None
+    config_fingerprint: str | None = None
+    rendering: str | None = None
+    stop_tokens: tuple[str, ...] = ()
+    mask_rule: str = MASK_RULE
+    pixels: tuple[int, int] | None = None
+    lorakit_version: str = __version__
+
+
+def read_record(folder: Path) -> AdapterRecord | None:
+    """Read what lorakit wrote beside an adapter; None for an adapter made elsewhere.
+
+    Raises:
+        AdapterError: The file is damaged.
+    """
+    file = folder / RECORD_FILE
+    if not file.is_file():
+        return None
+    known = {field.name for field in fields(AdapterRecord)}
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        given: Any = {name: tuple(v) if isinstance(v, list) else v for name, v in content.items() if name in known}
+        return AdapterRecord(**given)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise AdapterError(f"{file}: is damaged ({error})", "train the adapter again, or remove that file") from error
