@@ -166,3 +166,9 @@ def _wanted(name: str, detail: ErrorDetails) -> str:
             return f"must be {words} {number_text(context[bound])}"
     template = _WANTED.get(detail["type"])
     return template.format(**context) if template else detail["msg"]
+
+
+def as_yaml(config: Config) -> str:
+    """Return the settings of a task as YAML, for another one to start with."""
+    used = config.model_copy(update={"resume": False})
+    return yaml.safe_dump(used.model_dump(), allow_unicode=True, sort_keys=False)

@@ -5,19 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 from lorakit import console
-from lorakit.config import Config
-from lorakit.data_processing import load_dataset
-from lorakit.errors import SettingsError
-from lorakit.inference import open_assistant
-from lorakit.runs import RESULTS_FILE, open_folder
+from lorakit.config import Config, load_config
+from lorakit.data_processing import ChatFormat, Dataset, load_dataset
+from lorakit.errors import LorakitError, SettingsError
+from lorakit.inference import adapter_folder, open_assistant
+from lorakit.runs import REPORT_FILE, RESULTS_FILE, USED_CONFIG_FILE, open_folder
 
 __all__ = ["run"]
 
 
 def run(config: Config) -> int:
-    """Evaluate on ``validation_file``; results go to the terminal and to eval_results.json in ``output_dir``."""
+    """Evaluate on ``validation_file``; results go to the terminal, and in files into ``output_dir``."""
     from lorakit.engine import Ranks, part_ranks
     from lorakit.evaluate.comparison import compare, show_comparison
+    from lorakit.evaluate.reporting import Evaluated, leave_report
 
     if config.validation_file is None:
         raise SettingsError("validation_file: is null, so there is nothing to evaluate", "name a file of rows")
@@ -31,7 +32,23 @@ def run(config: Config) -> int:
     dataset = load_dataset(config.validation_file, evaluated, assistant.chat_format, limit)
     for line in dataset.rejection_lines():
         console.warn(line)
-    show_comparison(compare(assistant, dataset, config, config.max_generated_rows, folder, ranks))
+    comparison = compare(assistant, dataset, config, config.max_generated_rows, folder, ranks)
+    show_comparison(comparison)
     part_ranks()
-    console.note(f"written: {folder / RESULTS_FILE}")
+    if ranks.is_first:
+        adapter = adapter_folder(config) if assistant.has_adapter else None
+        train = _training_rows(adapter, evaluated, assistant.chat_format, limit) if adapter else None
+        leave_report(folder, Evaluated("evaluate", assistant, adapter, train, dataset, comparison), config)
+    console.note(f"written: {folder / RESULTS_FILE} and {folder / REPORT_FILE}")
     return 0
+
+
+def _training_rows(adapter: Path, config: Config, chat_format: ChatFormat, limit: int | None) -> Dataset | None:
+    """Read the rows that an adapter was trained on, named by the configuration beside it or else by this one."""
+    used = adapter.parent / USED_CONFIG_FILE
+    try:
+        settings = load_config(str(used), {}, []) if used.is_file() else config
+        return load_dataset(settings.train_file, settings, chat_format, limit)
+    except LorakitError as error:
+        console.note(f"{REPORT_FILE} goes without the training rows: {error.message}")
+        return None

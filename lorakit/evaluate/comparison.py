@@ -25,6 +25,14 @@ from lorakit.runs import PREDICTIONS_FILE, RESULTS_FILE, write_json
 
 _LOSS_TOKENS = 1024  # tokens in one forward pass of the loss: enough to be fast, few enough for a small machine
 _SHOWN_ANSWERS = 5
+METRIC_NAMES = {
+    "loss": "loss (nats per target token)",
+    "perplexity": "perplexity",
+    "exact_match": "exact match (0-1)",
+    "chrf": "chrF (0-100)",
+    "bleu": "BLEU (0-100)",
+    "rouge_l": "ROUGE-L (0-1)",
+}
 _ALONE = Ranks()
 _ZERO = torch.zeros(1, 1, dtype=torch.long)
 _ONE_TOKEN = MicroBatch(_ZERO, _ZERO, _ZERO, row_starts=torch.tensor([0, 1]))
@@ -137,15 +145,7 @@ def compare(
 def show_comparison(comparison: Comparison) -> None:
     """Print the scores and a few answers side by side."""
     scores = comparison.scores
-    labels = {
-        "loss": "loss (nats per target token)",
-        "perplexity": "perplexity",
-        "exact_match": "exact match (0-1)",
-        "chrf": "chrF (0-100)",
-        "bleu": "BLEU (0-100)",
-        "rouge_l": "ROUGE-L (0-1)",
-    }
-    rows = [[label, *(_number(found[key]) for found in scores.values())] for key, label in labels.items()]
+    rows = [[label, *(_number(found[key]) for found in scores.values())] for key, label in METRIC_NAMES.items()]
     counts = next(iter(scores.values()))
     title = f"{comparison.data}: {counts['rows']} rows, {counts['target_tokens']} target tokens"
     console.table(f"{title}, {counts['generated_rows']} answered", ["", *scores], rows)

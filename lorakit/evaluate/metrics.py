@@ -53,6 +53,21 @@ class _CorpusScore:
 
 
 @cache
+def _chrf() -> CHRF:
+    return CHRF()
+
+
+def row_scores(answer: str, reference: str) -> dict[str, float]:
+    """Score one answer by itself: exact_match and rouge_l from 0 to 1, chrf from 0 to 100."""
+    answer, reference = without_reasoning(answer), without_reasoning(reference)
+    return {
+        "exact_match": float(answer == reference),
+        "chrf": float(_chrf().sentence_score(answer, [reference]).score),
+        "rouge_l": rouge_l(answer, reference),
+    }
+
+
+@cache
 def _bleu(tokenizer: str) -> BLEU:
     return BLEU(tokenize=tokenizer)
 
@@ -69,7 +84,7 @@ class AnswerScores:
     _exact: int = 0
     _rouge_l: float = 0.0
     _bleu: _CorpusScore = field(default_factory=lambda: _CorpusScore(_bleu("13a")))
-    _chrf: _CorpusScore = field(default_factory=lambda: _CorpusScore(CHRF()))
+    _chrf: _CorpusScore = field(default_factory=lambda: _CorpusScore(_chrf()))
 
     def add(self, answer: str, reference: str) -> None:
         """Score one answer; the reasoning of either side is left out."""

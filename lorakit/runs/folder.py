@@ -19,6 +19,7 @@ ADAPTER_FOLDER = "lora_model"
 RESULTS_FILE = "eval_results.json"
 PREDICTIONS_FILE = "predictions.jsonl"
 CURVE_FILE = "loss_curve.png"
+REPORT_FILE = "report.html"
 USED_CONFIG_FILE = "config_used.yaml"
 UNUSED_ROWS_FILE = "unused_rows.txt"
 LOCK_FILE = ".lock"
@@ -31,6 +32,7 @@ _FILES_OF_A_RUN = (
     RESULTS_FILE,
     PREDICTIONS_FILE,
     CURVE_FILE,
+    REPORT_FILE,
     USED_CONFIG_FILE,
     UNUSED_ROWS_FILE,
     "run.json",

@@ -10,11 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
 
 from lorakit import console
-from lorakit.config import Config
+from lorakit.config import Config, as_yaml
 from lorakit.data_processing import ChatFormat, Dataset, ImageFormat, load_datasets
 from lorakit.data_processing.packing import pack
 from lorakit.engine import (
@@ -29,6 +28,7 @@ from lorakit.engine import (
 )
 from lorakit.errors import RunError, SettingsError
 from lorakit.evaluate.comparison import compare, show_comparison
+from lorakit.evaluate.reporting import Evaluated, leave_report
 from lorakit.inference import assistant_for, stop_ids
 from lorakit.model_config import (
     AdapterRecord,
@@ -46,6 +46,7 @@ from lorakit.model_config import (
 from lorakit.runs import (
     ADAPTER_FOLDER,
     CURVE_FILE,
+    REPORT_FILE,
     RESULTS_FILE,
     UNUSED_ROWS_FILE,
     USED_CONFIG_FILE,
@@ -137,7 +138,7 @@ def _identity(config: Config, prepared: _Prepared) -> RunIdentity:
 def _start_records(config: Config, prepared: _Prepared, folder: Path, earlier: EarlierRun | None) -> None:
     if earlier is None and (archive := archive_previous_run(folder)):
         console.note(f"an earlier run was moved to {archive}")
-    write_text(folder / USED_CONFIG_FILE, _as_yaml(config))
+    write_text(folder / USED_CONFIG_FILE, as_yaml(config))
     _write_unused_rows(folder, prepared.data)
 
 
@@ -262,8 +263,11 @@ def _finish(config: Config, prepared: _Prepared, folder: Path, trained: dict[str
     assistant = assistant_for(bundle, prepared.chat_format, config, prepared.record)
     dataset = prepared.data.validation or prepared.data.train
     most_rows = config.max_generated_rows or _ROWS_ANSWERED_AT_END
-    show_comparison(compare(assistant, dataset, config, most_rows, folder))
-    console.note(f"written: {RESULTS_FILE}, {CURVE_FILE} and events.jsonl in {folder}")
+    comparison = compare(assistant, dataset, config, most_rows, folder)
+    show_comparison(comparison)
+    evaluated = Evaluated("train", assistant, folder / ADAPTER_FOLDER, prepared.data.train, dataset, comparison)
+    leave_report(folder, evaluated, config)
+    console.note(f"written: {REPORT_FILE}, {RESULTS_FILE}, {CURVE_FILE} and events.jsonl in {folder}")
     adapter = (
         "" if config.lora_model_path is None else f" --lora_model_path {shlex.quote(str(folder / ADAPTER_FOLDER))}"
     )
@@ -284,9 +288,3 @@ def _write_unused_rows(folder: Path, data: _Data) -> None:
     lines = [line for dataset in datasets for line in dataset.rejection_lines(most=len(dataset.rejected))]
     if lines:
         write_text(folder / UNUSED_ROWS_FILE, "\n".join(lines) + "\n")
-
-
-def _as_yaml(config: Config) -> str:
-    """The settings of this run, for another one to start with."""
-    used = config.model_copy(update={"resume": False})
-    return yaml.safe_dump(used.model_dump(), allow_unicode=True, sort_keys=False)

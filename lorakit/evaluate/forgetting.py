@@ -1,0 +1,48 @@
+"""What else an adapter has changed: a few general questions, with and without it."""
+
+from __future__ import annotations
+
+from lorakit.config import Config
+from lorakit.data_processing import Message
+from lorakit.evaluate.metrics import without_reasoning
+from lorakit.inference import Assistant
+from lorakit.inference.generation import answer_batch
+from lorakit.report import GeneralAnswers
+
+_MOST_NEW_TOKENS = 48
+QUESTIONS = (
+    "中国的首都是哪座城市？",
+    "请把这句话翻译成英文：今天天气很好。",
+    "十七加二十五等于多少？",
+    "用一句话解释什么是光合作用。",
+    "What is the capital of France?",
+    "Name three primary colours.",
+    "What is 12 times 8?",
+    "Write one sentence about the sea.",
+)
+
+
+def general_answers(assistant: Assistant, config: Config) -> list[GeneralAnswers]:
+    """Ask the fixed questions of the base and of the tuned model, greedily and briefly.
+
+    Args:
+        assistant: With an adapter.
+        config: Its ``max_new_tokens`` is kept where it is smaller.
+    """
+    brief = {"temperature": 0.0, "repetition_penalty": 1.0}
+    greedy = config.model_copy(
+        update={**brief, "max_new_tokens": min(config.max_new_tokens, _MOST_NEW_TOKENS)},
+    )
+    with assistant.without_adapter():
+        base = _answers(assistant, greedy)
+    tuned = _answers(assistant, greedy)
+    return [GeneralAnswers(*texts) for texts in zip(QUESTIONS, base, tuned, strict=True)]
+
+
+def _answers(assistant: Assistant, config: Config) -> list[str]:
+    size = config.per_device_eval_batch_size
+    answers: list[str] = []
+    for start in range(0, len(QUESTIONS), size):
+        conversations = [[Message("user", question)] for question in QUESTIONS[start : start + size]]
+        answers += answer_batch(assistant, conversations, config)
+    return [without_reasoning(answer) for answer in answers]

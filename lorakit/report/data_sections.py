@@ -1,0 +1,61 @@
+"""The files of rows: counts, rows that are not used, and which tokens are trained."""
+
+from __future__ import annotations
+
+from lorakit.console import MarkedText
+from lorakit.report.content import DataOverview, ShownSequence
+from lorakit.report.markup import Markup, element, folded, joined, note, section, table
+
+_MOST_LINES = 200
+# Of a long row the beginning and the end, where the answer stands.
+_FIRST_TOKENS, _LAST_TOKENS = 200, 400
+
+
+def data(overview: DataOverview | None) -> Markup:
+    """Show the counts of every file, and name the rows that are not used."""
+    if overview is None:
+        return Markup()
+    counts = table(["", *overview.files], overview.counts, class_="numbers")
+    return section("Data", counts, _not_used(overview.not_used))
+
+
+def masks(overview: DataOverview | None) -> Markup:
+    """Show a few training sequences with the trained tokens marked."""
+    if overview is None:
+        return Markup()
+    shown = [_sequence(sequence) for sequence in overview.sequences]
+    if not shown:
+        return Markup()
+    explained = joined(
+        [element("span", "trained", class_="token trained"), " ", element("span", "not trained", class_="token")]
+    )
+    return section(
+        "What is trained",
+        note("The first training rows as the model sees them, token by token. The loss is taken over trained tokens."),
+        element("p", explained),
+        *shown,
+    )
+
+
+def _not_used(lines: tuple[str, ...]) -> Markup:
+    if not lines:
+        return element("p", "Every row is used.")
+    listed = [element("li", line) for line in lines[:_MOST_LINES]]
+    if len(lines) > _MOST_LINES:
+        listed.append(element("li", f"... and {len(lines) - _MOST_LINES:,} more"))
+    return folded(f"Rows that are not used: {len(lines):,}", element("ul", *listed))
+
+
+def _sequence(sequence: ShownSequence) -> Markup:
+    parts = sequence.parts
+    left_out = len(parts) - _FIRST_TOKENS - _LAST_TOKENS
+    if left_out > 0:
+        gap = element("em", f" … {left_out:,} tokens … ")
+        tokens = [*map(_token, parts[:_FIRST_TOKENS]), gap, *map(_token, parts[-_LAST_TOKENS:])]
+    else:
+        tokens = [_token(part) for part in parts]
+    return element("figure", element("figcaption", sequence.origin), element("div", *tokens, class_="tokens"))
+
+
+def _token(part: MarkedText) -> Markup:
+    return element("span", part.text, class_="token trained" if part.is_trained else "token")

@@ -1,0 +1,61 @@
+"""The page: all sections in one file that a browser shows without a network."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+from lorakit.report import answer_sections, data_sections, surroundings, training_sections
+from lorakit.report.content import Report
+from lorakit.report.markup import Markup, element, joined
+from lorakit.report.style import STYLE
+from lorakit.runs import REPORT_FILE, read_records, write_text
+
+# Should a row ever slip through as markup, the browser still loads and runs nothing.
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+
+
+def write_report(folder: Path, report: Report) -> Path:
+    """Write report.html.
+
+    Args:
+        folder: Receives it.
+        report: Its content; curves and memory come from the records in ``report.run_folder``.
+    """
+    file = folder / REPORT_FILE
+    write_text(file, page(report))
+    return file
+
+
+def page(report: Report) -> str:
+    """Return a report as one HTML document."""
+    records = list(read_records(report.run_folder)) if report.run_folder else []
+    body = [
+        _heading(report),
+        answer_sections.metrics(report.metrics, len(report.answered)),
+        answer_sections.answers(report.answered),
+        training_sections.curves(records),
+        training_sections.memory(records),
+        data_sections.data(report.data),
+        data_sections.masks(report.data),
+        answer_sections.memorisation(report.memorised),
+        answer_sections.forgetting(report.forgetting),
+        surroundings.reproduction(report),
+        surroundings.versions_and_machine(report.task),
+    ]
+    head = [
+        Markup('<meta charset="utf-8">'),
+        Markup('<meta name="viewport" content="width=device-width, initial-scale=1">'),
+        Markup(f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'),
+        Markup('<link rel="icon" href="data:,">'),  # else a browser asks a server for one
+        element("title", f"{report.model}: report"),
+        element("style", Markup(STYLE)),
+    ]
+    document = element("html", element("head", *head), element("body", element("main", *body)), lang="en")
+    return f"<!DOCTYPE html>\n{document}\n"
+
+
+def _heading(report: Report) -> Markup:
+    adapter = f"adapter {report.adapter.as_posix()}" if report.adapter else "without an adapter"
+    facts = [report.model, adapter, f"answers to {report.evaluated}", f"{report.task}, {datetime.now():%Y-%m-%d %H:%M}"]
+    return joined([element("h1", "lorakit report"), element("p", " · ".join(facts))])
