@@ -48,7 +48,14 @@ def trained(tmp_path_factory):
 
 
 def test_training_leaves_what_the_readme_lists(trained):
-    files = ["eval_results.json", "predictions.jsonl", "loss_curve.png", "events.jsonl", "config_used.yaml"]
+    files = [
+        "report.html",
+        "eval_results.json",
+        "predictions.jsonl",
+        "loss_curve.png",
+        "events.jsonl",
+        "config_used.yaml",
+    ]
     promised = ["lora_model", "checkpoint-80", *files]
     for name in promised:
         assert (trained / "output" / name).exists(), name

@@ -75,7 +75,7 @@ def memorisation(rows: Sequence[Memorised]) -> Markup:
     ]
     columns = ["row", "tuned answer", "tuned share", "expected share", "copied"]
     return section(
-        "Learnt by heart", element("p", " ".join(summary)), note(explained), table(columns, body, class_="texts")
+        "Learnt by heart", element("p", " ".join(summary)), note(explained), table(columns, body, class_="texts shares")
     )
 
 
@@ -135,7 +135,9 @@ def _value(value: float | Interval | None) -> Markup:
 
 
 def _number(value: float) -> str:
-    return f"{value:.4f}" if abs(value) < 1000 else f"{value:.3g}"
+    if abs(value) >= 1000:
+        return f"{value:.3g}"
+    return f"{value:.2f}" if abs(value) >= 10 else f"{value:.4f}"
 
 
 def _share(share: float | None) -> str:

@@ -51,7 +51,7 @@ def line_chart(title: str, unit: str, series: Sequence[Series]) -> Markup:
     svg = element(
         "svg", *shapes, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=f"{title} over the optimizer steps"
     )
-    caption = element("figcaption", element("strong", title), f" ({unit})", _legend(drawn))
+    caption = element("figcaption", element("strong", title), f" ({unit})" if unit else "", _legend(drawn))
     return element("figure", caption, svg)
 
 
@@ -84,7 +84,7 @@ def ticks(highest: float) -> list[float]:
     if highest <= 0:
         return [0.0, 1.0]
     rough = highest / 4
-    power = 10 ** math.floor(math.log10(rough))
+    power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * 0.999)
     return [step * number for number in range(math.ceil(highest / step * 0.999) + 1)]
 
@@ -140,7 +140,7 @@ def _grid(scale: Scale, y_ticks: Sequence[float]) -> Markup:
 
 
 def _step_axis(scale: Scale) -> Markup:
-    shown = sorted({round(scale.first + (scale.last - scale.first) * part / 4) for part in range(5)})
+    shown = [int(step) for step in ticks(scale.last) if step.is_integer() and scale.first <= step <= scale.last]
     place = f"{HEIGHT - BOTTOM + 15}"
     labels = [
         element("text", str(step), x=f"{_within(scale, step):g}", y=place, text_anchor="middle") for step in shown

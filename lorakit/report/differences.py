@@ -8,7 +8,7 @@ from difflib import SequenceMatcher
 from lorakit.report.markup import Markup, element, joined
 
 # Two texts that have less in common match by chance, in letters here and there.
-_LEAST_IN_COMMON = 0.3
+_LEAST_IN_COMMON = 0.5
 # So do stretches of equal characters up to this length between two differences.
 _LONGEST_CHANCE = 2
 

@@ -42,9 +42,10 @@ def note(text: str) -> Markup:
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], class_: str = "") -> Markup:
     """Return a table in a box of its own, which scrolls where the table is wider than the page."""
-    head = element("tr", *(element("th", column, scope="col") for column in columns))
+    titles = element("tr", *(element("th", column, scope="col") for column in columns))
+    head = element("thead", titles) if any(columns) else Markup()
     body = [element("tr", *(element("td", cell) for cell in row)) for row in rows]
-    drawn = element("table", element("thead", head), element("tbody", *body), class_=class_)
+    drawn = element("table", head, element("tbody", *body), class_=class_)
     return element("div", drawn, class_="box", tabindex="0")
 
 

@@ -23,7 +23,8 @@ def write_report(folder: Path, report: Report) -> Path:
         report: Its content; curves and memory come from the records in ``report.run_folder``.
     """
     file = folder / REPORT_FILE
-    write_text(file, page(report))
+    text = page(report).encode("utf-8", "replace").decode("utf-8")  # half a surrogate pair in a row has no encoding
+    write_text(file, text)
     return file
 
 

@@ -23,13 +23,16 @@ table { border-collapse: collapse; }
 th, td { text-align: left; vertical-align: top; padding: 6px 12px 6px 0; border-bottom: 1px solid var(--edge); }
 th { font-weight: 600; white-space: nowrap; }
 .numbers th, .numbers td { font-variant-numeric: tabular-nums; white-space: nowrap; overflow-wrap: normal; }
+.numbers td:first-child { white-space: normal; min-width: 120px; overflow-wrap: break-word; }
 .numbers th + th, .numbers td + td { text-align: right; }
-.texts { min-width: 760px; width: 100%; }
+.texts { min-width: 760px; width: 100%; table-layout: fixed; }
+.texts th:first-child { width: 17%; }
+.shares { table-layout: auto; }
 .texts td { white-space: pre-wrap; min-width: 90px; }
 mark { background: var(--added); color: inherit; border-radius: 2px; }
 del { background: var(--missing); color: inherit; border-radius: 2px; text-decoration-thickness: 1px; }
 .exact { color: var(--exact); font-weight: 600; white-space: nowrap; }
-.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 340px), 1fr)); gap: 20px; }
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); gap: 20px; }
 figure { margin: 0 0 1rem; }
 figcaption strong { color: var(--text); }
 svg { display: block; width: 100%; height: auto; }

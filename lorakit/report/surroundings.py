@@ -51,7 +51,11 @@ def versions_and_machine(task: str) -> Markup:
     rows += [(name, _version(name)) for name in _PACKAGES]
     rows += [("system", f"{platform.system()} {platform.machine()}"), ("processor", processor_name())]
     rows += [("cores", str(os.cpu_count())), ("memory", _memory()), ("GPU", _gpu())]
-    return section("Versions and machine", note(f"Of the {task} task that wrote this page."), table(["", ""], rows))
+    return section(
+        "Versions and machine",
+        note(f"Those with which the {task} task ran that wrote this page."),
+        table(["", ""], rows),
+    )
 
 
 def without_secrets(text: str) -> str:

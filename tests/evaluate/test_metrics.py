@@ -2,7 +2,7 @@ import pytest
 from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics import BLEU, CHRF
 
-from lorakit.evaluate.metrics import AnswerScores, is_chinese, rouge_l, without_reasoning
+from lorakit.evaluate.metrics import AnswerScores, is_chinese, rouge_l, row_scores, without_reasoning
 
 CHINESE = [("每天早睡早起，多喝水。", "每天早睡早起，少吃糖。"), ("不知道", "多运动，少熬夜。"), ("对。", "对。")]
 ENGLISH = [("the cat sat on the mat", "the cat is on the mat"), ("a dog barks loudly here", "a dog barks loudly here")]
@@ -66,3 +66,11 @@ def test_chinese_is_recognised_by_a_third_of_its_characters(text, expected):
 def test_reasoning_is_left_out_of_the_comparison():
     assert without_reasoning("<think>\nhm\n</think>\n\n 2 ") == "2"
     assert scored([("<think>a</think>2", "<think>b</think>\n2")])["exact_match"] == 1.0
+
+
+@pytest.mark.parametrize(("answer", "reference"), CHINESE + ENGLISH)
+def test_a_row_by_itself_has_the_scores_of_a_corpus_of_one(answer, reference):
+    whole = scored([(answer, reference)])
+    assert row_scores(answer, reference) == pytest.approx(
+        {key: whole[key] for key in ("exact_match", "chrf", "rouge_l")}
+    )

@@ -46,13 +46,19 @@ def test_a_missing_file_somewhere_else_keeps_its_own_error(tmp_path):
 
 def test_an_earlier_run_is_moved_aside_whole(tmp_path):
     (tmp_path / "events.jsonl").write_text("1")
+    (tmp_path / "report.html").write_text("1")
     (tmp_path / "lora_model").mkdir()
     (tmp_path / "checkpoint-8").mkdir()
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "previous").mkdir()
     (tmp_path / "previous" / "older").write_text("")
     archive = archive_previous_run(tmp_path)
-    assert sorted(path.name for path in archive.iterdir()) == ["checkpoint-8", "events.jsonl", "lora_model"]
+    assert sorted(path.name for path in archive.iterdir()) == [
+        "checkpoint-8",
+        "events.jsonl",
+        "lora_model",
+        "report.html",
+    ]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt", "previous"]
 
 

@@ -24,7 +24,7 @@ def test_every_family_trains_and_leaves_what_is_promised(command, family):
     code, folder = command("--num_train_epochs", "2", "--learning_rate", "1e-2", family=family)
     assert code == 0
     present = {path.name for path in folder.iterdir()}
-    promised = {"lora_model", "eval_results.json", "loss_curve.png", "events.jsonl", "config_used.yaml"}
+    promised = {"lora_model", "report.html", "eval_results.json", "loss_curve.png", "events.jsonl", "config_used.yaml"}
     assert promised <= present
     assert (folder / "loss_curve.png").read_bytes().startswith(b"\x89PNG")
     records = list(read_records(folder))
