@@ -29,10 +29,8 @@ def general_answers(assistant: Assistant, config: Config) -> list[GeneralAnswers
         assistant: With an adapter.
         config: Its ``max_new_tokens`` is kept where it is smaller.
     """
-    brief = {"temperature": 0.0, "repetition_penalty": 1.0}
-    greedy = config.model_copy(
-        update={**brief, "max_new_tokens": min(config.max_new_tokens, _MOST_NEW_TOKENS)},
-    )
+    longest = min(config.max_new_tokens, _MOST_NEW_TOKENS)
+    greedy = config.model_copy(update={"temperature": 0.0, "repetition_penalty": 1.0, "max_new_tokens": longest})
     with assistant.without_adapter():
         base = _answers(assistant, greedy)
     tuned = _answers(assistant, greedy)
