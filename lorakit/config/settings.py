@@ -65,6 +65,15 @@ class Config(BaseModel):
         "why. The adapter itself is always float32.",
     )
 
+    load_in_4bit: Annotated[bool, Shown("Model")] = Field(
+        False,
+        description="Hold the frozen base weights in 4 bits (NF4, QLoRA): a quarter of their memory for some "
+        "precision. Needs `pip install -e .[quantized]`.",
+    )
+    load_in_8bit: Annotated[bool, Shown("Model")] = Field(
+        False, description="The same in 8 bits (LLM.int8): half of their memory."
+    )
+
     train_file: Annotated[str, Shown("Data")] = Field(
         "data/train.json",
         min_length=1,

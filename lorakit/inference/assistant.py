@@ -21,6 +21,7 @@ from lorakit.model_config import (
     load_model,
     load_tokenizer,
     locate_model,
+    quantization_of,
     quiet_libraries,
     read_record,
 )
@@ -86,7 +87,7 @@ def open_assistant(config: Config) -> Assistant:
     dtype = choose_dtype(config.torch_dtype, device)
     if dtype.warning:
         console.warn(dtype.warning)
-    bundle = load_model(source, tokenizer, dtype, device)
+    bundle = load_model(source, tokenizer, dtype, device, quantization_of(config, device))
     record = None
     if adapter is not None:
         record = read_record(adapter)

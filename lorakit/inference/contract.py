@@ -8,7 +8,7 @@ from lorakit import console
 from lorakit.config import Config
 from lorakit.data_processing import ChatFormat
 from lorakit.errors import AdapterError
-from lorakit.model_config import AdapterRecord, ModelBundle
+from lorakit.model_config import AdapterRecord, ModelBundle, quantization_of
 
 _SHOWN_CHARACTERS = 40
 
@@ -57,6 +57,9 @@ def _lesser_differences(record: AdapterRecord, bundle: ModelBundle, config: Conf
         yield f"system_prompt differs from the one in training ({record.system_prompt!r})"
     if config.thinking not in ("auto", record.thinking):
         yield f"thinking is {config.thinking}, in training it was {record.thinking}"
+    if record.quantization != quantization_of(config):
+        now, then = (found or "full precision" for found in (quantization_of(config), record.quantization))
+        yield f"the base weights are in {now}, in training they were in {then}"
     if record.pixels is not None and record.pixels != (config.min_pixels, config.max_pixels):
         yield (
             f"pictures of {config.min_pixels} to {config.max_pixels} pixels, in training of {record.pixels[0]} to "

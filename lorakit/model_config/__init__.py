@@ -11,6 +11,7 @@ from lorakit.model_config.loading import (
     read_model_type,
 )
 from lorakit.model_config.lora import adapted_parts, attach_new_adapter
+from lorakit.model_config.quantization import quantization_of
 from lorakit.model_config.record import AdapterRecord, read_record
 from lorakit.model_config.source import ModelSource, locate_model
 
@@ -26,6 +27,7 @@ __all__ = [
     "load_model",
     "load_tokenizer",
     "locate_model",
+    "quantization_of",
     "quiet_libraries",
     "read_model_type",
     "read_record",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 import os
 import warnings
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import torch
 
 from lorakit.engine import PACKED, PACKED_FAMILIES, DtypeChoice, register_packed_attention
 from lorakit.errors import ModelError
+from lorakit.model_config.quantization import loading_arguments
 from lorakit.model_config.source import ModelSource
 
 if TYPE_CHECKING:
@@ -49,6 +51,7 @@ def quiet_libraries() -> None:
     import transformers
 
     transformers.utils.logging.set_verbosity_error()
+    logging.getLogger("bitsandbytes").setLevel(logging.CRITICAL)  # it misses kernels it can do without
     transformers.utils.logging.disable_progress_bar()
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft)\b.*")
 
@@ -127,24 +130,37 @@ def _read_settings(source: ModelSource) -> dict[str, Any]:
 
 
 def load_model(
-    source: ModelSource, tokenizer: PreTrainedTokenizerBase, dtype: DtypeChoice, device: torch.device
+    source: ModelSource,
+    tokenizer: PreTrainedTokenizerBase,
+    dtype: DtypeChoice,
+    device: torch.device,
+    quantization: str | None = None,
 ) -> ModelBundle:
     """Load the weights onto the device.
+
+    Args:
+        source: Of the model.
+        tokenizer: Of the model.
+        dtype: Of the weights; of the products, where the weights are quantised.
+        device: Where it computes.
+        quantization: See `quantization_of`.
 
     Raises:
         ModelError: They are missing or damaged, do not belong to the tokenizer, or the model does not generate text.
     """
-    model = _read_weights(source, dtype)
+    model = _read_weights(source, dtype, loading_arguments(quantization, dtype.dtype, device))
     rows = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
         raise ModelError(
             f"{source.name}: its tokenizer has {len(tokenizer)} tokens but the model only {rows}",
             "the tokenizer's files belong to another model: fetch both from the same place",
         )
-    return ModelBundle(source, tokenizer, model.to(device), model.config.model_type, dtype, device)
+    if quantization is None:  # else it is there already, and bitsandbytes refuses to be moved
+        model = model.to(device)
+    return ModelBundle(source, tokenizer, model, model.config.model_type, dtype, device)
 
 
-def _read_weights(source: ModelSource, dtype: DtypeChoice) -> PreTrainedModel:
+def _read_weights(source: ModelSource, dtype: DtypeChoice, arguments: dict[str, Any]) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
     register_packed_attention()
@@ -160,6 +176,7 @@ def _read_weights(source: ModelSource, dtype: DtypeChoice) -> PreTrainedModel:
             attn_implementation=attention,
             local_files_only=True,
             output_loading_info=True,
+            **arguments,
         )
     except Exception as error:  # a dozen classes, from safetensors' own to OSError
         raise ModelError(

@@ -31,6 +31,7 @@ class AdapterRecord:
         stop_tokens: All at which an answer ends.
         mask_rule: Which tokens were trained.
         pixels: Least and most of a picture; None for a model that takes text only.
+        quantization: Of the base weights: 4bit, 8bit, or None.
         lorakit_version: Which wrote the adapter.
     """
 
@@ -46,6 +47,7 @@ class AdapterRecord:
     stop_tokens: tuple[str, ...] = ()
     mask_rule: str = MASK_RULE
     pixels: tuple[int, int] | None = None
+    quantization: str | None = None
     lorakit_version: str = __version__
 
 

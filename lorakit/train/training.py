@@ -39,6 +39,7 @@ from lorakit.model_config import (
     load_model,
     load_tokenizer,
     locate_model,
+    quantization_of,
     quiet_libraries,
     read_model_type,
     save_adapter,
@@ -144,6 +145,9 @@ def _start_records(config: Config, prepared: _Prepared, folder: Path, earlier: E
 
 def _prepare(config: Config, earlier_dtype: DtypeChoice | None) -> _Prepared:
     device = choose_device()
+    quantization = quantization_of(config, device)
+    if quantization and config.trainer_args.get("fsdp"):
+        raise SettingsError(f"load_in_{quantization} does not go together with FSDP", "leave one of them out")
     source = locate_model(config.model_name_or_path, config.model_hub)
     tokenizer = load_tokenizer(source)
     chat_format = ChatFormat(tokenizer, ImageFormat.of(load_image_processor(source), config))
@@ -153,7 +157,7 @@ def _prepare(config: Config, earlier_dtype: DtypeChoice | None) -> _Prepared:
     arguments = training_arguments(config, dtype, device)  # before the weights: a wrong argument should not wait
     if dtype.warning:
         console.warn(dtype.warning)
-    bundle = load_model(source, tokenizer, dtype, device)
+    bundle = load_model(source, tokenizer, dtype, device, quantization)
     set_seed(config.seed)
     adapted = attach_new_adapter(bundle, config)
     record = AdapterRecord(
@@ -167,6 +171,7 @@ def _prepare(config: Config, earlier_dtype: DtypeChoice | None) -> _Prepared:
         config_fingerprint=source.config_fingerprint(),
         rendering=chat_format.rendering(),
         stop_tokens=tuple(tokenizer.convert_ids_to_tokens(stop_ids(bundle.model, chat_format))),
+        quantization=quantization,
         pixels=(config.min_pixels, config.max_pixels) if chat_format.images else None,
     )
     bundle = ModelBundle(source, tokenizer, adapted, bundle.family, dtype, device)

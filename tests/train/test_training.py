@@ -299,3 +299,24 @@ def test_the_plan_is_printed_before_the_first_step(command, capsys):
         "3 of 2 rows",
     ):
         assert fact in plan
+
+
+def test_a_base_of_few_bits_is_trained_evaluated_and_named_where_it_is_another(command, capsys):
+    pytest.importorskip("bitsandbytes")
+    quantised = "--set=load_in_8bit=true"
+    code, folder = command("--num_train_epochs", "4", "--learning_rate", "1e-2", quantised)
+    assert code == 0
+    assert json.loads((folder / "lora_model" / "lorakit.json").read_text())["quantization"] == "8bit"
+    results = json.loads((folder / "eval_results.json").read_text())
+    assert results["tuned"]["loss"] < results["base"]["loss"]
+    capsys.readouterr()
+    assert command(quantised, task="evaluate")[0] == 0
+    assert "the base weights are in" not in capsys.readouterr().err
+    assert command(task="evaluate")[0] == 0
+    assert "in full precision, in training they were in 8bit" in capsys.readouterr().err
+
+
+def test_four_bits_are_refused_on_a_cpu(command, capsys):
+    pytest.importorskip("bitsandbytes")
+    assert command("--set=load_in_4bit=true")[0] == 2
+    assert "load_in_4bit: not on a CPU" in capsys.readouterr().err
