@@ -16,6 +16,7 @@ _TASK_MODULES = {
     "train": "lorakit.train",
     "evaluate": "lorakit.evaluate",
     "inference": "lorakit.inference",
+    "plan": "lorakit.train.preflight",
     "preview": "lorakit.preview",
 }
 

@@ -16,6 +16,7 @@ TASKS = {
     "train": "fine-tune an adapter on train_file, then compare it with the base model",
     "evaluate": "measure loss and answers on validation_file, base and tuned side by side",
     "inference": "ask questions in the terminal, or through a pipe",
+    "plan": "run the longest micro-batch once, and say what a training will take: memory, time, what to change",
     "preview": "show what the model will see: tokens, which of them are trained, and counts",
 }
 

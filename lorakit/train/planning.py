@@ -31,6 +31,7 @@ from lorakit.runs import PlanRecord
 # Products of matrices are at full speed from a few hundred rows on; more only takes memory.
 _ENOUGH_TOKENS = {"cpu": 1024, "cuda": 16_384, "mps": 4096}
 _FEWEST_TOKENS = 256
+_SAVED_BY_4_BITS = 0.65  # of weights in 16 bits; embeddings and norms stay as they are
 _SHARE_OF_MEMORY = 0.85
 _STEP_PER_FORWARD = 2.5  # seconds of forward and backward pass over those of the forward pass
 # State of an optimizer in float32 values a parameter, by the beginning of its name; two where it is not listed.
@@ -46,12 +47,16 @@ class RunPlan:
         max_tokens: In one forward and backward pass.
         is_compiled: Whether the decoder layers are compiled.
         compile_reason: Why, or why not.
+        seconds: Estimated for the whole training.
+        remedies: What would make it fit, where it does not.
     """
 
     memory: MemoryPlan
     max_tokens: int
     is_compiled: bool
     compile_reason: str
+    seconds: float
+    remedies: tuple[str, ...] = ()
 
     @property
     def record(self) -> PlanRecord:
@@ -99,17 +104,37 @@ def plan_run(
         budget, is_checkpointed = _decide_tokens(config, planner, arguments, longest, step_tokens)
     arguments.activation_checkpointing = arguments.activation_checkpointing or is_checkpointed
     memory = planner.plan(max(min(budget, step_tokens), longest), is_checkpointed)
+    remedies = _remedies(planner, memory, longest, arguments.device) if memory.peak > memory.available else ()
     if memory.peak > memory.available:
         console.warn(
             f"about {memory.peak / 1e9:.1f} GB are needed where there are {memory.available / 1e9:.1f}: "
-            "lower max_length, or choose a smaller model"
+            + (" or ".join(remedies) or "lower max_length, or choose a smaller model")
         )
+    seconds = found.forward_seconds_per_token * _STEP_PER_FORWARD * tokens_to_train(config, arguments, sequences)
     if earlier is not None:
-        return RunPlan(memory, budget, earlier.is_compiled, "as in the run that is resumed")
-    if arguments.fsdp:
-        return RunPlan(memory, budget, False, "not together with FSDP")
-    seconds = found.forward_seconds_per_token * _STEP_PER_FORWARD * _tokens_to_train(config, arguments, sequences)
-    return RunPlan(memory, budget, *decide_compilation(config.compile_layers, seconds, arguments.device))
+        decision = (earlier.is_compiled, "as in the run that is resumed")
+    elif arguments.fsdp:
+        decision = (False, "not together with FSDP")
+    else:
+        decision = decide_compilation(config.compile_layers, seconds, arguments.device)
+    return RunPlan(memory, budget, *decision, seconds, remedies)
+
+
+def _remedies(planner: MemoryPlanner, memory: MemoryPlan, longest: int, device: torch.device) -> tuple[str, ...]:
+    """Name the settings with which the run would fit, the gentlest first."""
+    smaller = planner.plan(longest, memory.is_checkpointed)
+    checkpointed = planner.plan(longest, True)
+    tried = {
+        f"set max_tokens_per_microbatch: {longest}": smaller.peak,
+        "set trainer_args: {activation_checkpointing: true}": planner.plan(memory.tokens, True).peak,
+    }
+    if device.type == "cuda":
+        saved = round(_SAVED_BY_4_BITS * memory.weights)
+        tried |= {
+            "set load_in_4bit: true": memory.peak - saved,
+            "set load_in_4bit: true with activation checkpointing": checkpointed.peak - saved,
+        }
+    return tuple(f"{text} ({peak / 1e9:.1f} GB)" for text, peak in tried.items() if peak <= memory.available)
 
 
 def _decide_tokens(
@@ -162,7 +187,7 @@ def _largest_step_tokens(config: Config, sequences: Sequence[EncodedExample]) ->
     return sum(sorted((len(sequence.input_ids) for sequence in sequences), reverse=True)[:rows])
 
 
-def _tokens_to_train(config: Config, arguments: TrainingArguments, sequences: Sequence[EncodedExample]) -> float:
+def tokens_to_train(config: Config, arguments: TrainingArguments, sequences: Sequence[EncodedExample]) -> float:
     """Return the tokens that this process computes in the whole run."""
     epoch = sum(len(sequence.input_ids) for sequence in sequences)
     if arguments.max_steps > 0:

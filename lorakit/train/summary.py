@@ -40,10 +40,19 @@ def show_plan(  # noqa: PLR0913, PLR0917 - a summary is of everything
         ("tokens", f"{data.tokens:,} an epoch, {data.targets:,} of them trained{_tokens_note(data)}"),
         ("validation", f"{len(validation.examples)} rows from {validation.name}" if validation else "none"),
         ("memory", memory_line(plan.memory, bundle.device)),
+        ("time", f"about {duration(plan.seconds)} to train, validation and answers not counted"),
         ("compiled", f"{'yes' if plan.is_compiled else 'no'} ({plan.compile_reason})"),
         ("steps", f"{steps} of {rows_a_step} rows" + (f", {after_step} done before" if after_step else "")),
     ]
     console.facts("training", facts)
+
+
+def duration(seconds: float) -> str:
+    """Write a time as a person would."""
+    minutes = seconds / 60
+    if minutes < 2:
+        return f"{seconds:.0f} s"
+    return f"{minutes:.0f} minutes" if minutes < 120 else f"{minutes / 60:.1f} hours"
 
 
 def _tokens_note(data: Dataset) -> str:

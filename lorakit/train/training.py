@@ -81,7 +81,7 @@ class _Data:
 
 
 @dataclass(frozen=True)
-class _Prepared:
+class Prepared:
     """Everything a run needs before its first step."""
 
     bundle: ModelBundle
@@ -108,7 +108,7 @@ def train(config: Config) -> int:
 
 def _train_into(folder: Path, config: Config, is_main: bool) -> int:
     earlier = find_earlier_run(config, folder)
-    prepared = _prepare(config, earlier.dtype if earlier else None)
+    prepared = prepare(config, earlier.dtype if earlier else None)
     identity = _identity(config, prepared)
     if earlier:
         check_same(earlier, identity, is_forced=config.resume == "force")
@@ -125,7 +125,7 @@ def _train_into(folder: Path, config: Config, is_main: bool) -> int:
     return 0
 
 
-def _identity(config: Config, prepared: _Prepared) -> RunIdentity:
+def _identity(config: Config, prepared: Prepared) -> RunIdentity:
     return RunIdentity(
         settings=effective_settings(config),
         rows=hash_rows(prepared.data.train.encoded),
@@ -136,14 +136,23 @@ def _identity(config: Config, prepared: _Prepared) -> RunIdentity:
     )
 
 
-def _start_records(config: Config, prepared: _Prepared, folder: Path, earlier: EarlierRun | None) -> None:
+def _start_records(config: Config, prepared: Prepared, folder: Path, earlier: EarlierRun | None) -> None:
     if earlier is None and (archive := archive_previous_run(folder)):
         console.note(f"an earlier run was moved to {archive}")
     write_text(folder / USED_CONFIG_FILE, as_yaml(config))
     _write_unused_rows(folder, prepared.data)
 
 
-def _prepare(config: Config, earlier_dtype: DtypeChoice | None) -> _Prepared:
+def prepare(config: Config, earlier_dtype: DtypeChoice | None) -> Prepared:
+    """Load rows, tokenizer and model, and attach a new adapter.
+
+    Args:
+        config: Of the run.
+        earlier_dtype: The number format of a run that is resumed; None to choose one.
+
+    Raises:
+        LorakitError: Something in the settings, the rows or the model is wrong.
+    """
     device = choose_device()
     quantization = quantization_of(config, device)
     if quantization and config.trainer_args.get("fsdp"):
@@ -175,7 +184,7 @@ def _prepare(config: Config, earlier_dtype: DtypeChoice | None) -> _Prepared:
         pixels=(config.min_pixels, config.max_pixels) if chat_format.images else None,
     )
     bundle = ModelBundle(source, tokenizer, adapted, bundle.family, dtype, device)
-    return _Prepared(bundle, chat_format, data, arguments, record)
+    return Prepared(bundle, chat_format, data, arguments, record)
 
 
 def _load_data(config: Config, chat_format: ChatFormat, position_limit: int | None) -> _Data:
@@ -186,7 +195,7 @@ def _load_data(config: Config, chat_format: ChatFormat, position_limit: int | No
     return _Data(train_rows, validation)
 
 
-def _train_steps(config: Config, prepared: _Prepared, folder: Path, earlier: EarlierRun | None) -> bool:
+def _train_steps(config: Config, prepared: Prepared, folder: Path, earlier: EarlierRun | None) -> bool:
     """Run the optimizer; return whether it came to its end."""
     stop = StopOnSignal()
     after_step = earlier.step if earlier else 0
@@ -234,7 +243,7 @@ def _early_stopping(config: Config) -> list[EarlyStoppingCallback]:
     return [EarlyStoppingCallback(patience)] if patience else []
 
 
-def _peak_note(prepared: _Prepared, plan: RunPlan, records: RecordLog | None, step: int) -> str:
+def _peak_note(prepared: Prepared, plan: RunPlan, records: RecordLog | None, step: int) -> str:
     """Record the peak, and hold it against the plan."""
     peak = peak_bytes(prepared.bundle.device)
     if records:
@@ -253,7 +262,7 @@ def _naming_missing_packages() -> Iterator[None]:
         raise SettingsError(f"trainer_args: {error}", "install the package, or leave that argument out") from error
 
 
-def _finish(config: Config, prepared: _Prepared, folder: Path, trained: dict[str, Any]) -> None:
+def _finish(config: Config, prepared: Prepared, folder: Path, trained: dict[str, Any]) -> None:
     bundle = prepared.bundle
     _check_has_learnt(trained)
     bundle.model.eval()
