@@ -143,7 +143,7 @@ def _start_records(config: Config, prepared: _Prepared, folder: Path, earlier: E
 
 def _prepare(config: Config, earlier_dtype: DtypeChoice | None) -> _Prepared:
     device = choose_device()
-    source = locate_model(config.model_name_or_path, config.model_hub)
+    source = locate_model(config.model_name_or_path, config.model_hub, config.trust_remote_code)
     tokenizer = load_tokenizer(source)
     chat_format = ChatFormat(tokenizer, ImageFormat.of(load_image_processor(source), config))
     _, position_limit = read_model_type(source)
