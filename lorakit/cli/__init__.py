@@ -29,6 +29,7 @@ _LIBRARY_SETTINGS = {
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128",
 }
 
+_LONGEST_LINE = 900  # characters of a message
 INTERRUPTED = 130  # the shell's own convention for a program ended by Ctrl-C
 
 
@@ -70,5 +71,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def _report(error: LorakitError) -> int:
     for number, line in enumerate(str(error).splitlines()):
-        sys.stderr.write(f"error: {line}\n" if number == 0 else f"{line}\n")
+        sys.stderr.write(f"error: {_cut(line)}\n" if number == 0 else f"{_cut(line)}\n")
     return error.exit_code
+
+
+def _cut(line: str) -> str:
+    """Leave out the middle of a line that nobody would read: names and values come from anywhere."""
+    return line if len(line) <= _LONGEST_LINE else f"{line[: _LONGEST_LINE // 2]} ... {line[-_LONGEST_LINE // 3 :]}"

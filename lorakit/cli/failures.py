@@ -17,8 +17,13 @@ from lorakit import __version__
 
 LOG_FILE = "lorakit-error.log"
 INTERNAL_ERROR = 1
+NOT_ENOUGH = 2
 _PACKAGES = ("torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers", "pydantic", "numpy", "pyarrow")
-_ROOM = "lorakit"
+_OUT_OF_MEMORY = ("MemoryError", "OutOfMemoryError")  # Python's and torch's, by name: torch may not be there
+_MORE_ROOM = (
+    "lower max_length or max_tokens_per_microbatch, set trainer_args: {activation_checkpointing: true}, "
+    "or take a smaller model"
+)
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}")  # of Hugging Face: a log is made to be sent to somebody
 _MOST_SHOWN = 300  # characters of the error's own words
 
@@ -34,8 +39,10 @@ def report_internal_error(error: Exception, argv: list[str], output_dir: str | N
     Returns:
         The exit code.
     """
-    words = " ".join(str(error).split())[:_MOST_SHOWN]
-    sys.stderr.write(f"internal error: {type(error).__name__}: {words} ({_place_of(error)})\n")
+    if type(error).__name__ in _OUT_OF_MEMORY:
+        sys.stderr.write(f"error: out of memory ({_shown(error)})\nhint: {_MORE_ROOM}\n")
+        return NOT_ENOUGH
+    sys.stderr.write(f"internal error: {type(error).__name__}: {_shown(error)} ({_place_of(error)})\n")
     log = _write_log("".join(_log_of(error, argv)), output_dir)
     kept = f"the full log is in {log}; please report it with that file" if log else "run it with LORAKIT_DEBUG=1"
     sys.stderr.write(f"hint: this is a fault of lorakit; {kept}\n")
@@ -44,15 +51,18 @@ def report_internal_error(error: Exception, argv: list[str], output_dir: str | N
     return INTERNAL_ERROR
 
 
+def _shown(error: Exception) -> str:
+    return " ".join(str(error).split())[:_MOST_SHOWN]
+
+
 def _place_of(error: Exception) -> str:
     """Return the innermost line of lorakit that led to the error: ``lorakit/train/trainer.py line 123``."""
     package = Path(__file__).parents[1]
-    frames = [
-        frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).is_relative_to(package)
-    ]
-    if not frames:
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if Path(frame.filename).is_relative_to(package)]
+    if not own:
         return "outside lorakit"
-    return f"{_ROOM}/{Path(frames[-1].filename).relative_to(package).as_posix()} line {frames[-1].lineno}"
+    return f"{package.name}/{Path(own[-1].filename).relative_to(package).as_posix()} line {own[-1].lineno}"
 
 
 def _log_of(error: Exception, argv: list[str]) -> Iterator[str]:

@@ -72,7 +72,7 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
             f"{source.name}: its tokenizer cannot be loaded ({first_line(error)})",
             "the folder needs tokenizer.json, or vocab.json and merges.txt, beside config.json",
         ) from error
-    if len(tokenizer) <= len(tokenizer.all_special_ids):
+    if not set(tokenizer.get_vocab()) - set(tokenizer.added_tokens_encoder):
         raise ModelError(
             f"{source.name}: its tokenizer has no vocabulary",
             "the folder needs tokenizer.json, or vocab.json and merges.txt, beside config.json",
@@ -139,6 +139,12 @@ def load_model(
     return ModelBundle(source, tokenizer, model.to(device), model.config.model_type, dtype, device)
 
 
+def _reason(error: Exception) -> str:
+    if "ignore_mismatched_sizes" in str(error):  # which stands for a table in transformers' own log
+        return "its tensors have other shapes than config.json says"
+    return first_line(error)
+
+
 def _read_weights(source: ModelSource, dtype: DtypeChoice) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
@@ -161,7 +167,7 @@ def _read_weights(source: ModelSource, dtype: DtypeChoice) -> PreTrainedModel:
         )
     except Exception as error:  # a dozen classes, from safetensors' own to OSError
         raise ModelError(
-            f"{source.name}: the model cannot be loaded ({first_line(error)})",
+            f"{source.name}: the model cannot be loaded ({_reason(error)})",
             "it needs config.json and *.safetensors of a causal language model; if they are there, fetch them again",
         ) from error
     missing = sorted(report["missing_keys"])
