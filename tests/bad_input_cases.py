@@ -223,6 +223,12 @@ MODELS = [
         "trust_remote_code: true",
     ),
     model(
+        "a tokenizer that needs its own code",
+        setting_json("tokenizer_config.json", tokenizer_class="Own", auto_map={"AutoTokenizer": ["own.Own", None]}),
+        "which lorakit does not run",
+        "trust_remote_code: true",
+    ),
+    model(
         "attention that would be fetched as code",
         setting_json("config.json", attn_implementation="somebody/kernels"),
         "which lorakit does not run",

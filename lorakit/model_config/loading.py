@@ -13,7 +13,7 @@ import torch
 from lorakit.engine import PACKED, PACKED_FAMILIES, DtypeChoice, register_packed_attention
 from lorakit.errors import ModelError
 from lorakit.model_config.source import ModelSource
-from lorakit.model_config.trust import check_own_code, check_weight_files, first_line, read_settings
+from lorakit.model_config.trust import check_own_code, check_weight_files, first_line, needs_own_code, read_settings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -68,6 +68,8 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
             source.folder, local_files_only=True, trust_remote_code=source.runs_own_code
         )
     except Exception as error:  # the formats behind it raise what they like
+        if "custom code" in str(error):
+            raise needs_own_code(source) from error
         raise ModelError(
             f"{source.name}: its tokenizer cannot be loaded ({first_line(error)})",
             "the folder needs tokenizer.json, or vocab.json and merges.txt, beside config.json",

@@ -47,12 +47,17 @@ def check_own_code(source: ModelSource) -> None:
     if source.runs_own_code or not _brings_code(settings):
         return
     if settings["model_type"] not in CONFIG_MAPPING or "auto_map" not in settings:
-        raise ModelError(
-            f"{source.name}: brings its own code (config.json names it), which lorakit does not run",
-            "choose a model that transformers knows by itself; or read that code, and where you trust it "
-            "set trust_remote_code: true",
-        )
+        raise needs_own_code(source)
     console.note(f"{source.name}: brings its own code, which is not run; the classes of transformers take its place")
+
+
+def needs_own_code(source: ModelSource) -> ModelError:
+    """Return the error of a model that does not work without the code that it brings."""
+    return ModelError(
+        f"{source.name}: brings its own code, named in its configuration, which lorakit does not run",
+        "choose a model that transformers knows by itself; or read that code, and where you trust it "
+        "set trust_remote_code: true",
+    )
 
 
 def _brings_code(settings: dict[str, Any]) -> bool:

@@ -93,20 +93,8 @@ def test_a_sound_file_with_damage_is_rows_or_one_error(tmp_path, suffix, data):
     outcomes(tmp_path / f"rows{suffix}", data.draw(mutated(valid(suffix))))
 
 
-FIELDS = ("text", "target", "messages", "conversations", "instruction", "input", "output", "history", "system", "role")
-PARTS = (
-    "content",
-    "from",
-    "value",
-    "type",
-    "image",
-    "images",
-    "path",
-    "url",
-    "reasoning_content",
-    "question",
-    "answer",
-)
+FIELDS = ("text", "target", "messages", "conversations", "instruction", "input", "output", "history", "system", "image")
+PARTS = ("role", "content", "from", "value", "type", "images", "path", "url", "reasoning_content", "question", "answer")
 WORDS = ("user", "assistant", "system", "human", "gpt", "text", "image", "<image>", "<|im_end|>", "\ud800")
 names = st.sampled_from(FIELDS + PARTS)
 words = st.sampled_from(WORDS)
