@@ -8,7 +8,8 @@
     └── RunError          the output folder, a checkpoint, or training that learns nothing
 
 Each carries place and fault in its message and the remedy in ``hint``. The command line prints both
-without a traceback and exits with code 2.
+without a traceback and exits with code 2. Any other exception is a fault of lorakit itself: the command line prints a
+short report, leaves the rest in a log file, and exits with code 1.
 """
 
 

@@ -14,7 +14,7 @@ _NAMED_ROWS = 10
 
 def run(config: Config) -> int:
     """Show the first rows token by token, and count what there is in the training and validation files."""
-    source = locate_model(config.model_name_or_path, config.model_hub)
+    source = locate_model(config.model_name_or_path, config.model_hub, config.trust_remote_code)
     images = ImageFormat.of(load_image_processor(source), config)
     chat_format = ChatFormat(load_tokenizer(source), images)
     _, position_limit = read_model_type(source)

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 
 from lorakit.cli.arguments import parse_arguments
+from lorakit.cli.failures import report_internal_error
 from lorakit.errors import LorakitError
 
 # Imported only when chosen: torch takes seconds, --help should not.
@@ -29,6 +30,7 @@ _LIBRARY_SETTINGS = {
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128",
 }
 
+_LONGEST_LINE = 900  # characters of a message
 INTERRUPTED = 130  # the shell's own convention for a program ended by Ctrl-C
 
 
@@ -39,18 +41,21 @@ def main(argv: list[str] | None = None) -> int:
         argv: The arguments after the program's name; None takes the process's own.
 
     Returns:
-        The exit code: 0 done, 2 a fault its message says how to mend, 130 interrupted.
+        The exit code: 0 done, 1 a fault of lorakit itself, 2 a fault its message says how to mend, 130 interrupted.
     """
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal without Chinese shows "?"; it must not end the run
             stream.reconfigure(errors="replace")
     for name, value in _LIBRARY_SETTINGS.items():
         os.environ.setdefault(name, value)
+    given = sys.argv[1:] if argv is None else argv
+    output_dir = None
     try:
-        arguments = parse_arguments(sys.argv[1:] if argv is None else argv)
+        arguments = parse_arguments(given)
         from lorakit.config import load_config  # pydantic; not needed for --help
 
         config = load_config(arguments.config_file, arguments.flags, arguments.assignments)
+        output_dir = config.output_dir
         run: Callable[..., int] = importlib.import_module(_TASK_MODULES[arguments.task]).run
         return run(config)
     except LorakitError as error:
@@ -61,9 +66,16 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has left: `... | head`
         sys.stderr.close()
         return 0
+    except Exception as error:
+        return report_internal_error(error, given, output_dir)
 
 
 def _report(error: LorakitError) -> int:
     for number, line in enumerate(str(error).splitlines()):
-        sys.stderr.write(f"error: {line}\n" if number == 0 else f"{line}\n")
+        sys.stderr.write(f"error: {_cut(line)}\n" if number == 0 else f"{_cut(line)}\n")
     return error.exit_code
+
+
+def _cut(line: str) -> str:
+    """Leave out the middle of a line that nobody would read: names and values come from anywhere."""
+    return line if len(line) <= _LONGEST_LINE else f"{line[: _LONGEST_LINE // 2]} ... {line[-_LONGEST_LINE // 3 :]}"

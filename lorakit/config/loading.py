@@ -11,10 +11,14 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from lorakit.config.paths import fault_of_file
 from lorakit.config.settings import BOUNDS, Config, number_text
 from lorakit.config.trainer_arguments import check_trainer_arguments
 from lorakit.config.yaml_values import read_mapping, read_value
 from lorakit.errors import SettingsError
+
+_MOST_BYTES = 1_000_000  # of a file of settings
+_MOST_SHOWN = 80  # characters of a value in a message
 
 
 @dataclass(frozen=True)
@@ -68,11 +72,11 @@ def load_config(config_file: str | None, flags: dict[str, str], assignments: lis
 
 
 def _from_file(config_file: str, faults: list[Fault]) -> dict[str, Given]:
-    path = Path(config_file)
+    if (fault := _fault_of_config_file(config_file)) is not None:
+        faults.append(Fault(config_file, fault, "name a file of settings with --config, or copy config.yaml"))
+        return {}
     try:
-        mapping = read_mapping(path.read_bytes().decode("utf-8-sig"))
-    except FileNotFoundError:
-        faults.append(Fault(config_file, "there is no such file", "name one with --config, or copy config.yaml"))
+        mapping = read_mapping(Path(config_file).read_bytes().decode("utf-8-sig"))
     except OSError as error:
         faults.append(Fault(config_file, f"cannot be read ({error.strerror})", "name a readable file with --config"))
     except UnicodeDecodeError:
@@ -90,10 +94,19 @@ def _from_file(config_file: str, faults: list[Fault]) -> dict[str, Given]:
     return {}
 
 
+def _fault_of_config_file(name: str) -> str | None:
+    fault = fault_of_file(name)
+    if fault is None and Path(name).stat().st_size > _MOST_BYTES:
+        return f"has more than {_MOST_BYTES} bytes, far too many for settings"
+    return fault
+
+
 def _yaml_fault(place: str, error: Exception) -> Fault:
     mark = getattr(error, "problem_mark", None)
     if mark is not None and place.endswith((".yaml", ".yml")):
         place = f"{place} line {mark.line + 1}"
+    if isinstance(error, RecursionError):
+        return Fault(place, "is nested too deeply", "write one `setting: value` a line")
     problem = getattr(error, "problem", None) or str(error).splitlines()[0]
     return Fault(place, f"is not readable as YAML: {problem}", "write one `setting: value` a line")
 
@@ -136,7 +149,15 @@ def _settings_fault(name: str, item: Given, detail: ErrorDetails) -> Fault:
     field = Config.model_fields[name]
     wanted = _wanted(name, detail)
     default = "null" if field.default is None else field.default
-    return Fault(item.place, f"{name} {wanted} (found: {item.value!r})", f"the default is {default}")
+    return Fault(item.place, f"{name} {wanted} (found: {_shown(item.value)})", f"the default is {default}")
+
+
+def _shown(value: Any) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # Python's own limit on the digits of a whole number
+        return "a number of thousands of digits"
+    return text if len(text) <= _MOST_SHOWN else text[: _MOST_SHOWN - 3] + "..."
 
 
 _WANTED = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
 
 SECTIONS = ("Model", "Data", "LoRA", "Training", "Generation", "Evaluation")
@@ -44,6 +44,13 @@ def _paths(value: Any) -> Any:
 Paths = Annotated[list[str], BeforeValidator(_paths)]
 
 
+def _path(value: Any) -> Any:
+    listed = value if isinstance(value, list) else [value]
+    if any(isinstance(path, str) and "\0" in path for path in listed):
+        raise PydanticCustomError("nul", "must be without NUL characters, which no file name can have")
+    return value
+
+
 class Config(BaseModel):
     """One validated, immutable configuration of one task."""
 
@@ -58,6 +65,11 @@ class Config(BaseModel):
     model_hub: Annotated[Literal["huggingface", "modelscope"], Shown("Model")] = Field(
         "huggingface",
         description="Where hub names are looked up. `modelscope` needs `pip install -e .[modelscope]`.",
+    )
+    trust_remote_code: Annotated[bool, Shown("Model")] = Field(
+        False,
+        description="Run the Python code that some models bring with them (`auto_map` in their config.json). It can do "
+        "whatever you can: read it first.",
     )
     torch_dtype: Annotated[Literal["auto", "float32", "float16", "bfloat16"], Shown("Model")] = Field(
         "auto",
@@ -81,6 +93,7 @@ class Config(BaseModel):
     )
     validation_file: Annotated[str | None, Shown("Data")] = Field(
         "data/validation.json",
+        min_length=1,
         description="Rows for the validation loss and for `--task evaluate`. null: no validation.",
     )
     text_field: Annotated[str, Shown("Data")] = Field(
@@ -183,7 +196,7 @@ class Config(BaseModel):
     )
 
     lora_model_path: Annotated[str | None, Shown("Generation", flag=True)] = Field(
-        None, description="Adapter to attach. null: `lora_model` in `output_dir`."
+        None, min_length=1, description="Adapter to attach. null: `lora_model` in `output_dir`."
     )
     image: Annotated[Paths, Shown("Generation", flag=True)] = Field(
         [],
@@ -223,6 +236,10 @@ class Config(BaseModel):
         description="Answer only the first so many validation rows. null: all in `--task evaluate`, at most 20 at "
         "the end of training.",
     )
+
+    check_paths = field_validator(
+        "model_name_or_path", "train_file", "validation_file", "output_dir", "lora_model_path", "image"
+    )(_path)
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,10 @@ class ChatFormat:
         self.tokenizer = tokenizer
         self.images = images
         if tokenizer.eos_token_id is None:
-            raise ModelError("the tokenizer has no end-of-sequence token", "choose a model whose tokenizer has one")
+            raise ModelError(
+                f"{tokenizer.name_or_path}: the tokenizer has no end-of-sequence token",
+                "choose a model whose tokenizer has one",
+            )
         self.is_plain = not tokenizer.chat_template
         if self.is_plain:
             tokenizer.chat_template = self._begin_of_sequence() + PLAIN_TEMPLATE
@@ -196,9 +199,18 @@ class ChatFormat:
             The token's id and the text to append to every answer (empty if the template ends turns itself).
         """
         conversation = [Message("user", "a"), Message("assistant", _PROBE)]
-        written = self._render(conversation, answering=False, thinking=False)
+        try:
+            written = self._render(conversation, answering=False, thinking=False)
+        except TemplateError as error:
+            raise ModelError(
+                f"{self.tokenizer.name_or_path}: {error.message}",
+                "mend chat_template.jinja (or chat_template in tokenizer_config.json), or choose another base model",
+            ) from error
         if _PROBE not in written:
-            raise ModelError("the tokenizer's chat template loses the text of answers", "choose another base model")
+            raise ModelError(
+                f"{self.tokenizer.name_or_path}: the chat template loses the text of answers",
+                "choose another base model",
+            )
         after = written.rpartition(_PROBE)[2]
         special = set(self._control_tokens.values())
         for token_id in self.encode(after):

@@ -69,3 +69,14 @@ class Rejected:
 
     origin: str
     reason: str
+
+
+def shortened(text: str, most: int = 200) -> str:
+    """Return the first line of a text as far as a message can bear it: fields and file names come from anywhere."""
+    line = " ".join(text[: most + 1].split())
+    return line if len(line) <= most else line[: most - 3] + "..."
+
+
+def has_half_character(text: str) -> bool:
+    """Tell whether a text holds an unpaired surrogate, which JSON can write and UTF-8 cannot."""
+    return any("\ud800" <= character <= "\udfff" for character in text)

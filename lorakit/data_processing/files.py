@@ -5,13 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from lorakit.data_processing.example import Rejected
+from lorakit.config.paths import fault_of_file, is_missing
+from lorakit.data_processing.example import Rejected, shortened
 from lorakit.errors import DataError
 
 _HUB_NAME = re.compile(r"^[\w.-]+/[\w.-]+(:[\w.\-\[\]%]+)?$")
@@ -34,11 +36,11 @@ def read_rows(name: str) -> Iterator[RawRow | Rejected]:
     Raises:
         DataError: The file is missing, unreadable, or not of a known format.
     """
-    path = Path(name)
-    if path.is_file():
-        yield from _read_file(path, name)
-    elif path.exists():
-        raise DataError(f"{name}: is a folder", "name a file of rows")
+    fault = fault_of_file(name)
+    if fault is None:
+        yield from _read_file(Path(name), name)
+    elif not is_missing(fault):
+        raise DataError(f"{name}: {fault}", "name a file of rows")
     elif _HUB_NAME.match(name) and not name.partition(":")[0].lower().endswith(_FILE_ENDINGS):
         yield from _read_hub(name)
     else:
@@ -74,23 +76,6 @@ def _decode(content: bytes, name: str) -> str:
     raise DataError(f"{name}: is neither UTF-8 nor GB18030 text", "save the file as UTF-8")
 
 
-class _UnusableJsonError(ValueError):
-    pass
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
-    if len(fields) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise _UnusableJsonError(f'"{twice}" stands twice')
-    return fields
-
-
-def _no_constant(word: str) -> NoReturn:
-    raise _UnusableJsonError(f"{word} is not a value")
-
-
 @dataclass(frozen=True)
 class _Broken:
     """A JSON object that cannot be used; it must not take the rows around it along."""
@@ -99,38 +84,67 @@ class _Broken:
 
 
 def _tolerant(pairs: list[tuple[str, Any]]) -> Any:
+    fields = dict(pairs)
+    return fields if len(fields) == len(pairs) else _Broken(f'"{_twice([key for key, _ in pairs])}" stands twice')
+
+
+def _twice(names: list[str]) -> str | None:
+    """Return the first name that stands a second time, cut to what a message can bear."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return shortened(name)
+        seen.add(name)
+    return None
+
+
+class _NotJsonError(ValueError):
+    """The text is not JSON; ``line`` and ``column`` say where, if that is known."""
+
+    def __init__(self, reason: str, line: int | None = None, column: int | None = None) -> None:
+        super().__init__(reason)
+        self.line = line
+        self.column = column
+
+
+def _parse(text: str) -> Any:
     try:
-        return _unique(pairs)
-    except _UnusableJsonError as error:
-        return _Broken(str(error))
+        return json.loads(text, object_pairs_hook=_tolerant)
+    except json.JSONDecodeError as error:
+        raise _NotJsonError(f"is not valid JSON ({error.msg})", error.lineno, error.colno) from error
+    except RecursionError as error:
+        raise _NotJsonError("is nested too deeply") from error
+    except ValueError as error:  # Python's own limit on the digits of a whole number
+        raise _NotJsonError("holds a number of thousands of digits") from error
 
 
 def _is_one_document(start: str) -> bool:
     """Tell {"data": [...]} over many lines from JSON Lines, where every line is complete."""
+    if _is_json(start.split("\n", 1)[0]):
+        return "\n" not in start.strip()
+    return _is_json(start)
+
+
+def _is_json(text: str) -> bool:
     try:
-        json.loads(start.split("\n", 1)[0])
-    except ValueError:
-        try:
-            json.loads(start)
-        except ValueError:
-            return False
-        return True
-    return "\n" not in start.strip()
+        _parse(text)
+    except _NotJsonError:
+        return False
+    return True
 
 
 def _read_json(text: str, name: str) -> Iterator[RawRow | Rejected]:
     try:
-        document = json.loads(text, object_pairs_hook=_tolerant)
-    except json.JSONDecodeError as error:
-        place = f"{name} line {error.lineno} column {error.colno}"
-        raise DataError(
-            f"{place}: is not valid JSON ({error.msg})", "is the file complete? check the place named"
-        ) from error
-    except RecursionError as error:
-        raise DataError(f"{name}: is nested too deeply", "write a list of rows") from error
+        document = _parse(text)
+    except _NotJsonError as error:
+        place = name if error.line is None else f"{name} line {error.line} column {error.column}"
+        hint = "write a list of rows" if error.line is None else "is the file complete? check the place named"
+        raise DataError(f"{place}: {error}", hint) from error
     if isinstance(document, dict):
         container = next((key for key in _CONTAINERS if isinstance(document.get(key), list)), None)
         document = document[container] if container else [document]
+    if isinstance(document, _Broken):
+        raise DataError(f"{name}: {document.reason}", "keep one of the two")
     if not isinstance(document, list):
         raise DataError(f"{name}: is not a list of rows", 'write [{"text": "question", "target": "answer"}, ...]')
     for number, fields in enumerate(document, start=1):
@@ -145,11 +159,9 @@ def _read_json_lines(text: str, name: str) -> Iterator[RawRow | Rejected]:
             continue
         origin = f"{name} line {number}"
         try:
-            fields = json.loads(line, object_pairs_hook=_tolerant)
-        except json.JSONDecodeError as error:
-            yield Rejected(origin, f"is not valid JSON ({error.msg}, column {error.colno})")
-        except RecursionError:
-            yield Rejected(origin, "is nested too deeply")
+            fields = _parse(line)
+        except _NotJsonError as error:
+            yield Rejected(origin, f"{error}" + (f", column {error.column}" if error.column else ""))
         else:
             yield Rejected(origin, fields.reason) if isinstance(fields, _Broken) else RawRow(fields, origin)
 
@@ -163,9 +175,9 @@ def _read_csv(text: str, name: str) -> Iterator[RawRow | Rejected]:
             'write a JSON list of {"text": "question", "target": "answer"}',
         )
     reader = csv.reader(io.StringIO(text.lstrip(), newline=""), delimiter=delimiter, strict=True)
-    header = [cell.strip() for cell in next(reader)]
     number = 0
     try:
+        header = _csv_header(next(reader), name)
         for cells in reader:
             if not any(cells):
                 continue
@@ -174,25 +186,42 @@ def _read_csv(text: str, name: str) -> Iterator[RawRow | Rejected]:
             if len(cells) != len(header):
                 yield Rejected(origin, f"has {len(cells)} cells where the header has {len(header)}")
             else:
-                yield RawRow(dict(zip(header, cells, strict=True)), origin)
+                yield RawRow(dict(zip(header, map(_csv_value, cells), strict=True)), origin)
     except csv.Error as error:
-        raise DataError(f"{name} row {number + 1}: is not valid CSV ({error})", "check its quotation marks") from error
+        place = f"row {number + 1}" if number else "header or row 1"
+        raise DataError(f"{name} {place}: is not valid CSV ({error})", "check its quotation marks") from error
+
+
+def _csv_header(cells: list[str], name: str) -> list[str]:
+    header = [cell.strip() for cell in cells]
+    if (twice := _twice([cell for cell in header if cell])) is not None:
+        raise DataError(f'{name} header: "{twice}" stands twice', "give each column a name of its own")
+    return header
+
+
+def _csv_value(cell: str) -> str | float:
+    """Programs write a missing number as NaN; learnt as an answer, it would be the word."""
+    return math.nan if cell.strip().lower() == "nan" else cell
 
 
 def _read_parquet(path: Path, name: str) -> Iterator[RawRow | Rejected]:
-    import pyarrow
     import pyarrow.parquet
 
     number = 0
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
+            if (twice := _twice(file.schema_arrow.names)) is not None:
+                raise DataError(f'{name}: has two columns "{twice}"', "give each column a name of its own")
             for batch in file.iter_batches():
                 for fields in batch.to_pylist():
                     number += 1
                     present = {key: value for key, value in fields.items() if value is not None}
                     yield RawRow(present, f"{name} row {number}")
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{name}: is a damaged Parquet file ({error})", "write the file anew") from error
+    except DataError:
+        raise
+    except Exception as error:  # pyarrow's own classes, OSError, and UnicodeDecodeError of damaged text
+        reason = shortened(str(error)) or type(error).__name__
+        raise DataError(f"{name}: is a damaged Parquet file ({reason})", "write the file anew") from error
 
 
 def _read_hub(name: str) -> Iterator[RawRow | Rejected]:

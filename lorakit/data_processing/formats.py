@@ -17,7 +17,7 @@ from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
-from lorakit.data_processing.example import Example, Message, Rejected, Role
+from lorakit.data_processing.example import Example, Message, Rejected, Role, has_half_character, shortened
 from lorakit.data_processing.files import RawRow
 from lorakit.data_processing.images import IMAGE_MARK, ImageError, resolve_image
 
@@ -39,6 +39,8 @@ _ROLES: dict[str, Role] = {
     "bot": "assistant",
     "model": "assistant",
 }
+_SHOWN_FIELDS = 20
+_SHOWN_ROLE = 40
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ def _reader_for(fields: Mapping[str, Any], names: FieldNames) -> _Reader:
 
 
 def _missing(fields: Mapping[str, Any], names: FieldNames) -> str:
-    found = ", ".join(str(key) for key in fields) or "nothing"
+    found = shortened(", ".join(str(key) for key in islice(fields, _SHOWN_FIELDS))) or "nothing"
     if names.text in fields:
         return f'"{names.target}" is missing (found: {found}); rename the answer\'s field, or set target_field'
     if names.target in fields:
@@ -109,7 +111,8 @@ def _read_alpaca(row: Mapping[str, Any]) -> list[Message]:
     messages = []
     if row.get("system"):
         messages.append(Message("system", _text(row["system"], "system")))
-    for turn in row.get("history") or []:
+    history = row.get("history") or []
+    for turn in history if isinstance(history, list | tuple) else [history]:
         if not isinstance(turn, list | tuple) or len(turn) != 2:
             raise _UnusableError('"history" is not a list of [question, answer] pairs')
         messages += [Message("user", _text(turn[0], "history")), Message("assistant", _text(turn[1], "history"))]
@@ -132,8 +135,9 @@ def _read_turns(row: Mapping[str, Any], field: str, role_key: str, content_key: 
         # Both spellings are met under either name.
         role = turn.get(role_key, turn.get("role", turn.get("from")))
         content = turn.get(content_key, turn.get("content", turn.get("value")))
-        if role not in _ROLES:
-            raise _UnusableError(f'"{field}" turn {number} has the role {role!r}; known are {", ".join(_ROLES)}')
+        if not isinstance(role, str) or role not in _ROLES:
+            found = shortened(repr(role), _SHOWN_ROLE)
+            raise _UnusableError(f'"{field}" turn {number} has the role {found}; known are {", ".join(_ROLES)}')
         joined, images = _joined_parts(content, field, number)
         text = _text(joined, f"{field} turn {number}")
         reasoning = turn.get("reasoning_content")
@@ -213,7 +217,7 @@ def _text(value: Any, field: str) -> str:
         raise _UnusableError(f'"{field}" is not text (found: {value})')
     if not (text := str(value)).strip():
         raise _UnusableError(f'"{field}" is empty')
-    if any("\ud800" <= character <= "\udfff" for character in text):
+    if has_half_character(text):
         raise _UnusableError(f'"{field}" holds half a character (an unpaired surrogate)')
     return text
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorakit.config import Config
+from lorakit.config.paths import fault_of_file, is_missing
+from lorakit.data_processing.example import has_half_character, shortened
 from lorakit.engine import Picture
 from lorakit.errors import DataError, SettingsError
 
@@ -34,8 +36,10 @@ def resolve_image(name: str, folder: Path) -> str:
     """
     if "://" in name or name.startswith("data:"):
         raise ImageError(f"picture {name[:60]!r} is not a file; save it beside the data file and name its path")
-    if not name.strip() or "\0" in name:
+    if not name.strip():
         raise ImageError("a picture's path is empty")
+    if "\0" in name or has_half_character(name):
+        raise ImageError(f"picture {shortened(name)!r} is not a possible file name")
     return str(folder / name)
 
 
@@ -145,6 +149,9 @@ def _open(path: str) -> Image:
     """Read a picture whole: upright, in RGB, on white where it is transparent."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
+    fault = fault_of_file(path)
+    if fault is not None and not is_missing(fault):
+        raise ImageError(f"picture {path} {fault}")
     try:
         with Image.open(path) as opened:
             if opened.width * opened.height > _MOST_SOURCE_PIXELS:

@@ -80,7 +80,7 @@ def open_assistant(config: Config) -> Assistant:
     """
     quiet_libraries()
     adapter = None if config.use_original_model else adapter_folder(config)
-    source = locate_model(config.model_name_or_path, config.model_hub)
+    source = locate_model(config.model_name_or_path, config.model_hub, config.trust_remote_code)
     tokenizer = load_tokenizer(source)
     images = ImageFormat.of(load_image_processor(source), config)
     device = choose_device()

@@ -76,8 +76,9 @@ def _read_settings(folder: Path) -> dict[str, Any]:
     try:
         settings = json.loads(file.read_text(encoding="utf-8"))
         kind = settings["peft_type"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise AdapterError(f"{file}: is damaged ({error})", "copy the adapter's folder again") from error
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        reason = "peft_type is missing" if isinstance(error, KeyError) else error
+        raise AdapterError(f"{file}: is damaged ({reason})", "copy the adapter's folder again") from error
     if kind != "LORA":
         raise AdapterError(f"{folder}: is a {kind} adapter, not LoRA", "choose a LoRA adapter")
     return settings  # type: ignore[no-any-return]

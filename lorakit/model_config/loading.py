@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import logging
 import os
 import warnings
@@ -16,6 +15,7 @@ from lorakit.engine import PACKED, PACKED_FAMILIES, DtypeChoice, register_packed
 from lorakit.errors import ModelError
 from lorakit.model_config.quantization import loading_arguments
 from lorakit.model_config.source import ModelSource
+from lorakit.model_config.trust import check_own_code, check_weight_files, first_line, needs_own_code, read_settings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -65,14 +65,19 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     quiet_libraries()
+    check_own_code(source)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source.folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(
+            source.folder, local_files_only=True, trust_remote_code=source.runs_own_code
+        )
     except Exception as error:  # the formats behind it raise what they like
+        if "custom code" in str(error):
+            raise needs_own_code(source) from error
         raise ModelError(
-            f"{source.name}: its tokenizer cannot be loaded ({_first_line(error)})",
+            f"{source.name}: its tokenizer cannot be loaded ({first_line(error)})",
             "the folder needs tokenizer.json, or vocab.json and merges.txt, beside config.json",
         ) from error
-    if len(tokenizer) <= len(tokenizer.all_special_ids):
+    if not set(tokenizer.get_vocab()) - set(tokenizer.added_tokens_encoder):
         raise ModelError(
             f"{source.name}: its tokenizer has no vocabulary",
             "the folder needs tokenizer.json, or vocab.json and merges.txt, beside config.json",
@@ -90,7 +95,7 @@ def load_image_processor(source: ModelSource) -> tuple[Any, int] | None:
     Raises:
         ModelError: torchvision is not installed, or the processor's file is missing.
     """
-    settings = _read_settings(source)
+    settings = read_settings(source)
     if settings["model_type"] not in VISION_FAMILIES:
         return None
     if importlib.util.find_spec("torchvision") is None:
@@ -102,31 +107,23 @@ def load_image_processor(source: ModelSource) -> tuple[Any, int] | None:
 
     quiet_libraries()
     try:
-        return AutoImageProcessor.from_pretrained(source.folder, local_files_only=True), int(settings["image_token_id"])
+        processor = AutoImageProcessor.from_pretrained(
+            source.folder, local_files_only=True, trust_remote_code=source.runs_own_code
+        )
+        return processor, int(settings["image_token_id"])
     except Exception as error:
         raise ModelError(
-            f"{source.name}: its image processor cannot be loaded ({_first_line(error)})",
+            f"{source.name}: its image processor cannot be loaded ({first_line(error)})",
             "the folder needs preprocessor_config.json beside config.json",
         ) from error
 
 
 def read_model_type(source: ModelSource) -> tuple[str, int | None]:
     """Read the model's type and its longest sequence in tokens from config.json, without loading weights."""
-    settings = _read_settings(source)
+    settings = read_settings(source)
     text = settings.get("text_config", settings)
     limits = [text.get(key) for key in ("max_position_embeddings", "n_positions")]
     return str(settings["model_type"]), next((limit for limit in limits if isinstance(limit, int)), None)
-
-
-def _read_settings(source: ModelSource) -> dict[str, Any]:
-    try:
-        settings = json.loads((source.folder / "config.json").read_text(encoding="utf-8"))
-        settings["model_type"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelError(
-            f"{source.name}: its config.json is damaged ({_first_line(error)})", "fetch the model again"
-        ) from error
-    return settings  # type: ignore[no-any-return]
 
 
 def load_model(
@@ -160,9 +157,16 @@ def load_model(
     return ModelBundle(source, tokenizer, model, model.config.model_type, dtype, device)
 
 
+def _reason(error: Exception) -> str:
+    if "ignore_mismatched_sizes" in str(error):  # which stands for a table in transformers' own log
+        return "its tensors have other shapes than config.json says"
+    return first_line(error)
+
+
 def _read_weights(source: ModelSource, dtype: DtypeChoice, arguments: dict[str, Any]) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
+    check_weight_files(source)
     register_packed_attention()
     family, _ = read_model_type(source)
     kind = AutoModelForImageTextToText if family in VISION_FAMILIES else AutoModelForCausalLM
@@ -175,12 +179,14 @@ def _read_weights(source: ModelSource, dtype: DtypeChoice, arguments: dict[str, 
             dtype=dtype.dtype,
             attn_implementation=attention,
             local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=source.runs_own_code,
             output_loading_info=True,
             **arguments,
         )
     except Exception as error:  # a dozen classes, from safetensors' own to OSError
         raise ModelError(
-            f"{source.name}: the model cannot be loaded ({_first_line(error)})",
+            f"{source.name}: the model cannot be loaded ({_reason(error)})",
             "it needs config.json and *.safetensors of a causal language model; if they are there, fetch them again",
         ) from error
     missing = sorted(report["missing_keys"])
@@ -190,8 +196,3 @@ def _read_weights(source: ModelSource, dtype: DtypeChoice, arguments: dict[str, 
             "the download is not complete: fetch the model again",
         )
     return model  # type: ignore[no-any-return]
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__

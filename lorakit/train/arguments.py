@@ -10,6 +10,7 @@ import torch
 from transformers import TrainingArguments
 
 from lorakit.config import Config
+from lorakit.config.paths import fault_of_file
 from lorakit.engine import DtypeChoice
 from lorakit.errors import SettingsError
 
@@ -57,7 +58,7 @@ def training_arguments(config: Config, dtype: DtypeChoice, device: torch.device)
             remove_unused_columns=False,
             **given,
         )
-    except (ValueError, TypeError, ImportError, AttributeError) as error:
+    except Exception as error:  # its checks, and the libraries and files behind them, raise what they like
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise SettingsError(f"trainer_args: {reason}", "see the documentation of TrainingArguments") from error
     if arguments.eval_strategy != "no" and config.validation_file is None:
@@ -73,9 +74,22 @@ def _sharding(given: dict[str, Any]) -> dict[str, Any]:
     """Return what FSDP needs so that a run can be resumed and its adapter saved."""
     settings = given.get("fsdp_config") or {}
     if isinstance(settings, str):
-        settings = json.loads(Path(settings).read_text(encoding="utf-8"))
+        settings = _read_sharding(settings)
     # A whole state cannot be loaded again (torch 2.14): the ranks wait for each other for ever.
     settings = {"state_dict_type": "SHARDED_STATE_DICT"} | settings
     # FSDP's own checkpointing renames the layers, after which PEFT saves nothing; that of the model does not.
     checkpoints = bool(settings.pop("activation_checkpointing", False) or given.get("activation_checkpointing"))
     return {"fsdp_config": settings, "activation_checkpointing": checkpoints}
+
+
+def _read_sharding(name: str) -> dict[str, Any]:
+    fault = fault_of_file(name)
+    try:
+        settings = {} if fault else json.loads(Path(name).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        fault = "is not readable as JSON"
+    if fault or not isinstance(settings, dict):
+        raise SettingsError(
+            f"trainer_args: fsdp_config {name}: {fault or 'is not a JSON object'}", "name a file of FSDP settings"
+        )
+    return settings

@@ -20,6 +20,7 @@ from lorakit.runs import PlanRecord, RunIdentity, checkpoints, fault_in, read_id
 _WITHOUT_EFFECT = {
     "model_name_or_path",
     "model_hub",
+    "trust_remote_code",
     "torch_dtype",
     "train_file",
     "validation_file",

@@ -157,7 +157,7 @@ def prepare(config: Config, earlier_dtype: DtypeChoice | None) -> Prepared:
     quantization = quantization_of(config, device)
     if quantization and config.trainer_args.get("fsdp"):
         raise SettingsError(f"load_in_{quantization} does not go together with FSDP", "leave one of them out")
-    source = locate_model(config.model_name_or_path, config.model_hub)
+    source = locate_model(config.model_name_or_path, config.model_hub, config.trust_remote_code)
     tokenizer = load_tokenizer(source)
     chat_format = ChatFormat(tokenizer, ImageFormat.of(load_image_processor(source), config))
     _, position_limit = read_model_type(source)

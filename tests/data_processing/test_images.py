@@ -1,3 +1,4 @@
+import os
 import struct
 import zlib
 
@@ -101,7 +102,8 @@ FAULTS = {
     "a decompression bomb": (bomb, "pixels; reduce it"),
     "text": (lambda folder: (folder / "bad").write_text("no picture"), "cannot be read"),
     "empty": (lambda folder: (folder / "bad").write_bytes(b""), "cannot be read"),
-    "a folder": (lambda folder: (folder / "bad").mkdir(), "cannot be read"),
+    "a folder": (lambda folder: (folder / "bad").mkdir(), "is a folder"),
+    "a pipe": (lambda folder: os.mkfifo(folder / "bad"), "is a device, a pipe or a socket"),
     "missing": (lambda folder: None, "does not exist"),
     "fractions": (fractions, "holds fractions"),
     "a thread": (lambda folder: Image.new("RGB", (900, 2)).save(folder / "bad", format="PNG"), "too narrow"),

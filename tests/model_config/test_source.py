@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from lorakit.errors import ModelError
 from lorakit.model_config import locate_model
+from lorakit.model_config.trust import check_weight_files
 
 
 def test_a_local_folder_is_taken_as_it_is(model_folder):
@@ -48,16 +49,64 @@ def test_a_hub_name_is_fetched_without_weights_in_other_formats(monkeypatch, mod
     assert "pytorch_model*.bin" not in patterns
 
 
-def test_an_old_repository_without_safetensors_gives_its_bin_files(monkeypatch, tmp_path):
-    (tmp_path / "config.json").write_text("{}")
+@pytest.fixture
+def old_repository(monkeypatch, tmp_path, model_folder):
+    """A hub whose model has safetensors only where its converter has proposed them; what was asked of it."""
+    fetched = tmp_path / "models--facebook--opt-125m" / "snapshots" / "0123"
+    fetched.mkdir(parents=True)
+    (fetched / "config.json").write_text("{}")
+    asked = []
+
+    def snapshot_download(name, allow_patterns, revision=None):
+        asked.append((revision, allow_patterns))
+        return str(model_folder("opt") if revision == "refs/pr/7" else fetched)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    return SimpleNamespace(asked=asked, folder=fetched)
+
+
+def propose(monkeypatch, *authors):
+    proposed = [SimpleNamespace(author=author, git_reference=f"refs/pr/{n}") for n, author in enumerate(authors, 6)]
+    monkeypatch.setattr(huggingface_hub, "get_repo_discussions", lambda name, **filters: iter(proposed))
+
+
+def test_an_old_repository_gives_the_safetensors_of_the_hubs_own_converter(monkeypatch, old_repository, model_folder):
+    propose(monkeypatch, "somebody", "SFconvertbot")
+    assert locate_model("facebook/opt-125m", "huggingface").folder == model_folder("opt")
+    assert [revision for revision, _ in old_repository.asked] == [None, "refs/pr/7"]
+
+
+def test_a_conversion_fetched_before_is_found_without_a_network(monkeypatch, old_repository, model_folder):
+    def get_repo_discussions(name, **filters):
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(huggingface_hub, "get_repo_discussions", get_repo_discussions)
+    with pytest.raises(ModelError, match="no route"):
+        locate_model("facebook/opt-125m", "huggingface")
+    reference = old_repository.folder.parents[1] / "refs" / "refs" / "pr" / "7"
+    reference.parent.mkdir(parents=True)
+    reference.write_text("4567")
+    assert locate_model("facebook/opt-125m", "huggingface").folder == model_folder("opt")
+
+
+def test_a_pickle_is_never_asked_for(monkeypatch, old_repository):
+    propose(monkeypatch, "somebody")
+    source = locate_model("facebook/opt-125m", "huggingface")
+    assert not any(".bin" in pattern for _, patterns in old_repository.asked for pattern in patterns)
+    with pytest.raises(ModelError, match=r"there is no \*\.safetensors"):
+        check_weight_files(source)
+
+
+@pytest.mark.parametrize("is_asked_for", [False, True])
+def test_code_is_fetched_only_where_it_is_asked_for(monkeypatch, model_folder, is_asked_for):
     asked = []
     monkeypatch.setattr(
         huggingface_hub,
         "snapshot_download",
-        lambda name, allow_patterns: asked.append(allow_patterns) or str(tmp_path),
+        lambda name, allow_patterns: asked.extend(allow_patterns) or str(model_folder("llama")),
     )
-    locate_model("facebook/opt-125m", "huggingface")
-    assert "pytorch_model*.bin" in asked[1]
+    assert locate_model("owner/name", "huggingface", is_asked_for).runs_own_code == is_asked_for
+    assert ("*.py" in asked) == is_asked_for
 
 
 def test_a_hub_that_does_not_answer_names_the_three_ways(monkeypatch):

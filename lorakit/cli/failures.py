@@ -1,0 +1,94 @@
+"""A fault of lorakit itself: a short report in the terminal, everything else in a file."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shlex
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+from lorakit import __version__
+
+LOG_FILE = "lorakit-error.log"
+INTERNAL_ERROR = 1
+NOT_ENOUGH = 2
+_PACKAGES = ("torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers", "pydantic", "numpy", "pyarrow")
+_OUT_OF_MEMORY = ("MemoryError", "OutOfMemoryError")  # Python's and torch's, by name: torch may not be there
+_MORE_ROOM = (
+    "lower max_length or max_tokens_per_microbatch, set trainer_args: {activation_checkpointing: true}, "
+    "or take a smaller model"
+)
+_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}")  # of Hugging Face: a log is made to be sent to somebody
+_MOST_SHOWN = 300  # characters of the error's own words
+
+
+def report_internal_error(error: Exception, argv: list[str], output_dir: str | None) -> int:
+    """Say what happened in a few lines, and leave the rest in a log.
+
+    Args:
+        error: What was not expected.
+        argv: The arguments after the program's name.
+        output_dir: Of the run, which gets the log where it exists; None where it is not known.
+
+    Returns:
+        The exit code.
+    """
+    if type(error).__name__ in _OUT_OF_MEMORY:
+        sys.stderr.write(f"error: out of memory ({_shown(error)})\nhint: {_MORE_ROOM}\n")
+        return NOT_ENOUGH
+    sys.stderr.write(f"internal error: {type(error).__name__}: {_shown(error)} ({_place_of(error)})\n")
+    log = _write_log("".join(_log_of(error, argv)), output_dir)
+    kept = f"the full log is in {log}; please report it with that file" if log else "run it with LORAKIT_DEBUG=1"
+    sys.stderr.write(f"hint: this is a fault of lorakit; {kept}\n")
+    if os.environ.get("LORAKIT_DEBUG") == "1":
+        traceback.print_exception(error)
+    return INTERNAL_ERROR
+
+
+def _shown(error: Exception) -> str:
+    return " ".join(str(error).split())[:_MOST_SHOWN]
+
+
+def _place_of(error: Exception) -> str:
+    """Return the innermost line of lorakit that led to the error: ``lorakit/train/trainer.py line 123``."""
+    package = Path(__file__).parents[1]
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if Path(frame.filename).is_relative_to(package)]
+    if not own:
+        return "outside lorakit"
+    return f"{package.name}/{Path(own[-1].filename).relative_to(package).as_posix()} line {own[-1].lineno}"
+
+
+def _log_of(error: Exception, argv: list[str]) -> Iterator[str]:
+    yield f"lorakit {__version__}, Python {platform.python_version()}, {platform.platform()}\n"
+    yield ", ".join(_versions()) + "\n"
+    yield f"command line: {_TOKEN.sub('hf_...', shlex.join(argv))}\n\n"
+    yield _TOKEN.sub("hf_...", "".join(traceback.format_exception(error)))
+
+
+def _versions() -> Iterator[str]:
+    for name in _PACKAGES:
+        try:
+            yield f"{name} {metadata.version(name)}"
+        except metadata.PackageNotFoundError:
+            yield f"{name} is not installed"
+
+
+def _write_log(text: str, output_dir: str | None) -> Path | None:
+    """Write the log into the run's folder, or where that is not there, into the temporary one."""
+    for folder in (output_dir, tempfile.gettempdir()):
+        if folder is None or not os.path.isdir(folder):
+            continue
+        file = Path(folder) / LOG_FILE
+        try:
+            file.write_text(text, encoding="utf-8", errors="backslashreplace")
+        except OSError:
+            continue
+        return file
+    return None

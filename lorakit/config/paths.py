@@ -1,0 +1,40 @@
+"""What may stand where a setting names a file: a regular file, which can be read to its end."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+_NOTHING_THERE = "there is no such file"
+
+
+def fault_of_file(name: str) -> str | None:
+    """Say why a name cannot be read as a file; None where it can.
+
+    A device or a pipe has no end to wait for: reading ``/dev/zero`` fills the memory, a pipe without a writer hangs.
+    """
+    try:
+        mode = os.stat(name).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return _NOTHING_THERE
+    except OSError as error:  # a name too long, a circle of links, a folder that may not be entered
+        return f"cannot be read ({error.strerror})"
+    except ValueError:  # a NUL character, or half a character
+        return "is not a possible file name"
+    if stat.S_ISDIR(mode):
+        return "is a folder"
+    return None if stat.S_ISREG(mode) else "is a device, a pipe or a socket, not a file"
+
+
+def is_missing(fault: str) -> bool:
+    """Tell a name where nothing stands from one where the wrong thing does."""
+    return fault == _NOTHING_THERE
+
+
+def is_folder(path: Path) -> bool:
+    """Tell whether a folder stands there; a name that no file could have is none."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False

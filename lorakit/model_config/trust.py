@@ -1,0 +1,90 @@
+"""A model is data: its weights are never unpickled, and code that lies beside them runs only where it is asked for."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from lorakit import console
+from lorakit.errors import ModelError
+from lorakit.model_config.source import ModelSource
+
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+
+
+def check_weight_files(source: ModelSource) -> None:
+    """Hold a model to safetensors.
+
+    Raises:
+        ModelError: It has no such file; where it has pickles, these are named and left alone.
+    """
+    folder = source.folder
+    if any(folder.glob("*.safetensors")):
+        return
+    pickles = [file.name for pattern in _PICKLES for file in sorted(folder.glob(pattern))]
+    if not pickles:
+        raise ModelError(
+            f"{source.name}: the model cannot be loaded, as there is no *.safetensors in {folder}",
+            "fetch the model again; one that its maker gives as a pickle only (pytorch_model.bin) has to be "
+            "converted first, where you trust it: load and save it with transformers",
+        )
+    raise ModelError(
+        f"{source.name}: its weights are a pickle ({pickles[0]}), which can run code when it is loaded",
+        "take a version with *.safetensors, or convert it where you trust it: load and save it with transformers "
+        "(AutoModelForCausalLM.from_pretrained, then save_pretrained)",
+    )
+
+
+def check_own_code(source: ModelSource) -> None:
+    """Say what becomes of the code that a model brings along.
+
+    Raises:
+        ModelError: The model needs it, and ``trust_remote_code`` is not set.
+    """
+    from transformers import CONFIG_MAPPING
+
+    settings = read_settings(source)
+    if source.runs_own_code or not _brings_code(settings):
+        return
+    if settings["model_type"] not in CONFIG_MAPPING or "auto_map" not in settings:
+        raise needs_own_code(source)
+    console.note(f"{source.name}: brings its own code, which is not run; the classes of transformers take its place")
+
+
+def needs_own_code(source: ModelSource) -> ModelError:
+    """Return the error of a model that does not work without the code that it brings."""
+    return ModelError(
+        f"{source.name}: brings its own code, named in its configuration, which lorakit does not run",
+        "choose a model that transformers knows by itself; or read that code, and where you trust it "
+        "set trust_remote_code: true",
+    )
+
+
+def _brings_code(settings: dict[str, Any]) -> bool:
+    # An attention named owner/name would be fetched from the Hub, as compiled code.
+    attention = (settings.get("attn_implementation"), settings.get("_attn_implementation"))
+    return "auto_map" in settings or any("/" in str(name) for name in attention)
+
+
+def read_settings(source: ModelSource) -> dict[str, Any]:
+    """Read a model's config.json.
+
+    Raises:
+        ModelError: It is damaged.
+    """
+    try:
+        settings = json.loads((source.folder / "config.json").read_text(encoding="utf-8"))
+        if not isinstance(settings["model_type"], str):
+            raise TypeError("model_type is not text")
+        if not isinstance(settings.get("text_config", {}), dict):
+            raise TypeError("text_config is not an object")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        reason = "model_type is missing" if isinstance(error, KeyError) else first_line(error)
+        raise ModelError(f"{source.name}: its config.json is damaged ({reason})", "fetch the model again") from error
+    return settings  # type: ignore[no-any-return]
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of what a library says, or its kind where it says nothing."""
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

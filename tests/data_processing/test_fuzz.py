@@ -1,0 +1,134 @@
+"""Whatever bytes a file of rows holds: rows, rejected rows, or one DataError. Nothing else ever comes out."""
+
+import io
+import json
+from functools import cache
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from conftest import family_tokenizer
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from lorakit.data_processing import ChatFormat, Example
+from lorakit.data_processing.encoding import EncodedRow, encode_row
+from lorakit.data_processing.example import Rejected
+from lorakit.data_processing.files import RawRow, read_rows
+from lorakit.data_processing.formats import FieldNames, to_example
+from lorakit.errors import DataError
+
+ROWS = [
+    {"text": "问一", "target": "答一"},
+    {"text": 'with "quotes", commas;\nand lines', "target": "\t"},
+    {"text": "a", "target": "b"},
+]
+SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
+few = settings(
+    derandomize=True,
+    deadline=None,
+    max_examples=300,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+@cache
+def valid(suffix):
+    """A sound file of each kind."""
+    if suffix == ".json":
+        return json.dumps({"data": ROWS}, indent=1).encode()
+    if suffix == ".jsonl":
+        return "\n".join(json.dumps(row, ensure_ascii=False) for row in ROWS).encode()
+    if suffix == ".csv":
+        return 'text,target\n"问一",答一\n"with ""quotes"", commas",b\n'.encode("utf-8-sig")
+    written = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), written)
+    return written.getvalue()
+
+
+@st.composite
+def mutated(draw, content):
+    """The bytes of a sound file with a few of them changed, taken away, doubled or put in."""
+    changed = bytearray(content)
+    for _ in range(draw(st.integers(1, 4))):
+        start = draw(st.integers(0, len(changed)))
+        end = min(start + draw(st.sampled_from([0, 1, 1, 4, 40])), len(changed))
+        piece = draw(st.one_of(st.binary(max_size=4), st.just(bytes(changed[start:end]) * 2), st.just(b"")))
+        changed[start:end] = piece
+    return bytes(changed)
+
+
+def outcomes(file: Path, content: bytes) -> None:
+    """Read a file as training does, and hold everything that comes out to what is promised."""
+    file.write_bytes(content)
+    said = None
+    try:
+        for row in read_rows(str(file)):
+            assert row.origin.startswith(str(file))
+            judged = row if isinstance(row, Rejected) else to_example(row, FieldNames())
+            assert isinstance(judged, Example) or judged.reason
+    except DataError as error:
+        said = error
+    if said is not None:
+        assert said.message.startswith(str(file))
+        assert said.hint
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@few
+@given(content=st.binary(max_size=200))
+@example(content=b"PAR1")
+@example(content=b'{"a":' * 50_000)
+@example(content=b'{"text": ' + b"9" * 5000 + b', "target": 1}')
+@example(content=b'"text,target\n1,2')
+def test_any_bytes_are_rows_or_one_error(tmp_path, suffix, content):
+    outcomes(tmp_path / f"rows{suffix}", content)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@few
+@given(data=st.data())
+def test_a_sound_file_with_damage_is_rows_or_one_error(tmp_path, suffix, data):
+    outcomes(tmp_path / f"rows{suffix}", data.draw(mutated(valid(suffix))))
+
+
+FIELDS = ("text", "target", "messages", "conversations", "instruction", "input", "output", "history", "system", "image")
+PARTS = ("role", "content", "from", "value", "type", "images", "path", "url", "reasoning_content", "question", "answer")
+WORDS = ("user", "assistant", "system", "human", "gpt", "text", "image", "<image>", "<|im_end|>", "\ud800")
+names = st.sampled_from(FIELDS + PARTS)
+words = st.sampled_from(WORDS)
+scalars = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8), words)
+values = st.recursive(
+    scalars,
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.one_of(names, st.text(max_size=3)), inner)),
+    max_leaves=12,
+)
+turns = st.lists(
+    st.fixed_dictionaries({"role": st.one_of(words, values), "content": st.one_of(words, values)}), max_size=4
+)
+rows = st.one_of(
+    values,
+    st.dictionaries(names, values, max_size=5),
+    st.fixed_dictionaries({"text": values, "target": values}, optional={"image": values, "images": values}),
+    st.fixed_dictionaries({"messages": turns}, optional={"system": values, "image": values}),
+    st.fixed_dictionaries({"instruction": values, "output": values}, optional={"history": values, "input": values}),
+)
+
+
+@pytest.fixture(scope="module")
+def chat_format():
+    return ChatFormat(family_tokenizer("qwen3"))
+
+
+@settings(few, max_examples=600)
+@given(fields=rows)
+def test_a_row_of_any_shape_is_encoded_or_rejected_with_a_reason(chat_format, fields):
+    judged = to_example(RawRow(fields, "here"), FieldNames(), folder=Path("/nowhere"))
+    if isinstance(judged, Example):
+        judged = encode_row(judged, chat_format, max_length=64)
+    if isinstance(judged, EncodedRow):
+        assert all(0 < sequence.targets < len(sequence.input_ids) <= 64 for sequence in judged.sequences)
+    else:
+        assert judged.origin == "here"
+        assert 0 < len(judged.reason) < 1000
