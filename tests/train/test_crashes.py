@@ -129,6 +129,7 @@ def test_what_was_chosen_by_itself_is_kept_by_a_resumed_run(command, monkeypatch
     assert json.loads((folder / "run.json").read_text())["dtype"] == chosen
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_the_run_with_the_last_checkpoint_intact(words, tmp_path):
     """A limit on the size of files fails a write as a full disk does, in every library."""
     folder = tmp_path / "run"
