@@ -96,24 +96,21 @@ def data(name: str, content: str | bytes, *words: str, file: str = "bad.json") -
 
 def model(name: str, damage: Callable[[Path], Any], *words: str) -> Case:
     """A case of a model's folder."""
-
-    def prepare(lab: Lab) -> list[str]:
-        folder = lab.model()
-        damage(folder)
-        return lab.command("train", "--model_name_or_path", str(folder))
-
-    return Case(name, prepare, words)
+    return Case(name, _damaged(Lab.model, damage, "train", "--model_name_or_path"), words)
 
 
 def adapter(name: str, damage: Callable[[Path], Any], *words: str) -> Case:
     """A case of an adapter's folder."""
+    return Case(name, _damaged(Lab.adapter, damage, "inference", "--lora_model_path"), words)
 
+
+def _damaged(copied: Callable[[Lab], Path], damage: Callable[[Path], Any], task: str, flag: str) -> Prepare:
     def prepare(lab: Lab) -> list[str]:
-        folder = lab.adapter()
+        folder = copied(lab)
         damage(folder)
-        return lab.command("inference", "--lora_model_path", str(folder))
+        return lab.command(task, flag, str(folder))
 
-    return Case(name, prepare, words)
+    return prepare
 
 
 def writing(file: str, content: str | bytes) -> Callable[[Path], Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -24,6 +24,7 @@ _LOSS_SPIKE_NATS = 1.0  # above twice the recent median
 _NORM_SPIKE = 20.0  # times the recent median
 _RATE_SPIKE = 10.0  # times the step before
 _RISES = 3
+_LEARN_MORE = "raise learning_rate or num_train_epochs; the last checkpoint is kept"
 _MOST_SKIPPED_STEPS = 10  # with float16 a step whose scaled gradient overflows is left out, and the scale lowered
 
 
@@ -147,18 +148,31 @@ def second_matrices(model: Any) -> list[torch.Tensor]:
     ]
 
 
-def check_makes_a_difference(model: Any, micro_batch: MicroBatch) -> None:
-    """Refuse an adapter with which a row has the very loss that it has without.
+def check_has_learnt(trained: Mapping[str, torch.Tensor]) -> None:
+    """Refuse an adapter that is as it was at the beginning.
+
+    Raises:
+        RunError: Every lora_B is zero.
+    """
+    if _are_zero([parameter for name, parameter in trained.items() if "lora_B" in name]):
+        raise RunError("training has left every lora_B at zero: the adapter would change nothing", _LEARN_MORE)
+
+
+def check_makes_a_difference(model: Any, rows: Iterable[MicroBatch]) -> None:
+    """Refuse an adapter with which every one of these rows has the very loss that it has without.
 
     Raises:
         RunError: It changes nothing.
     """
-    with torch.no_grad():
-        tuned = summed_loss(model, micro_batch)
-        with model.disable_adapter():
-            base = summed_loss(model, micro_batch)
-    if torch.equal(tuned, base):
+    if not any(_makes_a_difference(model, row) for row in rows):
         raise RunError(
-            "after training the model answers exactly as its base does: the adapter changes nothing",
-            "raise learning_rate or num_train_epochs; the last checkpoint is kept",
+            "after training the model answers exactly as its base does: the adapter changes nothing", _LEARN_MORE
         )
+
+
+def _makes_a_difference(model: Any, row: MicroBatch) -> bool:
+    with torch.no_grad():
+        tuned = summed_loss(model, row)
+        with model.disable_adapter():
+            base = summed_loss(model, row)
+    return not torch.equal(tuned, base)

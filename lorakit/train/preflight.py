@@ -28,6 +28,7 @@ class _Measured:
     step_seconds: float
     loss_seconds: float
     answer_seconds_per_token: float
+    answered_tokens: int
 
 
 def run(config: Config) -> int:
@@ -73,7 +74,9 @@ def _try_out(config: Config, prepared: Prepared, plan: RunPlan) -> _Measured:
     longest = max(held_out.encoded, key=lambda sequence: len(sequence.input_ids))
     dataset_loss(model, [longest], prepared.bundle.device)
     loss_seconds = (time.perf_counter() - started) / len(longest.input_ids)
-    return _Measured(int(micro_batch.input_ids.shape[1]), seconds, loss_seconds, _answer_seconds(config, prepared))
+    answered = min(config.max_new_tokens, _ANSWERED_TOKENS)
+    answer_seconds = _answer_seconds(config.model_copy(update={"max_new_tokens": answered}), prepared)
+    return _Measured(int(micro_batch.input_ids.shape[1]), seconds, loss_seconds, answer_seconds / answered, answered)
 
 
 def _longest_micro_batch(config: Config, prepared: Prepared, plan: RunPlan) -> MicroBatch:
@@ -86,14 +89,13 @@ def _longest_micro_batch(config: Config, prepared: Prepared, plan: RunPlan) -> M
 
 
 def _answer_seconds(config: Config, prepared: Prepared) -> float:
-    """Time one batch of short answers, for each token of each of them."""
+    """Time one batch of answers."""
     assistant = assistant_for(prepared.bundle, prepared.chat_format, config, prepared.record)
     held_out = prepared.data.validation or prepared.data.train
     questions: list[Any] = [example.messages[:-1] for example in held_out.examples[: config.per_device_eval_batch_size]]
-    short = config.model_copy(update={"max_new_tokens": min(config.max_new_tokens, _ANSWERED_TOKENS)})
     started = time.perf_counter()
-    answer_batch(assistant, questions, short)
-    return (time.perf_counter() - started) / short.max_new_tokens
+    answer_batch(assistant, questions, config)
+    return time.perf_counter() - started
 
 
 def _show(config: Config, prepared: Prepared, plan: RunPlan, measured: _Measured) -> None:
@@ -103,7 +105,10 @@ def _show(config: Config, prepared: Prepared, plan: RunPlan, measured: _Measured
     peak = peak_bytes(prepared.bundle.device)
     facts = [
         ("memory planned", memory_line(plan.memory, prepared.bundle.device)),
-        ("memory taken", f"{peak / 1e9:.2f} GB by the longest micro-batch, a validation and {_ANSWERED_TOKENS} tokens"),
+        (
+            "memory taken",
+            f"{peak / 1e9:.2f} GB by the longest micro-batch, a validation and {measured.answered_tokens} tokens",
+        ),
         ("longest micro-batch", f"{measured.tokens} tokens, forward and backward in {measured.step_seconds:.2f} s"),
         ("training", f"about {duration(training)}"),
         ("validation", f"about {duration(validating)} for its losses" if validation else "none"),

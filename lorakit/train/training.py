@@ -26,7 +26,7 @@ from lorakit.engine import (
     peak_bytes,
     reset_peak,
 )
-from lorakit.errors import RunError, SettingsError
+from lorakit.errors import SettingsError
 from lorakit.evaluate.comparison import compare, show_comparison
 from lorakit.evaluate.reporting import Evaluated, leave_report
 from lorakit.inference import assistant_for, stop_ids
@@ -59,7 +59,7 @@ from lorakit.runs import (
     write_text,
     writing_alone,
 )
-from lorakit.train.alarms import check_makes_a_difference
+from lorakit.train.alarms import check_has_learnt, check_makes_a_difference
 from lorakit.train.arguments import training_arguments
 from lorakit.train.curve import draw_loss_curve
 from lorakit.train.planning import RunPlan, plan_run
@@ -71,6 +71,7 @@ from lorakit.train.summary import command_for, resume_command, show_plan
 from lorakit.train.trainer import LoraTrainer
 
 _ROWS_ANSWERED_AT_END = 20
+_ROWS_COMPARED = 4  # with and without the adapter, before it is saved
 _INTERRUPTED = 130
 
 
@@ -264,10 +265,11 @@ def _naming_missing_packages() -> Iterator[None]:
 
 def _finish(config: Config, prepared: Prepared, folder: Path, trained: dict[str, Any]) -> None:
     bundle = prepared.bundle
-    _check_has_learnt(trained)
     bundle.model.eval()
+    check_has_learnt(trained)
     if not prepared.arguments.fsdp:
-        check_makes_a_difference(bundle.model, pack(prepared.data.train.encoded[:1]).to(bundle.device))
+        rows = (pack([sequence]).to(bundle.device) for sequence in prepared.data.train.encoded[:_ROWS_COMPARED])
+        check_makes_a_difference(bundle.model, rows)
     save_adapter(bundle.model, bundle.tokenizer, prepared.record, folder / ADAPTER_FOLDER, trained)
     console.note(f"adapter saved: {folder / ADAPTER_FOLDER}")
     if prepared.arguments.fsdp:  # the other ranks, which have the other shards, are done
@@ -286,15 +288,6 @@ def _finish(config: Config, prepared: Prepared, folder: Path, trained: dict[str,
         "" if config.lora_model_path is None else f" --lora_model_path {shlex.quote(str(folder / ADAPTER_FOLDER))}"
     )
     console.note(f"ask it: {command_for('inference')}{adapter}")
-
-
-def _check_has_learnt(trained: dict[str, Any]) -> None:
-    learnt = [parameter for name, parameter in trained.items() if "lora_B" in name]
-    if not any(bool(parameter.any()) for parameter in learnt):
-        raise RunError(
-            "training has left every lora_B at zero: the adapter would change nothing",
-            "raise learning_rate or num_train_epochs; the last checkpoint is kept",
-        )
 
 
 def _write_unused_rows(folder: Path, data: _Data) -> None:

@@ -2,6 +2,7 @@ import re
 from pathlib import Path
 
 import pytest
+from report_page import SECTIONS, headings
 
 from lorakit.console import MarkedText
 from lorakit.report import (
@@ -19,10 +20,6 @@ from lorakit.report.page import page
 from lorakit.runs import EvaluationRecord, MemoryRecord, PlanRecord, RecordLog, StepRecord
 
 SCRIPT = "<script>alert(1)</script><img src=x onerror=alert(2)>"
-
-
-def headings(text):
-    return re.findall(r"<h2>(.*?)</h2>", text)
 
 
 def empty(**content):
@@ -68,18 +65,7 @@ def full(run_folder, text="text"):
 
 def test_all_sections_are_there(run_folder):
     shown = page(full(run_folder))
-    assert headings(shown) == [
-        "Scores",
-        "Answers",
-        "Training",
-        "Memory",
-        "Data",
-        "What is trained",
-        "Learnt by heart",
-        "Other questions",
-        "To do it again",
-        "Versions and machine",
-    ]
+    assert headings(shown) == SECTIONS
     for title in ("Loss", "Learning rate", "Gradient norm", "Speed"):
         assert f"<strong>{title}</strong>" in shown
     assert "0.5000 <small>[0.2500, 0.7500]</small>" in shown

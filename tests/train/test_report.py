@@ -3,30 +3,14 @@
 import json
 import re
 
+from report_page import SECTIONS, headings
 from trained import ROWS
 
 from lorakit.evaluate.forgetting import QUESTIONS
 
-SECTIONS = [
-    "Scores",
-    "Answers",
-    "Training",
-    "Memory",
-    "Data",
-    "What is trained",
-    "Learnt by heart",
-    "Other questions",
-    "To do it again",
-    "Versions and machine",
-]
-
 
 def report(folder):
     return (folder / "report.html").read_text(encoding="utf-8")
-
-
-def headings(text):
-    return re.findall(r"<h2>(.*?)</h2>", text)
 
 
 def test_training_leaves_every_section_and_loads_nothing(command, capsys):

@@ -13,6 +13,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from trained import ROWS, adapter_weights, assert_same_adapter
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import is_bitsandbytes_available
 
 from lorakit.cli import main
 from lorakit.engine import summed_loss
@@ -257,6 +258,15 @@ def test_a_value_that_transformers_refuses_is_a_fault_of_the_settings(command, c
     assert message.startswith("error: trainer_args: ")
 
 
+@pytest.fixture
+def forgetful_transformers():
+    """transformers remembers which packages are there; what a test pretends must not outlast it."""
+    is_bitsandbytes_available.cache_clear()
+    yield
+    is_bitsandbytes_available.cache_clear()
+
+
+@pytest.mark.usefixtures("forgetful_transformers")
 @pytest.mark.parametrize("arguments", ["{report_to: tensorboard}", "{optim: adamw_bnb_8bit}"])
 def test_a_package_that_is_missing_is_named(command, monkeypatch, capsys, arguments):
     for package in ("tensorboard", "tensorboardX", "torch.utils.tensorboard", "bitsandbytes"):

@@ -1,11 +1,20 @@
 """The three commands on a tiny vision-language model and pictures drawn here."""
 
 import json
+import threading
+from pathlib import Path
 
 import pytest
+import torch
+from transformers import AutoModelForImageTextToText
 from vision import draw, save_vision_model
 
 from lorakit.cli import main
+from lorakit.config import Config
+from lorakit.data_processing import ImageFormat, Message
+from lorakit.engine.pictures import pixel_inputs
+from lorakit.inference import open_assistant
+from lorakit.inference.generation import answer_batch
 
 COLOURS = ("red", "green", "blue")
 
@@ -57,3 +66,58 @@ def test_training_evaluation_and_asking_with_pictures(command, capsys, monkeypat
 def test_a_picture_that_is_not_there_ends_the_session_before_it_begins(command, capsys):
     assert command("inference", "--use_original_model", "--image", "nowhere.png") == 2
     assert "picture nowhere.png does not exist" in capsys.readouterr().err
+
+
+def test_pictures_are_read_in_the_background_and_each_once(command, monkeypatch):
+    readers = []
+    patches = ImageFormat._patches
+
+    def watched(self, path, version):
+        readers.append((Path(path).name, threading.current_thread().name.startswith("lorakit-pictures")))
+        return patches(self, path, version)
+
+    monkeypatch.setattr(ImageFormat, "_patches", watched)
+    monkeypatch.setattr("lorakit.train.training.plan_run", without_a_probe(readers))
+    assert command("train", "--per_device_train_batch_size", "1") == 0
+    assert sorted(readers) == [(f"{colour}.png", True) for colour in sorted(COLOURS)]
+
+
+def without_a_probe(readers):
+    """The short pass before the first step reads pictures too, on demand: begin anew after it."""
+    from lorakit.engine import pictures
+    from lorakit.train.planning import plan_run
+
+    def planned(*arguments):
+        plan = plan_run(*arguments)
+        pictures._STORES.clear()
+        readers.clear()
+        return plan
+
+    return planned
+
+
+def test_answers_from_kept_features_are_those_of_the_plain_model(tmp_path):
+    folder = save_vision_model(tmp_path / "model")
+    file = draw(tmp_path / "a.png", (70, 50), "red")
+    config = Config(
+        model_name_or_path=str(folder),
+        torch_dtype="float32",
+        use_original_model=True,
+        min_pixels=256,
+        max_pixels=4096,
+        max_new_tokens=12,
+    )
+    assistant = open_assistant(config)
+    question = [Message("user", "<image>什么颜色？", (file,))]
+    answers = answer_batch(assistant, [question, [Message("user", "你好。")]], config)
+    assert answers == answer_batch(assistant, [question, [Message("user", "你好。")]], config)
+    plain = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
+    ids = torch.tensor([assistant.prompt_ids(question)])
+    (picture,) = assistant.chat_format.pictures(question)
+    pixels = pixel_inputs([picture], ids.device, lambda picture: picture.read())
+    kinds = (ids == assistant.chat_format.images.token_id).int()
+    wanted = plain.generate(input_ids=ids, mm_token_type_ids=kinds, max_new_tokens=12, do_sample=False, **pixels)
+    new = wanted[0, ids.shape[1] :].tolist()
+    tokenizer = assistant.bundle.tokenizer
+    stops = [place for place, token in enumerate(new) if token in assistant.stop_ids]
+    assert answers[0] == tokenizer.decode(new[: stops[0]] if stops else new, skip_special_tokens=True)
