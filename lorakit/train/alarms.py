@@ -24,6 +24,7 @@ _LOSS_SPIKE_NATS = 1.0  # above twice the recent median
 _NORM_SPIKE = 20.0  # times the recent median
 _RATE_SPIKE = 10.0  # times the step before
 _RISES = 3
+_WORRYING_RISE = 1.25  # times the best: a held-out loss that creeps up a little is usual, and answers still improve
 _LEARN_MORE = "raise learning_rate or num_train_epochs; the last checkpoint is kept"
 _MOST_SKIPPED_STEPS = 10  # with float16 a step whose scaled gradient overflows is left out, and the scale lowered
 
@@ -121,7 +122,8 @@ class Alarms:
         """Look at a validation loss."""
         self._validation.append(record.loss)
         last = self._validation[-_RISES - 1 :]
-        if len(last) > _RISES and all(later > earlier for earlier, later in pairwise(last)):
+        has_risen = len(last) > _RISES and all(later > earlier for earlier, later in pairwise(last))
+        if has_risen and record.loss > _WORRYING_RISE * min(self._validation):
             self._once(
                 "validation",
                 f"the validation loss has risen {_RISES} times in a row, to {record.loss:.3f} from "

@@ -91,9 +91,10 @@ def test_spikes_of_loss_gradient_and_learning_rate_are_named_once():
     assert "jumped from about 2.00 to 6.00" in run.warnings[0]
 
 
-def test_a_validation_loss_that_rises_three_times_in_a_row_is_named():
+def test_a_validation_loss_that_rises_three_times_in_a_row_and_far_is_named():
     run = Run()
-    run.evaluate(1.0, 0.8, 0.9, 1.0, 0.95, 1.0, 1.1)
+    run.evaluate(1.0, 0.9, 0.92, 0.94, 0.96)
+    run.evaluate(0.8, 0.9, 1.0, 0.95, 1.0, 1.1)
     assert run.warnings == []
     run.evaluate(1.2)
     assert "risen 3 times in a row, to 1.200 from 0.800" in run.warnings[0]
