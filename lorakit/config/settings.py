@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
 
-SECTIONS = ("Model", "Data", "LoRA", "Training", "Generation", "Evaluation")
+SECTIONS = ("Model", "Data", "LoRA", "Training", "Generation", "Evaluation", "Export")
 
 
 @dataclass(frozen=True)
@@ -237,8 +237,36 @@ class Config(BaseModel):
         "the end of training.",
     )
 
+    format: Annotated[Literal["gguf", "peft"], Shown("Export", flag=True)] = Field(
+        "gguf",
+        description="What `--task export` writes: `gguf` for llama.cpp and Ollama, or `peft`, the adapter alone.",
+    )
+    export_dir: Annotated[str | None, Shown("Export", flag=True)] = Field(
+        None,
+        min_length=1,
+        description="Folder for what `--task merge` and `--task export` write. null: `merged`, `gguf` or `peft` in "
+        "`output_dir`.",
+    )
+    export_dtype: Annotated[Literal["auto", "f32", "f16", "bf16", "q8_0"], Shown("Export")] = Field(
+        "auto",
+        description="Number format of what is written. `auto`: that of the base's files; `q8_0` is for `gguf` only.",
+    )
+    proof_questions: Annotated[int, Shown("Export")] = Field(
+        20,
+        ge=1,
+        le=100_000,
+        description="Questions of `validation_file` that are answered again by what was merged or exported.",
+    )
+    push_to: Annotated[str | None, Shown("Export", flag=True)] = Field(
+        None, min_length=1, description="Repository on `model_hub` that `--task push` sends to: `owner/name`."
+    )
+    push_private: Annotated[bool, Shown("Export")] = Field(True, description="Make that repository a private one.")
+    push_confirmed: Annotated[bool, Shown("Export")] = Field(
+        False, description="Send without asking, for scripts. Otherwise `--task push` shows the files and asks."
+    )
+
     check_paths = field_validator(
-        "model_name_or_path", "train_file", "validation_file", "output_dir", "lora_model_path", "image"
+        "model_name_or_path", "train_file", "validation_file", "output_dir", "lora_model_path", "image", "export_dir"
     )(_path)
 
 

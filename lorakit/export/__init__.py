@@ -1,0 +1,1 @@
+"""From an adapter to files for others: merged models, GGUF, adapters in other shapes, each with its proof."""
