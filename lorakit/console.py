@@ -5,17 +5,22 @@ Results go to standard output; progress, notes and warnings to standard error, s
 
 from __future__ import annotations
 
+import atexit
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
+
+_KEPT_LINES = 1000  # of a session's history
 
 
 def silence() -> None:
@@ -119,6 +124,39 @@ def prompt(label: str) -> str:
     if not line:
         raise EOFError
     return line.rstrip("\r\n")
+
+
+def edit_lines(complete: Callable[[str], list[str]]) -> None:
+    """Let a person at a terminal complete words with Tab and find earlier lines with the arrow keys.
+
+    The lines are kept for the next session in ``~/.lorakit_history``, where that can be written.
+
+    Args:
+        complete: From the line up to the cursor to what its last word may become.
+    """
+    if not is_interactive():
+        return
+    try:
+        import readline
+    except ImportError:  # absent on Windows
+        return
+    readline.set_completer_delims(" ")
+    readline.set_completer(
+        lambda _, state: [*complete(readline.get_line_buffer()[: readline.get_endidx()]), None][state]
+    )
+    is_libedit = "libedit" in (readline.__doc__ or "")  # macOS
+    readline.parse_and_bind("bind ^I rl_complete" if is_libedit else "tab: complete")
+    file = Path("~/.lorakit_history").expanduser()
+    with suppress(OSError):
+        readline.read_history_file(file)
+    readline.set_history_length(_KEPT_LINES)
+    atexit.register(_keep_history, readline, file)
+
+
+def _keep_history(readline: Any, file: Path) -> None:
+    with suppress(OSError):
+        readline.write_history_file(file)
+        file.chmod(0o600)  # questions may be private
 
 
 def is_interactive() -> bool:

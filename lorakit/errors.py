@@ -5,11 +5,12 @@
     ├── DataError         files of rows
     ├── ModelError        finding, fetching or loading a base model
     ├── AdapterError      an adapter that does not belong to its base
-    └── RunError          the output folder, a checkpoint, or training that learns nothing
+    ├── RunError          the output folder, a checkpoint, or training that learns nothing
+    └── ProofError        something merged or exported that is not what it was made from
 
-Each carries place and fault in its message and the remedy in ``hint``. The command line prints both
-without a traceback and exits with code 2. Any other exception is a fault of lorakit itself: the command line prints a
-short report, leaves the rest in a log file, and exits with code 1.
+Each carries place and fault in its message and the remedy in ``hint``. The command line prints both without a traceback
+and exits with code 2; with 1 for a ProofError, which no setting mends. Any other exception is a fault of lorakit: the
+command line prints a short report, leaves the rest in a log file, and exits with code 1.
 """
 
 
@@ -50,3 +51,9 @@ class AdapterError(LorakitError):
 
 class RunError(LorakitError):
     """A run cannot start, continue or be trusted."""
+
+
+class ProofError(LorakitError):
+    """What was merged or exported does not compute what it was made from."""
+
+    exit_code = 1

@@ -18,6 +18,7 @@ _TASK_MODULES = {
     "evaluate": "lorakit.evaluate",
     "inference": "lorakit.inference",
     "plan": "lorakit.train.preflight",
+    "merge": "lorakit.export.merging",
     "preview": "lorakit.preview",
 }
 

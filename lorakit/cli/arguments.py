@@ -17,6 +17,7 @@ TASKS = {
     "evaluate": "measure loss and answers on validation_file, base and tuned side by side",
     "inference": "ask questions in the terminal, or through a pipe",
     "plan": "run the longest micro-batch once, and say what a training will take: memory, time, what to change",
+    "merge": "compute an adapter, or several, into a full model, and prove that it is the same",
     "preview": "show what the model will see: tokens, which of them are trained, and counts",
 }
 
@@ -84,7 +85,7 @@ def _parser(flagged: list[Setting]) -> argparse.ArgumentParser:
         is_switch = setting.type_text == "true or false"
         extra: dict[str, Any] = {"nargs": "?", "const": "true"} if is_switch else {}
         if "list of" in setting.type_text:
-            extra = {"action": "append"}
+            extra = {"action": "extend", "nargs": "+"}
         help_text = f"{setting.description.replace('%', '%%')} ({setting.type_text})"
         parser.add_argument(f"--{setting.name}", metavar="VALUE", help=help_text, **extra)
     parser.add_argument(

@@ -195,8 +195,10 @@ class Config(BaseModel):
         "saving policy, FSDP.",
     )
 
-    lora_model_path: Annotated[str | None, Shown("Generation", flag=True)] = Field(
-        None, min_length=1, description="Adapter to attach. null: `lora_model` in `output_dir`."
+    lora_model_path: Annotated[Paths | None, Shown("Generation", flag=True)] = Field(
+        None,
+        description="Adapter to attach, or several: `PATH`, `NAME=PATH`, either with `:WEIGHT` behind it. Inference "
+        "begins with the first; merge and export add them up. null: `lora_model` in `output_dir`.",
     )
     image: Annotated[Paths, Shown("Generation", flag=True)] = Field(
         [],
@@ -251,6 +253,15 @@ class Config(BaseModel):
         "auto",
         description="Number format of what is written. `auto`: that of the base's files; `q8_0` is for `gguf` only.",
     )
+    combination: Annotated[Literal["cat", "linear", "svd", "ties", "dare_linear", "dare_ties"], Shown("Export")] = (
+        Field(
+            "cat",
+            description="How several adapters become one: `cat` adds up their outputs exactly; the others are PEFT's.",
+        )
+    )
+    density: Annotated[float, Shown("Export")] = Field(
+        0.5, gt=0, le=1, description="Share of the values that `ties`, `dare_linear` and `dare_ties` keep."
+    )
     proof_questions: Annotated[int, Shown("Export")] = Field(
         20,
         ge=1,
@@ -287,6 +298,7 @@ def _type_text(annotation: Any) -> str:
     names = {
         TargetModules: "list of names or all-linear",
         Paths: "path or list of paths",
+        Paths | None: "path, list of paths or null",
         str: "text",
         int: "whole number",
         float: "number",
@@ -323,7 +335,7 @@ def settings() -> list[Setting]:
     listed = []
     for name, field in Config.model_fields.items():
         shown = next(item for item in field.metadata if isinstance(item, Shown))
-        declared = {"target_modules": TargetModules, "image": Paths}
+        declared = {"target_modules": TargetModules, "image": Paths, "lora_model_path": Paths | None}
         listed.append(
             Setting(
                 name=name,

@@ -29,7 +29,9 @@ def accelerate_last_layer(base: Any) -> None:
         base: A causal language model of transformers, out of any wrapper.
     """
     layers = getattr(base.get_decoder(), "layers", None)
-    if layers is None or not is_known(layers[-1]) or _adds_pictures(base, len(layers) - 1):
+    if layers is None or layers[-1] in _PREPARED:
+        return
+    if not is_known(layers[-1]) or _adds_pictures(base, len(layers) - 1):
         return
     layers[-1].forward = _tail_forward(layers[-1])
     _PREPARED.add(layers[-1])

@@ -87,7 +87,9 @@ def accelerate_lora(model: Any) -> int:
     layers = [
         module
         for module in model.modules()
-        if type(module) is Linear and isinstance(module.base_layer, torch.nn.Linear | Conv1D)
+        if type(module) is Linear
+        and isinstance(module.base_layer, torch.nn.Linear | Conv1D)
+        and "forward" not in vars(module)  # prepared when an earlier adapter was attached
     ]
     for layer in layers:
         layer.forward = _fast_forward(layer, is_transposed=isinstance(layer.base_layer, Conv1D))

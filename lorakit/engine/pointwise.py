@@ -117,7 +117,7 @@ def accelerate_pointwise(model: torch.nn.Module) -> int:
     prepared = 0
     for module in model.modules():
         kind = type(module)
-        if not is_known(module):
+        if not is_known(module) or "forward" in vars(module):
             continue
         setattr(sys.modules[kind.__module__], _ROTARY, rotate)
         if kind.__name__.endswith("RMSNorm"):

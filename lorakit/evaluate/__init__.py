@@ -8,7 +8,7 @@ from lorakit import console
 from lorakit.config import Config, load_config
 from lorakit.data_processing import ChatFormat, Dataset, load_dataset
 from lorakit.errors import LorakitError, SettingsError
-from lorakit.inference import adapter_folder, open_assistant
+from lorakit.inference import chosen_adapters, open_assistant
 from lorakit.runs import REPORT_FILE, RESULTS_FILE, USED_CONFIG_FILE, open_folder
 
 __all__ = ["run"]
@@ -36,7 +36,7 @@ def run(config: Config) -> int:
     show_comparison(comparison)
     part_ranks()
     if ranks.is_first:
-        adapter = adapter_folder(config) if assistant.has_adapter else None
+        adapter = chosen_adapters(config)[0].folder if assistant.has_adapter else None
         train = _training_rows(adapter, evaluated, assistant.chat_format, limit) if adapter else None
         leave_report(folder, Evaluated("evaluate", assistant, adapter, train, dataset, comparison), config)
     console.note(f"written: {folder / RESULTS_FILE} and {folder / REPORT_FILE}")

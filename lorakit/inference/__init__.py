@@ -1,6 +1,27 @@
 """Asking a model: one question at a time in the terminal, or many in batches."""
 
-from lorakit.inference.assistant import Assistant, adapter_folder, assistant_for, open_assistant, stop_ids
+from lorakit.inference.adapters import (
+    BASE,
+    Adapters,
+    chosen_adapters,
+    describe,
+    open_adapters,
+    open_assistant,
+)
+from lorakit.inference.assistant import Assistant, assistant_for, stop_ids
+from lorakit.inference.contract import hold_to
 from lorakit.inference.session import run
 
-__all__ = ["Assistant", "adapter_folder", "assistant_for", "open_assistant", "run", "stop_ids"]
+__all__ = [
+    "BASE",
+    "Adapters",
+    "Assistant",
+    "assistant_for",
+    "chosen_adapters",
+    "describe",
+    "hold_to",
+    "open_adapters",
+    "open_assistant",
+    "run",
+    "stop_ids",
+]

@@ -5,27 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lorakit import console
 from lorakit.config import Config
-from lorakit.data_processing import ChatFormat, ImageFormat, Message
-from lorakit.engine import choose_device, choose_dtype
-from lorakit.inference.contract import hold_to
-from lorakit.model_config import (
-    AdapterRecord,
-    ModelBundle,
-    attach_adapter,
-    load_image_processor,
-    load_model,
-    load_tokenizer,
-    locate_model,
-    quantization_of,
-    quiet_libraries,
-    read_record,
-)
-from lorakit.runs import ADAPTER_FOLDER
+from lorakit.data_processing import ChatFormat, Message
+from lorakit.model_config import AdapterRecord, ModelBundle
 
 if TYPE_CHECKING:
     import torch
@@ -72,47 +56,21 @@ def stop_ids(model: Any, chat_format: ChatFormat) -> list[int]:
     return list(dict.fromkeys([chat_format.end_of_turn_id, *listed]))
 
 
-def open_assistant(config: Config) -> Assistant:
-    """Load the model of a configuration and, unless ``use_original_model`` is set, its adapter.
-
-    Raises:
-        LorakitError: Model or adapter cannot be found, loaded, or trusted together.
-    """
-    quiet_libraries()
-    adapter = None if config.use_original_model else adapter_folder(config)
-    source = locate_model(config.model_name_or_path, config.model_hub, config.trust_remote_code)
-    tokenizer = load_tokenizer(source)
-    images = ImageFormat.of(load_image_processor(source), config)
-    device = choose_device()
-    dtype = choose_dtype(config.torch_dtype, device)
-    if dtype.warning:
-        console.warn(dtype.warning)
-    bundle = load_model(source, tokenizer, dtype, device, quantization_of(config, device))
-    record = None
-    if adapter is not None:
-        record = read_record(adapter)
-        attached = attach_adapter(bundle, adapter)
-        bundle = ModelBundle(source, tokenizer, attached, bundle.family, dtype, device)
-    bundle.model.eval()
-    rows = [("model", source.name), ("adapter", str(adapter) if adapter else "none: the original model")]
-    console.facts("loaded", [*rows, ("dtype", f"{dtype.name} ({dtype.reason})"), ("device", str(device))])
-    return assistant_for(bundle, ChatFormat(tokenizer, images), config, record)
-
-
-def adapter_folder(config: Config) -> Path:
-    """The adapter that a configuration names, or the one its training leaves."""
-    return Path(config.lora_model_path or Path(config.output_dir) / ADAPTER_FOLDER)
-
-
 def assistant_for(
     bundle: ModelBundle, chat_format: ChatFormat, config: Config, record: AdapterRecord | None
 ) -> Assistant:
-    """Make an assistant that holds itself to what its adapter was trained with."""
+    """Make an assistant that asks as its adapter was trained to be asked.
+
+    Args:
+        bundle: The model, with or without an adapter.
+        chat_format: Of its tokenizer.
+        config: What it sets of system prompt and thinking wins over the record.
+        record: Of the adapter; None where there is none, or it has none.
+    """
     from peft import PeftModel
 
     system_prompt, thinking = config.system_prompt, config.thinking is True
     if record is not None:
-        hold_to(record, bundle, chat_format, config)
         if system_prompt is None:
             system_prompt = record.system_prompt
         if config.thinking == "auto":

@@ -32,10 +32,22 @@ def answer_batch(assistant: Assistant, conversations: Sequence[Sequence[Message]
     Returns:
         The answers in the order of the conversations, uncleaned, without the token that ends them.
     """
+    stop = set(assistant.stop_ids)
+    answers = answer_ids(assistant, conversations, config)
+    return [_decode(assistant.bundle.tokenizer, [token for token in ids if token not in stop]) for ids in answers]
+
+
+def answer_ids(
+    assistant: Assistant, conversations: Sequence[Sequence[Message]], config: Config
+) -> list[tuple[int, ...]]:
+    """Answer several conversations at once, in token ids.
+
+    Returns:
+        As `answer_batch`, but with the token that ends an answer, where it came to one.
+    """
     prompts = [assistant.prompt_ids(messages) for messages in conversations]
     generated = _generate(assistant, conversations, prompts, config)  # [conversations, longest prompt + new tokens]
-    answers = generated[:, max(map(len, prompts)) :].tolist()
-    return [_decode(assistant.bundle.tokenizer, ids, assistant.stop_ids) for ids in answers]
+    return [_until_stop(ids, assistant.stop_ids) for ids in generated[:, max(map(len, prompts)) :].tolist()]
 
 
 def stream_answer(
@@ -122,9 +134,13 @@ def _room(assistant: Assistant, prompts: Sequence[Sequence[int]]) -> int:
     return int(limit) - longest
 
 
-def _decode(tokenizer: PreTrainedTokenizerBase, ids: list[int], stop_ids: list[int]) -> str:
+def _until_stop(ids: list[int], stop_ids: list[int]) -> tuple[int, ...]:
     end = next((place for place, token in enumerate(ids) if token in stop_ids), len(ids))
-    text = tokenizer.decode(ids[:end], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return tuple(ids[: end + 1])
+
+
+def _decode(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
+    text = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return str(text).strip()
 
 

@@ -1,67 +1,76 @@
-"""The interactive session: a question, its answer as a stream, and so on until ``exit``."""
+"""The interactive session: a question, its answer as a stream, and so on until ``exit``; commands begin with ``/``."""
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 
 from lorakit import console
 from lorakit.config import Config
 from lorakit.data_processing import IMAGE_MARK, Message
 from lorakit.errors import LorakitError
-from lorakit.inference.assistant import Assistant, open_assistant
+from lorakit.inference.adapters import Adapters, open_adapters
 
-_QUESTION = "输入文本: "
+QUESTION_LABEL = "输入文本: "
 _ANSWER = "输出结果: "
-_LEAVE = {"exit", "quit"}
-_IMAGE = "/image"
+
+
+class Session:
+    """What the commands of a session work on.
+
+    Args:
+        adapters: The base with its adapters.
+        config: The generation settings, and the pictures to begin with.
+    """
+
+    def __init__(self, adapters: Adapters, config: Config) -> None:
+        self.adapters = adapters
+        self.config = config
+        self.images = tuple(config.image)
+        self.last_question: str | None = None
+        self._at_the_start = adapters.active
+
+    def ask(self, text: str) -> None:
+        """Stream the answer to one question. Each question stands for itself."""
+        from lorakit.inference.generation import stream_answer
+
+        self.last_question = text
+        console.label(_ANSWER)
+        try:
+            stream_answer(self.adapters.assistant, [question(text, self.images)], self.config, console.stream)
+        except KeyboardInterrupt:  # stops this answer, not the session
+            console.label(" (interrupted)")
+        except LorakitError as error:  # such as a question too long: the next one may do
+            console.warn(str(error))
+        console.stream("\n")
+
+    def reset(self) -> None:
+        """Go back to the adapter and the pictures that the session began with."""
+        loaded = {choice.name for choice in self.adapters.choices}
+        self.adapters.mix({name: weight for name, weight in self._at_the_start.items() if name in loaded})
+        self.images = tuple(self.config.image)
 
 
 def run(config: Config) -> int:
-    """Answer questions from the terminal, or from a pipe line by line. Each question stands for itself."""
-    assistant = open_assistant(config)
-    images = tuple(config.image)
-    assistant.chat_format.pictures([_question("", images)])  # a fault should not wait for the first question
-    takes_images = assistant.chat_format.images is not None
-    console.note("type a question; exit leaves" + (f"; {_IMAGE} PATH shows a picture" if takes_images else ""))
+    """Answer questions from the terminal, or from a pipe line by line."""
+    from lorakit.inference.commands import COMMANDS, complete, obey
+
+    adapters = open_adapters(config)
+    session = Session(adapters, config)
+    adapters.assistant.chat_format.pictures([question("", session.images)])  # a fault should not wait for a question
+    console.note(f"type a question; exit leaves; {' '.join(COMMANDS)}")
+    console.edit_lines(lambda line: complete(session, line))
     while True:
         try:
-            line = console.prompt(_QUESTION).strip()
+            line = console.prompt(QUESTION_LABEL).strip()
         except (EOFError, KeyboardInterrupt):
             console.note("")
             return 0
-        if line.lower() in _LEAVE:
+        if line.lower() in {"exit", "quit"}:
             return 0
-        if line.split(maxsplit=1)[:1] == [_IMAGE]:
-            images = _chosen(assistant, line.removeprefix(_IMAGE), images)
-        elif line:
-            _answer(assistant, _question(line, images), config)
+        if line and not obey(session, line):
+            session.ask(line)
 
 
-def _question(text: str, images: Sequence[str]) -> Message:
+def question(text: str, images: Sequence[str]) -> Message:
+    """Make a message of a question and the pictures that it is about."""
     return Message("user", IMAGE_MARK * len(images) + text, tuple(images))
-
-
-def _chosen(assistant: Assistant, paths: str, before: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the pictures that the next questions are about; those of before where one cannot be used."""
-    try:
-        images = tuple(shlex.split(paths))
-        found = assistant.chat_format.pictures([_question("", images)])
-    except (LorakitError, ValueError) as error:  # ValueError: a quotation mark without its partner
-        console.warn(str(error))
-        return before
-    console.note(f"{len(images)} pictures, {sum(picture.tokens for picture in found)} tokens")
-    return images
-
-
-def _answer(assistant: Assistant, question: Message, config: Config) -> None:
-    from lorakit.inference.generation import stream_answer
-
-    console.label(_ANSWER)
-    try:
-        stream_answer(assistant, [question], config, console.stream)
-    except KeyboardInterrupt:  # stops this answer, not the session
-        console.label(" (interrupted)")
-    except LorakitError as error:  # such as a question too long: the next one may do
-        console.warn(str(error))
-    console.stream("\n")

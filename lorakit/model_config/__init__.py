@@ -1,6 +1,8 @@
 """From the name of a model to a ModelBundle, with or without an adapter."""
 
 from lorakit.model_config.adapter import attach_adapter, save_adapter
+from lorakit.model_config.adapter_choice import AdapterChoice, choose_adapters, read_weighted
+from lorakit.model_config.adapter_set import COMBINATIONS, AdapterSet
 from lorakit.model_config.loading import (
     TESTED_FAMILIES,
     ModelBundle,
@@ -16,13 +18,17 @@ from lorakit.model_config.record import AdapterRecord, read_record
 from lorakit.model_config.source import ModelSource, locate_model
 
 __all__ = [
+    "COMBINATIONS",
     "TESTED_FAMILIES",
+    "AdapterChoice",
     "AdapterRecord",
+    "AdapterSet",
     "ModelBundle",
     "ModelSource",
     "adapted_parts",
     "attach_adapter",
     "attach_new_adapter",
+    "choose_adapters",
     "load_image_processor",
     "load_model",
     "load_tokenizer",
@@ -31,5 +37,6 @@ __all__ = [
     "quiet_libraries",
     "read_model_type",
     "read_record",
+    "read_weighted",
     "save_adapter",
 ]

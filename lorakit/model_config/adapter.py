@@ -42,8 +42,13 @@ def save_adapter(
     shutil.rmtree(older, ignore_errors=True)
 
 
-def attach_adapter(bundle: ModelBundle, folder: Path) -> Any:
-    """Attach a saved adapter to its base.
+def attach_adapter(bundle: ModelBundle, folder: Path, slot: str = "default") -> Any:
+    """Attach a saved adapter to its base, beside those that are attached already.
+
+    Args:
+        bundle: The base.
+        folder: Of the adapter.
+        slot: PEFT's name for it.
 
     Returns:
         A ``peft.PeftModel`` in evaluation mode.
@@ -53,10 +58,27 @@ def attach_adapter(bundle: ModelBundle, folder: Path) -> Any:
     """
     settings = _read_settings(folder)
     _check_base(bundle, folder, settings)
-    adapted = _load(bundle, folder)
-    _check_complete(adapted, folder)
+    adapted = _load(bundle, folder, slot)
+    _check_complete(adapted, folder, slot)
     accelerate(adapted)
     return adapted.eval()
+
+
+def detach_adapter(model: Any, slot: str) -> None:
+    """Take an adapter off its base, one that was attached in part only too."""
+    from peft import PeftModel
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    if isinstance(model, PeftModel):
+        if slot in model.peft_config:
+            model.delete_adapter(slot)
+        return
+    for path, module in list(model.named_modules()):
+        if isinstance(module, BaseTunerLayer):
+            model.set_submodule(path, module.get_base_layer())
+        elif isinstance(module, AuxiliaryTrainingWrapper):
+            model.set_submodule(path, module.original_module)
 
 
 def _read_settings(folder: Path) -> dict[str, Any]:
@@ -102,11 +124,14 @@ def _check_base(bundle: ModelBundle, folder: Path, settings: dict[str, Any]) -> 
         console.warn(f"{folder}: names {named} as its base, not {bundle.source.name}")
 
 
-def _load(bundle: ModelBundle, folder: Path) -> Any:
+def _load(bundle: ModelBundle, folder: Path, slot: str) -> Any:
     from peft import PeftModel
 
     try:
-        return PeftModel.from_pretrained(bundle.model, str(folder))
+        if isinstance(bundle.model, PeftModel):
+            bundle.model.load_adapter(str(folder), slot, torch_device=str(bundle.device))
+            return bundle.model
+        return PeftModel.from_pretrained(bundle.model, str(folder), adapter_name=slot)
     except Exception as error:  # torch's size mismatch, PEFT's target search, safetensors' own
         text = str(error)
         lines = [line.strip() for line in text.splitlines() if "mismatch" in line and "Error(s)" not in line]
@@ -117,12 +142,12 @@ def _load(bundle: ModelBundle, folder: Path) -> Any:
         ) from error
 
 
-def _check_complete(adapted: Any, folder: Path) -> None:
+def _check_complete(adapted: Any, folder: Path, slot: str) -> None:
     """PEFT leaves what is missing at its initial values and drops what it does not know; here both are refused."""
     from peft import get_peft_model_state_dict
     from safetensors import safe_open
 
-    expected = get_peft_model_state_dict(adapted)
+    expected = get_peft_model_state_dict(adapted, adapter_name=slot)
     with safe_open(folder / _WEIGHTS, framework="pt") as weights:
         present = set(weights.keys())
     missing, unexpected = sorted(set(expected) - present), sorted(present - set(expected))

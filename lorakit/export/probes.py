@@ -1,0 +1,121 @@
+"""Finding an adapter again in merged weights: layer by layer, by its effect on a few inputs.
+
+Each adapted layer is given inputs of +1 and -1. Let D be what the adapter in use adds to the outputs, M what the
+merged weights add, both in float32. Rounding the merged weights W to a number format with the relative error u moves
+the outputs by at most about u * norm(W) for each input, so that is how far M may be from D. Where D is large enough
+to be told from rounding, the share of it that is found, <M, D> / <D, D>, must be near 1 as well: 2 is a scaling
+applied twice, 0 a layer left out or a matrix transposed. An effect smaller than rounding is lost by rounding, which
+is then no error of the merge; `found_share` says how much of the whole is there.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+_INPUTS = 4
+_ARITHMETIC = 2.0**-18  # relative: the products themselves, in float32
+_TELLS_FROM_ROUNDING = 0.5  # of the bound
+_SHARES = (0.4, 1.5)  # found where an effect is about as large as rounding
+
+
+@dataclass(frozen=True)
+class LayerEffect:
+    """What an adapter does in one layer.
+
+    Attributes:
+        path: Of the layer in the base model.
+        base: Output of the layer without the adapter, [4, out].
+        effect: What the adapter adds to it, [4, out].
+    """
+
+    path: str
+    base: torch.Tensor
+    effect: torch.Tensor
+
+
+@dataclass(frozen=True)
+class FoundEffect:
+    """How much of an effect the merged weights have.
+
+    Attributes:
+        path: Of the layer.
+        share: Found of it, 1 where rounding has lost nothing.
+        distance: From the effect, over what rounding explains at most.
+        is_right: Whether both are as rounding would have them.
+    """
+
+    path: str
+    share: float
+    distance: float
+    is_right: bool
+
+
+def measure_effects(model: Any) -> list[LayerEffect]:
+    """Probe every layer that what is in use changes.
+
+    Args:
+        model: A ``peft.PeftModel`` in evaluation mode.
+    """
+    from peft.tuners.lora import LoraLayer
+
+    effects = []
+    for path, module in model.get_base_model().named_modules():
+        if isinstance(module, LoraLayer) and set(module.active_adapters) & set(module.scaling):
+            layer = copy.deepcopy(module).float()
+            vars(layer).pop("forward", None)  # PEFT's own, not the engine's
+            with torch.inference_mode():
+                inputs = _inputs(path, layer.get_base_layer())
+                base = layer.get_base_layer()(inputs)
+                effects.append(LayerEffect(path, base, layer(inputs) - base))
+    return effects
+
+
+def find_effects(effects: Sequence[LayerEffect], merged: Any, rounding: float) -> list[FoundEffect]:
+    """Probe the same layers of merged weights.
+
+    Args:
+        effects: Of the adapter.
+        merged: A plain model of transformers with the merged weights.
+        rounding: Relative error of the format in which these were written.
+    """
+    return [_find(effect, merged.get_submodule(effect.path), rounding) for effect in effects]
+
+
+def found_share(effects: Sequence[LayerEffect], found: Sequence[FoundEffect]) -> float:
+    """Return how much of the adapter's effect is there, all layers together."""
+    energies = [float(effect.effect.square().sum()) for effect in effects]
+    return sum(energy * layer.share for energy, layer in zip(energies, found, strict=True)) / max(sum(energies), 1e-30)
+
+
+def _find(effect: LayerEffect, layer: Any, rounding: float) -> FoundEffect:
+    plain = copy.deepcopy(layer).float()
+    with torch.inference_mode():
+        inputs = _inputs(effect.path, plain)
+        outputs = plain(inputs)
+    if outputs.shape != effect.effect.shape:
+        return FoundEffect(effect.path, 0.0, math.inf, False)
+    there = outputs - effect.base
+    weight = plain.weight if inputs.is_floating_point() else plain.weight[inputs] / math.sqrt(_INPUTS)
+    bound = rounding * float(weight.norm()) * math.sqrt(_INPUTS) + _ARITHMETIC * float(outputs.norm())
+    size = float(effect.effect.norm())
+    share = float((there * effect.effect).sum()) / max(size**2, 1e-30)
+    distance = float((there - effect.effect).norm()) / bound
+    is_seen = size > _TELLS_FROM_ROUNDING * bound
+    return FoundEffect(effect.path, share, distance, distance <= 1 and (not is_seen or _SHARES[0] < share < _SHARES[1]))
+
+
+def _inputs(path: str, layer: Any) -> torch.Tensor:
+    """Draw inputs for a layer, the same ones for the same path: [4, in] of +1 and -1, or [4] rows of embeddings."""
+    generator = torch.Generator().manual_seed(zlib.crc32(path.encode()))
+    if isinstance(layer, torch.nn.Embedding):
+        return torch.randint(layer.num_embeddings, (_INPUTS,), generator=generator)
+    weight = layer.weight
+    width = weight.shape[1] if isinstance(layer, torch.nn.Linear) else weight.shape[0]  # Conv1D is [in, out]
+    return torch.randint(2, (_INPUTS, width), generator=generator).to(weight) * 2 - 1

@@ -1,0 +1,216 @@
+"""What is merged or exported is read back from the disk by plain transformers and held against the adapter on its base.
+
+Three things are compared: the effect of each adapted layer (see `probes`), the next-token distributions along greedy
+answers to questions of the validation file, and the prompts that the written tokenizer makes. The folder is called
+``*.unproven`` until all of it is within the bounds of the number format.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from lorakit import __version__, console
+from lorakit.config import Config
+from lorakit.data_processing import Message, load_dataset
+from lorakit.errors import ProofError, SettingsError
+from lorakit.export.probes import FoundEffect, LayerEffect, find_effects, found_share, measure_effects
+from lorakit.export.replay import Agreement, Replayed, replay, replay_reference
+from lorakit.inference import Assistant
+from lorakit.runs import open_folder, write_json
+
+PROOF_FILE = "proof.json"
+UNPROVEN = ".unproven"
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """What a number format is allowed.
+
+    Attributes:
+        rounding: Its relative error.
+        mean_kl: Nats per token.
+        largest_kl: Nats, at any token.
+    """
+
+    rounding: float
+    mean_kl: float
+    largest_kl: float
+
+
+# Distributions are computed in the format of inference, so that a base in bfloat16 has its noise whatever is written.
+TOLERANCES = {
+    "f32": Tolerance(2.0**-23, 1e-5, 1e-3),
+    "f16": Tolerance(2.0**-10, 2e-3, 0.1),
+    "bf16": Tolerance(2.0**-8, 0.02, 0.5),
+    "q8_0": Tolerance(2.0**-6, 0.03, 0.75),
+}
+_COARSENESS = list(TOLERANCES)
+_COMPUTED_AS = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The adapter on its base, before anything is written.
+
+    Attributes:
+        effects: Of its layers.
+        replayed: Questions with its answers.
+        computed_as: The number format of inference: f32, f16 or bf16.
+    """
+
+    effects: tuple[LayerEffect, ...]
+    replayed: tuple[Replayed, ...]
+    computed_as: str
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How something written is read back.
+
+    Attributes:
+        name: Of the library that reads.
+        load: Returns a plain model.
+        prompt_ids: From a conversation to its token ids, by what was written; None where that holds no tokenizer that
+            can be read here.
+    """
+
+    name: str
+    load: Callable[[], Any]
+    prompt_ids: Callable[[Sequence[Message]], list[int]] | None = None
+
+
+def questions_of(config: Config, assistant: Assistant) -> list[Sequence[Message]]:
+    """Return the questions of the validation file that will be answered, or of the training file without one."""
+    limit = getattr(assistant.bundle.model.config.get_text_config(), "max_position_embeddings", None)
+    asked = config.model_copy(update={"system_prompt": assistant.system_prompt})
+    dataset = load_dataset(config.validation_file or config.train_file, asked, assistant.chat_format, limit)
+    return [example.messages[:-1] for example in dataset.examples[: config.proof_questions]]
+
+
+@contextmanager
+def references(assistant: Assistant, questions: Sequence[Sequence[Message]], config: Config) -> Iterator[Reference]:
+    """Measure the adapter on its base; what takes much room is in a temporary folder inside this context."""
+    if not questions:
+        raise SettingsError("validation_file: has no question to prove with", "name a file with rows")
+    with TemporaryDirectory(prefix="lorakit-proof-") as folder:
+        replayed = replay_reference(assistant, questions, config, Path(folder))
+        effects = measure_effects(assistant.bundle.model)
+        yield Reference(tuple(effects), tuple(replayed), _COMPUTED_AS[assistant.bundle.dtype.name])
+
+
+@contextmanager
+def unproven(folder: Path) -> Iterator[Path]:
+    """Give a folder to write into, which gets its own name only when this context ends without an error.
+
+    Raises:
+        SettingsError: Something that lorakit has not written stands there.
+    """
+    if folder.exists() and any(folder.iterdir()) and not (folder / PROOF_FILE).is_file():
+        raise SettingsError(f"export_dir: {str(folder)!r} holds other files", "name an empty or a new folder")
+    writing = folder.with_name(folder.name + UNPROVEN)
+    shutil.rmtree(writing, ignore_errors=True)
+    open_folder(writing)
+    yield writing
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(writing, folder)
+
+
+def prove(
+    reader: Reader, assistant: Assistant, reference: Reference, written_as: str, folder: Path, facts: dict[str, Any]
+) -> None:
+    """Read back what was written, hold it against the reference, print the result and leave it in ``proof.json``.
+
+    Args:
+        reader: Of what was written.
+        assistant: For the prompts; its model is not used, and may have been freed.
+        reference: What it was.
+        written_as: The number format: f32, f16, bf16 or q8_0.
+        folder: Gets the file.
+        facts: More to be written there.
+
+    Raises:
+        ProofError: It is not the same within the bounds.
+    """
+    tolerance = TOLERANCES[max(written_as, reference.computed_as, key=_COARSENESS.index)]
+    model = reader.load()
+    agreement = replay(model, assistant, reference.replayed)
+    found = find_effects(reference.effects, model, TOLERANCES[written_as].rounding)
+    share = found_share(reference.effects, found)
+    prompts = _different_prompts(reader, reference)
+    faults = [*_kl_faults(agreement, tolerance), *_layer_faults(found), *prompts]
+    record = {
+        "proven": not faults,
+        "faults": faults,
+        "read_by": reader.name,
+        "written_as": written_as,
+        "computed_as": reference.computed_as,
+        **{f"{name}_nats" if name.endswith("kl") else name: value for name, value in asdict(agreement).items()},
+        "tolerance": asdict(tolerance),
+        "layers": len(found),
+        "share_of_effect_found": share,
+        "lorakit_version": __version__,
+        **facts,
+    }
+    write_json(folder / PROOF_FILE, record)
+    _show(agreement, found, share, tolerance, reader.name)
+    if faults:
+        raise ProofError(
+            f"{folder}: is not the adapter on its base: {'; '.join(faults)}",
+            _remedy(share, written_as),
+        )
+
+
+def _kl_faults(agreement: Agreement, tolerance: Tolerance) -> Iterator[str]:
+    for name, value, most in (
+        ("mean", agreement.mean_kl, tolerance.mean_kl),
+        ("largest", agreement.largest_kl, tolerance.largest_kl),
+    ):
+        if not value <= most:  # NaN is not
+            yield f"the {name} KL divergence per token is {value:.3g} nats, more than {most:g}"
+
+
+def _layer_faults(found: Sequence[FoundEffect]) -> Iterator[str]:
+    wrong = [layer for layer in found if not layer.is_right]
+    if wrong:
+        worst = max(wrong, key=lambda layer: layer.distance)
+        yield (
+            f"{len(wrong)} of {len(found)} adapted layers do something else, {worst.path} among them, which has "
+            f"{worst.share:.2f} times the adapter's effect"
+        )
+
+
+def _different_prompts(reader: Reader, reference: Reference) -> Iterator[str]:
+    if reader.prompt_ids is None:
+        return
+    different = [one for one in reference.replayed if reader.prompt_ids(one.messages) != list(one.prompt)]
+    if different:
+        text = different[0].messages[-1].content[:40]
+        yield f"the tokenizer writes {len(different)} prompts in another way, {text!r} among them"
+
+
+def _remedy(share: float, written_as: str) -> str:
+    if share < 0.9 and written_as != "f32":
+        return f"rounding to {written_as} loses {1 - share:.0%} of this adapter: set export_dtype=f32"
+    return f"do not use it: it stays in a folder called *{UNPROVEN}; use the adapter itself, and report this"
+
+
+def _show(agreement: Agreement, found: Sequence[FoundEffect], share: float, tolerance: Tolerance, reader: str) -> None:
+    console.facts(
+        "proof",
+        [
+            ("read back by", reader),
+            ("questions", f"{agreement.questions}, {agreement.tokens} tokens of answers"),
+            ("KL divergence", f"mean {agreement.mean_kl:.2g}, largest {agreement.largest_kl:.2g} nats per token"),
+            ("allowed", f"mean {tolerance.mean_kl:g}, largest {tolerance.largest_kl:g}"),
+            ("greedy answers", f"{agreement.equal_answers} of {agreement.questions} the same"),
+            ("adapted layers", f"{sum(layer.is_right for layer in found)} of {len(found)} as they should be"),
+            ("effect found", f"{share:.1%} of the adapter's"),
+        ],
+    )

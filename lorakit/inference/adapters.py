@@ -1,0 +1,185 @@
+"""A base model that stays loaded, and the adapters that are plugged into it and pulled out while it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from lorakit import console
+from lorakit.config import Config
+from lorakit.data_processing import ChatFormat, ImageFormat
+from lorakit.engine import choose_device, choose_dtype
+from lorakit.errors import SettingsError
+from lorakit.inference.assistant import Assistant, assistant_for
+from lorakit.inference.contract import hold_to
+from lorakit.model_config import (
+    AdapterChoice,
+    AdapterRecord,
+    AdapterSet,
+    ModelBundle,
+    choose_adapters,
+    load_image_processor,
+    load_model,
+    load_tokenizer,
+    locate_model,
+    quantization_of,
+    quiet_libraries,
+    read_record,
+)
+from lorakit.runs import ADAPTER_FOLDER
+
+BASE = "base"
+
+
+class Adapters:
+    """The adapters of a session, each held to the contract of its training.
+
+    Args:
+        bundle: The base model, without an adapter.
+        chat_format: Of its tokenizer.
+        config: Of the session.
+    """
+
+    def __init__(self, bundle: ModelBundle, chat_format: ChatFormat, config: Config) -> None:
+        self._set = AdapterSet(bundle)
+        self._chat_format = chat_format
+        self._config = config
+        self._records: dict[str, AdapterRecord | None] = {}
+        self._asked_as: AdapterRecord | None = None  # the base is asked as the adapter before it, to be comparable
+
+    def close(self) -> None:
+        """Let go of the model and everything on it."""
+        del self._set
+
+    @property
+    def assistant(self) -> Assistant:
+        """Who answers now."""
+        assistant = assistant_for(self._set.bundle, self._chat_format, self._config, self._asked_as)
+        return replace(assistant, has_adapter=bool(self._set.active))
+
+    @property
+    def choices(self) -> tuple[AdapterChoice, ...]:
+        """What is loaded."""
+        return self._set.choices
+
+    @property
+    def active(self) -> dict[str, float]:
+        """The names in use with their weights; empty for the base."""
+        return self._set.active
+
+    def load(self, choice: AdapterChoice) -> None:
+        """Attach an adapter; what is in use stays so.
+
+        Raises:
+            LorakitError: It cannot be used with this base; nothing has changed.
+        """
+        record = read_record(choice.folder)
+        if record is not None:
+            hold_to(record, self._set.bundle, self._chat_format, self._config)
+        self._set.load(choice)
+        self._records[choice.name] = record
+
+    def unload(self, name: str) -> None:
+        """Take an adapter out of memory."""
+        self._set.unload(name)
+        self._records.pop(name, None)
+
+    def use(self, name: str) -> None:
+        """Answer with one adapter, at the weight that it was loaded with."""
+        weights = {choice.name: choice.weight for choice in self.choices}
+        self.mix({name: weights.get(name, 1.0)})
+
+    def mix(self, weights: Mapping[str, float]) -> None:
+        """Answer with the sum of several adapters' outputs, each multiplied by its weight; with none, as the base.
+
+        Raises:
+            SettingsError: One is not loaded, or they cannot be mixed.
+        """
+        self._set.use(weights)
+        self._take_over(weights)
+
+    def combine(self, weights: Mapping[str, float], combination: str, density: float) -> None:
+        """Make one adapter of several, and answer with it; see `AdapterSet.combine`."""
+        self._set.combine(weights, combination, density)
+        self._take_over(weights)
+        self._records[combination] = self._asked_as
+
+    def base(self) -> None:
+        """Answer as the base model."""
+        self._set.use({})
+
+    @contextmanager
+    def using(self, name: str) -> Iterator[Assistant]:
+        """Answer with one adapter, or with `BASE`, inside this context."""
+        before, asked_as = self.active, self._asked_as
+        try:
+            self.base() if name == BASE else self.use(name)
+            yield self.assistant
+        finally:
+            self._set.use(before)
+            self._asked_as = asked_as
+
+    def _take_over(self, weights: Mapping[str, float]) -> None:
+        records = [self._records.get(name) for name in weights]
+        prompts = {(record.system_prompt, record.thinking) for record in records if record is not None}
+        if len(prompts) > 1:
+            console.warn(
+                "these adapters were trained with different system prompts or thinking; the first one's is taken"
+            )
+        if records:
+            self._asked_as = next((record for record in records if record is not None), None)
+
+
+def open_adapters(config: Config) -> Adapters:
+    """Load the model of a configuration with all its adapters, the first of them in use.
+
+    Raises:
+        LorakitError: Model or adapters cannot be found, loaded, or trusted together.
+    """
+    quiet_libraries()
+    choices = [] if config.use_original_model else chosen_adapters(config)
+    source = locate_model(config.model_name_or_path, config.model_hub, config.trust_remote_code)
+    tokenizer = load_tokenizer(source)
+    chat_format = ChatFormat(tokenizer, ImageFormat.of(load_image_processor(source), config))
+    device = choose_device()
+    dtype = choose_dtype(config.torch_dtype, device)
+    if dtype.warning:
+        console.warn(dtype.warning)
+    bundle = load_model(source, tokenizer, dtype, device, quantization_of(config, device))
+    bundle.model.eval()
+    adapters = Adapters(bundle, chat_format, config)
+    for choice in choices:
+        adapters.load(choice)
+    if choices:
+        adapters.use(choices[0].name)
+    shown = ", ".join(describe(choice) for choice in choices) or "none: the original model"
+    rows = [("model", source.name), ("adapter", shown), ("dtype", f"{dtype.name} ({dtype.reason})")]
+    console.facts("loaded", [*rows, ("device", str(device))])
+    return adapters
+
+
+def open_assistant(config: Config) -> Assistant:
+    """Load a model with its one adapter, or without, for a task that compares the two.
+
+    Raises:
+        SettingsError: There are several adapters.
+        LorakitError: As `open_adapters`.
+    """
+    if len(config.lora_model_path or []) > 1:
+        raise SettingsError(
+            "lora_model_path: this task takes one adapter", "name one of them, or make one of them by --task merge"
+        )
+    return open_adapters(config).assistant
+
+
+def chosen_adapters(config: Config) -> list[AdapterChoice]:
+    """The adapters that a configuration names, or the one its training leaves."""
+    return choose_adapters(config.lora_model_path or [str(Path(config.output_dir) / ADAPTER_FOLDER)])
+
+
+def describe(choice: AdapterChoice) -> str:
+    """Say what an adapter is called, where it lies, and its weight where it is not 1."""
+    weight = "" if choice.weight == 1 else f", weight {choice.weight:g}"
+    return f"{choice.name} ({choice.folder}{weight})"

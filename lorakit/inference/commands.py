@@ -1,0 +1,190 @@
+"""The commands of a session, each with its help: adapters in and out, mixed and compared, and pictures."""
+
+from __future__ import annotations
+
+import difflib
+import glob
+import os
+import re
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from lorakit import console
+from lorakit.errors import LorakitError, SettingsError
+from lorakit.inference.adapters import BASE, describe
+from lorakit.inference.session import Session, question
+from lorakit.model_config import choose_adapters, read_weighted
+
+_WORD = re.compile(r"/[a-z_]*", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command.
+
+    Attributes:
+        arguments: As the help shows them.
+        help: What it does.
+        run: Gets the session and the words behind the command.
+        completes: What the words may be: ``names`` of adapters, ``paths``, or nothing.
+    """
+
+    arguments: str
+    help: str
+    run: Callable[[Session, Sequence[str]], None]
+    completes: str = ""
+
+
+def obey(session: Session, line: str) -> bool:
+    """Carry out a line that is a command.
+
+    Returns:
+        Whether it was meant as one. ``/usr/bin`` at the beginning of a question is not.
+    """
+    word, _, rest = line.partition(" ")
+    if not _WORD.fullmatch(word):
+        return False
+    command = COMMANDS.get(word.lower())
+    if command is None:
+        close = difflib.get_close_matches(word.lower(), COMMANDS, n=1)
+        console.warn(f"{word} is no command\nhint: {f'did you mean {close[0]}?' if close else '/help lists them'}")
+        return True
+    try:
+        command.run(session, shlex.split(rest))
+    except (LorakitError, ValueError) as error:  # ValueError: a quotation mark without its partner
+        console.warn(str(error))
+    return True
+
+
+def complete(session: Session, line: str) -> list[str]:
+    """Return what the last word of a line may become, for the Tab key."""
+    word, separator, rest = line.partition(" ")
+    if not separator:
+        return [name + " " for name in COMMANDS if name.startswith(word)] if word.startswith("/") else []
+    last = rest.rpartition(" ")[2]
+    command = COMMANDS.get(word)
+    kind = command.completes if command else ""
+    if kind == "names":
+        return [choice.name for choice in session.adapters.choices if choice.name.startswith(last)]
+    if kind == "paths":
+        before, separator, path = last.rpartition("=")
+        found = glob.glob(glob.escape(os.path.expanduser(path)) + "*")
+        return [before + separator + name + (os.sep if os.path.isdir(name) else "") for name in sorted(found)]
+    return []
+
+
+def _show_adapters(session: Session, words: Sequence[str]) -> None:
+    _take_none(words)
+    active = session.adapters.active
+    rows = [("" if active else "in use", BASE)]
+    for choice in session.adapters.choices:
+        state = f"in use, weight {active[choice.name]:g}" if choice.name in active else ""
+        rows.append((state, describe(choice)))
+    for state, text in rows:
+        console.note(f"  {'*' if state else ' '} {text}{f'  [{state}]' if state else ''}")
+
+
+def _use(session: Session, words: Sequence[str]) -> None:
+    session.adapters.use(_one(words, "/use NAME"))
+    _say_what_is_used(session)
+
+
+def _base(session: Session, words: Sequence[str]) -> None:
+    _take_none(words)
+    session.adapters.base()
+    _say_what_is_used(session)
+
+
+def _mix(session: Session, words: Sequence[str]) -> None:
+    if not words:
+        raise SettingsError("/mix: names no adapter", "/mix polite:0.7 brief:0.3")
+    weights = dict(read_weighted(word, "/mix") for word in words)
+    if len(weights) < len(words):
+        raise SettingsError("/mix: names an adapter twice", "/mix polite:0.7 brief:0.3")
+    session.adapters.mix(weights)
+    _say_what_is_used(session)
+
+
+def _load(session: Session, words: Sequence[str]) -> None:
+    choice = choose_adapters([_one(words, "/load PATH or /load NAME=PATH")], "/load")[0]
+    session.adapters.load(choice)
+    console.note(f"loaded {describe(choice)}; /use {choice.name} answers with it")
+
+
+def _unload(session: Session, words: Sequence[str]) -> None:
+    session.adapters.unload(_one(words, "/unload NAME"))
+    _say_what_is_used(session)
+
+
+def _compare(session: Session, words: Sequence[str]) -> None:
+    from lorakit.inference.generation import answer_batch
+
+    text = " ".join(words) or session.last_question
+    if text is None:
+        raise SettingsError("/compare: there is no question yet", "/compare QUESTION, or ask one first")
+    session.last_question = text
+    names = [BASE, *(choice.name for choice in session.adapters.choices)]
+    answers = []
+    for name in names:
+        with session.adapters.using(name) as assistant:
+            answers += answer_batch(assistant, [[question(text, session.images)]], session.config)
+    console.table(text, names, [answers])
+
+
+def _reset(session: Session, words: Sequence[str]) -> None:
+    _take_none(words)
+    session.reset()
+    _say_what_is_used(session)
+
+
+def _image(session: Session, words: Sequence[str]) -> None:
+    found = session.adapters.assistant.chat_format.pictures([question("", words)])
+    session.images = tuple(words)
+    console.note(f"{len(words)} pictures, {sum(picture.tokens for picture in found)} tokens")
+
+
+def _help(session: Session, words: Sequence[str]) -> None:
+    _take_none(words)
+    for line in help_lines():
+        console.note(line)
+
+
+def help_lines() -> Iterator[str]:
+    """Yield one line for each command."""
+    shown = {f"{name} {command.arguments}".rstrip(): command.help for name, command in COMMANDS.items()}
+    width = max(map(len, shown))
+    for usage, text in (shown | {"exit": "leave the session"}).items():
+        yield f"  {usage:<{width}}  {text}"
+
+
+def _say_what_is_used(session: Session) -> None:
+    used = " + ".join(f"{name}:{weight:g}" for name, weight in session.adapters.active.items())
+    console.note(f"in use: {used or BASE}")
+
+
+def _one(words: Sequence[str], usage: str) -> str:
+    if len(words) != 1:
+        raise SettingsError(f"{usage.split(maxsplit=1)[0]}: takes one word (found: {len(words)})", usage)
+    return words[0]
+
+
+def _take_none(words: Sequence[str]) -> None:
+    if words:
+        raise SettingsError(f"takes nothing behind it (found: {' '.join(words)})", "/help lists the commands")
+
+
+COMMANDS = {
+    "/adapters": Command("", "list the adapters and what is in use", _show_adapters),
+    "/use": Command("NAME", "answer with one adapter", _use, "names"),
+    "/base": Command("", "answer as the base model", _base),
+    "/mix": Command("NAME:WEIGHT ...", "answer with the weighted sum of several", _mix, "names"),
+    "/load": Command("[NAME=]PATH[:WEIGHT]", "load one more adapter", _load, "paths"),
+    "/unload": Command("NAME", "take an adapter out of memory", _unload, "names"),
+    "/compare": Command("[QUESTION]", "the base and every adapter, side by side; the last question again", _compare),
+    "/image": Command(
+        "[PATH ...]", "the pictures that the next questions are about; without one, none", _image, "paths"
+    ),
+    "/reset": Command("", "the adapter and the pictures of the beginning", _reset),
+    "/help": Command("", "this list", _help),
+}
