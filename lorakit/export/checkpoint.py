@@ -81,7 +81,10 @@ def write_checkpoint(folder: Path, tensors: ModelTensors, bytes_each: int, shard
     )
     for file, names in split.filename_to_tensors.items():
         shard = {name: tensors.read(name).contiguous() for name in names}
+        (folder / file).touch()
+        mode = (folder / file).stat().st_mode
         save_file(shard, folder / file, metadata={"format": "pt"})
+        (folder / file).chmod(mode)  # safetensors makes files that only their owner may read
     if split.is_sharded:
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
         (folder / _INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")

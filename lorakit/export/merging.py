@@ -20,10 +20,11 @@ from lorakit.export.checkpoint import read_checkpoint, write_checkpoint
 from lorakit.export.merged import FORMATS, merged_tensors, unties_head
 from lorakit.export.proof import Reader, prove, questions_of, references, unproven
 from lorakit.inference import Adapters, Assistant, open_adapters
-from lorakit.model_config import quantization_of
+from lorakit.model_config import locate_model, quantization_of, weights_hash
 
 MERGED_FOLDER = "merged"
 _NAMES = {dtype: name for name, dtype in FORMATS.items()}
+_SMALL_BYTES = 10**9  # of a base's files
 
 
 def run(config: Config) -> int:
@@ -55,12 +56,21 @@ def open_combined(config: Config) -> Adapters:
         raise SettingsError(
             f"load_in_{bits}: an adapter is merged into the full weights of its base", f"set load_in_{bits}: false"
         )
-    adapters = open_adapters(config)
+    adapters = open_adapters(_computed_exactly(config))
     weights = {choice.name: choice.weight for choice in adapters.choices}
     if len(weights) > 1:
         adapters.combine(weights, config.combination, config.density)
         console.note(f"{' + '.join(f'{name}:{weight:g}' for name, weight in weights.items())} by {config.combination}")
     return adapters
+
+
+def _computed_exactly(config: Config) -> Config:
+    """Compute a small model's proof in float32, so that nothing but the written weights makes a difference."""
+    if config.torch_dtype != "auto":
+        return config
+    source = locate_model(config.model_name_or_path, config.model_hub, config.trust_remote_code)
+    size = sum(file.stat().st_size for file in source.folder.glob("*.safetensors"))
+    return config.model_copy(update={"torch_dtype": "float32"}) if size <= _SMALL_BYTES else config
 
 
 def merge(adapters: Adapters, config: Config, folder: Path, closes: bool = True) -> None:
@@ -80,7 +90,10 @@ def merge(adapters: Adapters, config: Config, folder: Path, closes: bool = True)
     facts = {
         "base": source.name,
         "base_fingerprint": source.fingerprint(),
-        "adapters": {str(choice.folder): choice.weight for choice in adapters.choices},
+        "adapters": [
+            {"name": choice.name, "weight": choice.weight, "sha256": weights_hash(choice.folder)}
+            for choice in adapters.made_of
+        ],
     }
     with references(assistant, questions_of(config, assistant), config) as reference:
         written_as = write_merged(assistant, config, folder)

@@ -95,7 +95,7 @@ def found_share(effects: Sequence[LayerEffect], found: Sequence[FoundEffect]) ->
 
 
 def _find(effect: LayerEffect, layer: Any, rounding: float) -> FoundEffect:
-    plain = copy.deepcopy(layer).float()
+    plain = copy.deepcopy(layer).float().requires_grad_(False)
     with torch.inference_mode():
         inputs = _inputs(effect.path, plain)
         outputs = plain(inputs)

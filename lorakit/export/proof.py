@@ -11,7 +11,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -44,15 +44,14 @@ class Tolerance:
     largest_kl: float
 
 
-# Distributions are computed in the format of inference, so that a base in bfloat16 has its noise whatever is written.
 TOLERANCES = {
-    "f32": Tolerance(2.0**-23, 1e-5, 1e-3),
-    "f16": Tolerance(2.0**-10, 2e-3, 0.1),
-    "bf16": Tolerance(2.0**-8, 0.02, 0.5),
-    "q8_0": Tolerance(2.0**-6, 0.03, 0.75),
+    "f32": Tolerance(2.0**-23, 1e-6, 1e-4),
+    "f16": Tolerance(2.0**-10, 2e-4, 0.02),
+    "bf16": Tolerance(2.0**-8, 2e-3, 0.1),
+    "q8_0": Tolerance(2.0**-6, 0.02, 0.5),
 }
-_COARSENESS = list(TOLERANCES)
-_COMPUTED_AS = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
+# Of distributions that are computed in another format than float32: the noise of the computation, whatever is written.
+_NOISE = {"float32": (0.0, 0.0), "float16": (5e-4, 0.03), "bfloat16": (0.02, 0.5)}
 
 
 @dataclass(frozen=True)
@@ -62,12 +61,12 @@ class Reference:
     Attributes:
         effects: Of its layers.
         replayed: Questions with its answers.
-        computed_as: The number format of inference: f32, f16 or bf16.
+        computed_in: The number format of inference.
     """
 
     effects: tuple[LayerEffect, ...]
     replayed: tuple[Replayed, ...]
-    computed_as: str
+    computed_in: str
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ def references(assistant: Assistant, questions: Sequence[Sequence[Message]], con
     with TemporaryDirectory(prefix="lorakit-proof-") as folder:
         replayed = replay_reference(assistant, questions, config, Path(folder))
         effects = measure_effects(assistant.bundle.model)
-        yield Reference(tuple(effects), tuple(replayed), _COMPUTED_AS[assistant.bundle.dtype.name])
+        yield Reference(tuple(effects), tuple(replayed), assistant.bundle.dtype.name)
 
 
 @contextmanager
@@ -138,7 +137,7 @@ def prove(
     Raises:
         ProofError: It is not the same within the bounds.
     """
-    tolerance = TOLERANCES[max(written_as, reference.computed_as, key=_COARSENESS.index)]
+    tolerance = _tolerance(written_as, reference.computed_in)
     model = reader.load()
     agreement = replay(model, assistant, reference.replayed)
     found = find_effects(reference.effects, model, TOLERANCES[written_as].rounding)
@@ -150,7 +149,7 @@ def prove(
         "faults": faults,
         "read_by": reader.name,
         "written_as": written_as,
-        "computed_as": reference.computed_as,
+        "computed_in": reference.computed_in,
         **{f"{name}_nats" if name.endswith("kl") else name: value for name, value in asdict(agreement).items()},
         "tolerance": asdict(tolerance),
         "layers": len(found),
@@ -165,6 +164,11 @@ def prove(
             f"{folder}: is not the adapter on its base: {'; '.join(faults)}",
             _remedy(share, written_as),
         )
+
+
+def _tolerance(written_as: str, computed_in: str) -> Tolerance:
+    allowed, (mean_kl, largest_kl) = TOLERANCES[written_as], _NOISE[computed_in]
+    return replace(allowed, mean_kl=max(allowed.mean_kl, mean_kl), largest_kl=max(allowed.largest_kl, largest_kl))
 
 
 def _kl_faults(agreement: Agreement, tolerance: Tolerance) -> Iterator[str]:

@@ -47,6 +47,7 @@ class Adapters:
         self._chat_format = chat_format
         self._config = config
         self._records: dict[str, AdapterRecord | None] = {}
+        self._combined: dict[str, tuple[AdapterChoice, ...]] = {}
         self._asked_as: AdapterRecord | None = None  # the base is asked as the adapter before it, to be comparable
 
     def close(self) -> None:
@@ -68,6 +69,16 @@ class Adapters:
     def active(self) -> dict[str, float]:
         """The names in use with their weights; empty for the base."""
         return self._set.active
+
+    @property
+    def made_of(self) -> tuple[AdapterChoice, ...]:
+        """The adapters behind what is in use, those that were combined one by one, with the weights in use."""
+        loaded = {choice.name: choice for choice in self.choices}
+        return tuple(
+            part
+            for name, weight in self.active.items()
+            for part in self._combined.get(name, (replace(loaded[name], weight=weight),))
+        )
 
     def load(self, choice: AdapterChoice) -> None:
         """Attach an adapter; what is in use stays so.
@@ -102,7 +113,9 @@ class Adapters:
 
     def combine(self, weights: Mapping[str, float], combination: str, density: float) -> None:
         """Make one adapter of several, and answer with it; see `AdapterSet.combine`."""
+        parts = tuple(replace(choice, weight=weights[choice.name]) for choice in self.choices if choice.name in weights)
         self._set.combine(weights, combination, density)
+        self._combined[combination] = parts
         self._take_over(weights)
         self._records[combination] = self._asked_as
 

@@ -1,6 +1,6 @@
 """From the name of a model to a ModelBundle, with or without an adapter."""
 
-from lorakit.model_config.adapter import attach_adapter, save_adapter
+from lorakit.model_config.adapter import attach_adapter, save_adapter, weights_hash
 from lorakit.model_config.adapter_choice import AdapterChoice, choose_adapters, read_weighted
 from lorakit.model_config.adapter_set import COMBINATIONS, AdapterSet
 from lorakit.model_config.loading import (
@@ -39,4 +39,5 @@ __all__ = [
     "read_record",
     "read_weighted",
     "save_adapter",
+    "weights_hash",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ from lorakit.errors import AdapterError
 from lorakit.model_config.loading import ModelBundle
 from lorakit.model_config.record import RECORD_FILE, AdapterRecord, read_record
 
+_CONFIG = "adapter_config.json"
 _WEIGHTS = "adapter_model.safetensors"
 
 
@@ -33,6 +35,7 @@ def save_adapter(
     temporary, older = (folder.with_name(f"{folder.name}.{what}") for what in ("writing", "older"))
     shutil.rmtree(temporary, ignore_errors=True)
     model.save_pretrained(str(temporary), state_dict=trained)
+    shutil.copymode(temporary / _CONFIG, temporary / _WEIGHTS)  # safetensors makes files that only their owner may read
     tokenizer.save_pretrained(str(temporary))
     text = json.dumps(asdict(record), ensure_ascii=False, indent=2)
     (temporary / RECORD_FILE).write_text(text + "\n", encoding="utf-8")
@@ -81,8 +84,14 @@ def detach_adapter(model: Any, slot: str) -> None:
             model.set_submodule(path, module.original_module)
 
 
+def weights_hash(folder: Path) -> str:
+    """Return the SHA-256 of an adapter's weights."""
+    with open(folder / _WEIGHTS, "rb") as weights:
+        return hashlib.file_digest(weights, "sha256").hexdigest()
+
+
 def _read_settings(folder: Path) -> dict[str, Any]:
-    file = folder / "adapter_config.json"
+    file = folder / _CONFIG
     if not file.is_file():
         raise AdapterError(
             f"{folder}: there is no adapter here (no adapter_config.json)",
