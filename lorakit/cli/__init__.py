@@ -19,6 +19,7 @@ _TASK_MODULES = {
     "inference": "lorakit.inference",
     "plan": "lorakit.train.preflight",
     "merge": "lorakit.export.merging",
+    "export": "lorakit.export.exporting",
     "preview": "lorakit.preview",
 }
 

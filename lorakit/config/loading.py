@@ -71,6 +71,23 @@ def load_config(config_file: str | None, flags: dict[str, str], assignments: lis
     return config
 
 
+def make_config(values: dict[str, Any], place: str) -> Config:
+    """Build a configuration from values of Python.
+
+    Args:
+        values: By the names of the settings.
+        place: Named in errors.
+
+    Raises:
+        SettingsError: Naming every fault at once.
+    """
+    faults: list[Fault] = []
+    config = _validate({name: Given(value, place) for name, value in values.items()}, faults)
+    if faults or config is None:
+        raise SettingsError("\n".join(str(fault) for fault in faults))
+    return config
+
+
 def _from_file(config_file: str, faults: list[Fault]) -> dict[str, Given]:
     if (fault := _fault_of_config_file(config_file)) is not None:
         faults.append(Fault(config_file, fault, "name a file of settings with --config, or copy config.yaml"))

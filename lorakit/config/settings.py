@@ -262,6 +262,11 @@ class Config(BaseModel):
     density: Annotated[float, Shown("Export")] = Field(
         0.5, gt=0, le=1, description="Share of the values that `ties`, `dare_linear` and `dare_ties` keep."
     )
+    adapter_keys: Annotated[dict[str, str], Shown("Export")] = Field(
+        {},
+        description="For `format: peft`: beginnings of tensor names and what to write in their place, for tools that "
+        "expect other names.",
+    )
     proof_questions: Annotated[int, Shown("Export")] = Field(
         20,
         ge=1,
@@ -306,6 +311,7 @@ def _type_text(annotation: Any) -> str:
         str | None: "text or null",
         int | None: "whole number or null",
         dict[str, Any]: "mapping",
+        dict[str, str]: "mapping",
     }
     if annotation in names:
         return names[annotation]

@@ -2,7 +2,7 @@
 
 from lorakit.data_processing.chat_format import ChatFormat
 from lorakit.data_processing.dataset import Dataset, load_dataset, load_datasets
-from lorakit.data_processing.example import EncodedExample, Example, Message
+from lorakit.data_processing.example import EncodedExample, Example, Message, Role
 from lorakit.data_processing.images import IMAGE_MARK, ImageFormat
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Example",
     "ImageFormat",
     "Message",
+    "Role",
     "load_dataset",
     "load_datasets",
 ]

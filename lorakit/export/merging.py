@@ -86,22 +86,26 @@ def merge(adapters: Adapters, config: Config, folder: Path, closes: bool = True)
         ProofError: What was written is not the adapter on its base.
     """
     assistant = adapters.assistant
-    source = assistant.bundle.source
-    facts = {
-        "base": source.name,
+    with references(assistant, questions_of(config, assistant), config) as reference:
+        written_as = write_merged(assistant, config, folder)
+        facts, kind = facts_of(adapters), type(assistant.bundle.model.get_base_model())
+        if closes:
+            adapters.close()
+            assistant = replace(assistant, bundle=replace(assistant.bundle, model=None))
+        prove(plain_reader(folder, kind, assistant), assistant, reference, written_as, folder, facts)
+
+
+def facts_of(adapters: Adapters) -> dict[str, Any]:
+    """Return what a proof says of base and adapters: names and hashes, no paths."""
+    source = adapters.assistant.bundle.source
+    return {
+        "base": source.reference if source.revision else Path(source.name).name,
         "base_fingerprint": source.fingerprint(),
         "adapters": [
             {"name": choice.name, "weight": choice.weight, "sha256": weights_hash(choice.folder)}
             for choice in adapters.made_of
         ],
     }
-    with references(assistant, questions_of(config, assistant), config) as reference:
-        written_as = write_merged(assistant, config, folder)
-        kind = type(assistant.bundle.model.get_base_model())
-        if closes:
-            adapters.close()
-            assistant = replace(assistant, bundle=replace(assistant.bundle, model=None))
-        prove(plain_reader(folder, kind, assistant), assistant, reference, written_as, folder, facts)
 
 
 def write_merged(assistant: Assistant, config: Config, folder: Path) -> str:

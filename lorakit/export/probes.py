@@ -82,7 +82,7 @@ def find_effects(effects: Sequence[LayerEffect], merged: Any, rounding: float) -
 
     Args:
         effects: Of the adapter.
-        merged: A plain model of transformers with the merged weights.
+        merged: A plain model of transformers with the merged weights, or one of PEFT's over the base.
         rounding: Relative error of the format in which these were written.
     """
     return [_find(effect, merged.get_submodule(effect.path), rounding) for effect in effects]
@@ -95,10 +95,11 @@ def found_share(effects: Sequence[LayerEffect], found: Sequence[FoundEffect]) ->
 
 
 def _find(effect: LayerEffect, layer: Any, rounding: float) -> FoundEffect:
-    plain = copy.deepcopy(layer).float().requires_grad_(False)
+    whole = copy.deepcopy(layer).float().requires_grad_(False)
+    plain = whole.get_base_layer() if hasattr(whole, "get_base_layer") else whole
     with torch.inference_mode():
         inputs = _inputs(effect.path, plain)
-        outputs = plain(inputs)
+        outputs = whole(inputs)
     if outputs.shape != effect.effect.shape:
         return FoundEffect(effect.path, 0.0, math.inf, False)
     there = outputs - effect.base

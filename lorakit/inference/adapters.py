@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from lorakit import console
 from lorakit.config import Config
@@ -29,6 +30,9 @@ from lorakit.model_config import (
     read_record,
 )
 from lorakit.runs import ADAPTER_FOLDER
+
+if TYPE_CHECKING:
+    import torch
 
 BASE = "base"
 
@@ -79,6 +83,14 @@ class Adapters:
             for name, weight in self.active.items()
             for part in self._combined.get(name, (replace(loaded[name], weight=weight),))
         )
+
+    def tensors_of(self, name: str) -> tuple[Any, dict[str, torch.Tensor]]:
+        """Return configuration and tensors of an adapter; see `AdapterSet.tensors_of`."""
+        return self._set.tensors_of(name)
+
+    def slot_of(self, name: str) -> str:
+        """Return PEFT's name of an adapter."""
+        return self._set.slot_of(name)
 
     def load(self, choice: AdapterChoice) -> None:
         """Attach an adapter; what is in use stays so.

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,9 @@ def detach_adapter(model: Any, slot: str) -> None:
 
     if isinstance(model, PeftModel):
         if slot in model.peft_config:
-            model.delete_adapter(slot)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # of another one that is used now: the caller chooses
+                model.delete_adapter(slot)
         return
     for path, module in list(model.named_modules()):
         if isinstance(module, BaseTunerLayer):

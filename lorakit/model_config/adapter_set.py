@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import torch
+
 from lorakit.errors import AdapterError, SettingsError
 from lorakit.model_config.adapter import attach_adapter, detach_adapter
 from lorakit.model_config.adapter_choice import AdapterChoice
@@ -102,10 +104,10 @@ class AdapterSet:
         if len(slots) > 1:
             self._check_mixable(weights)
         if slots:
-            model.base_model.enable_adapter_layers()
-            model.set_adapter(next(iter(slots)), inference_mode=True)
-            if len(slots) > 1:
-                model.base_model.set_adapter(list(slots), inference_mode=True)
+            if not self._active:
+                model.base_model.enable_adapter_layers()
+            model.active_adapter = next(iter(slots))
+            model.base_model.set_adapter(list(slots), inference_mode=True)
             for layer in _lora_layers(model):
                 for slot, weight in slots.items():
                     layer.set_scale(slot, weight)
@@ -148,6 +150,19 @@ class AdapterSet:
         self._slots[name] = slot
         self._choices[name] = AdapterChoice(name, next(iter(self._choices.values())).folder)
         self.use({name: 1.0})
+
+    def tensors_of(self, name: str) -> tuple[Any, dict[str, torch.Tensor]]:
+        """Return PEFT's configuration of an adapter, and its tensors by the names that PEFT's files have."""
+        from peft import get_peft_model_state_dict
+
+        self._check_names([name])
+        slot, model = self._slots[name], self._bundle.model
+        return model.peft_config[slot], get_peft_model_state_dict(model, adapter_name=slot)
+
+    def slot_of(self, name: str) -> str:
+        """Return PEFT's name of an adapter."""
+        self._check_names([name])
+        return self._slots[name]
 
     def _check_names(self, names: Any) -> None:
         for name in names:

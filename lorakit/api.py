@@ -1,0 +1,200 @@
+"""lorakit in Python: one base model that stays loaded, adapters that come and go, and training from the same object.
+
+    import lorakit
+
+    model = lorakit.load("starter", adapters={"sleep": "output/lora_model"})
+    model.generate("如何保持良好的睡眠质量？")
+    model.base()
+    model.generate("如何保持良好的睡眠质量？")  # as the base model answers
+
+Every setting of docs/settings.md is a keyword. Faults are `lorakit.errors.LorakitError`, with the remedy in ``hint``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lorakit.config import Config, load_config, make_config
+from lorakit.data_processing import IMAGE_MARK, Message, Role
+from lorakit.errors import SettingsError
+from lorakit.export.merging import merge
+from lorakit.export.proof import unproven
+from lorakit.inference import BASE, Adapters, Assistant, open_adapters
+from lorakit.model_config import choose_adapters
+from lorakit.runs import ADAPTER_FOLDER
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    AdapterPaths = str | PathLike[str] | Sequence[str] | Mapping[str, str | PathLike[str]]
+
+
+def load(model: str | PathLike[str] = "starter", adapters: AdapterPaths | None = None, **settings: Any) -> LoadedModel:
+    """Load a base model and the adapters that go on it; the first one is in use.
+
+    Args:
+        model: ``starter``, a folder, or a hub name.
+        adapters: A path, several, or paths by name; a path may end in ``:WEIGHT``. None: the base alone.
+        settings: Any setting, such as ``torch_dtype="float32"`` or ``max_new_tokens=64``.
+
+    Raises:
+        LorakitError: A setting, the model or an adapter is not what it should be.
+    """
+    values = {"model_name_or_path": str(model), "validation_file": None, **settings}
+    listed = _listed(adapters)
+    values |= {"lora_model_path": listed} if listed else {"use_original_model": True}
+    config = make_config(values, "lorakit.load")
+    return LoadedModel(open_adapters(config), config)
+
+
+class LoadedModel:
+    """A base model in memory, with its adapters; made by `load`."""
+
+    def __init__(self, adapters: Adapters, config: Config) -> None:
+        self._adapters = adapters
+        self._config = config
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """The names of what is loaded."""
+        return tuple(choice.name for choice in self._adapters.choices)
+
+    @property
+    def active(self) -> dict[str, float]:
+        """The names in use with their weights; empty for the base model."""
+        return self._adapters.active
+
+    def generate(self, question: str | Sequence[Mapping[str, str]], images: Sequence[str] = (), **settings: Any) -> str:
+        """Answer a question, as the adapter in use was trained to be asked.
+
+        Args:
+            question: A question, or a conversation of ``{"role": ..., "content": ...}`` that ends with one.
+            images: Paths of pictures that a question is about; ``<image>`` marks in the text of a conversation say
+                where they belong.
+            settings: Of the generation: ``max_new_tokens``, ``temperature``, ``top_p``, ``repetition_penalty``.
+
+        Raises:
+            LorakitError: The question does not fit the model, or a picture cannot be read.
+        """
+        from lorakit.inference.generation import answer_batch
+
+        config = self._with(settings, "generate")
+        return answer_batch(self._adapters.assistant, [_conversation(question, tuple(images))], config)[0]
+
+    def use(self, name: str) -> None:
+        """Answer with one adapter from now on."""
+        self._adapters.use(name)
+
+    def base(self) -> None:
+        """Answer as the base model from now on."""
+        self._adapters.base()
+
+    def using(self, name: str) -> AbstractContextManager[Assistant]:
+        """Answer with one adapter, or with ``base``, inside a ``with`` block."""
+        return self._adapters.using(name)
+
+    def mix(self, weights: Mapping[str, float]) -> None:
+        """Answer with the weighted sum of several adapters from now on: ``model.mix({"a": 0.7, "b": 0.3})``."""
+        self._adapters.mix(weights)
+
+    def load(self, path: str | PathLike[str], name: str | None = None) -> str:
+        """Load one more adapter; what is in use stays so.
+
+        Returns:
+            Its name: by default that of its folder, or of the run's.
+        """
+        text = f"{name}={path}" if name is not None else str(path)
+        choice = choose_adapters([text], "load")[0]
+        self._adapters.load(choice)
+        return choice.name
+
+    def unload(self, name: str) -> None:
+        """Take an adapter out of memory."""
+        self._adapters.unload(name)
+
+    def train(self, config: str | PathLike[str] | Mapping[str, Any] | Config, name: str | None = None) -> str:
+        """Train an adapter for this base as ``--task train`` does, load it, and answer with it.
+
+        The base is loaded a second time for as long as this takes; its files are mapped into memory, so they count
+        once where the number format is theirs.
+
+        Args:
+            config: A file of settings, the settings themselves, or a `Config`. The base is always this one.
+            name: Of the adapter; None takes that of the run's folder.
+
+        Returns:
+            The adapter's name.
+
+        Raises:
+            LorakitError: As ``--task train``; also where the run was interrupted.
+        """
+        from lorakit.train import run
+
+        settings = _read(config).model_copy(update={"model_name_or_path": self._config.model_name_or_path})
+        if run(settings) != 0:
+            raise SettingsError("train: was interrupted", f"set resume=True to go on in {settings.output_dir!r}")
+        loaded = self.load(Path(settings.output_dir) / ADAPTER_FOLDER, name)
+        self.use(loaded)
+        return loaded
+
+    def merge(self, path: str | PathLike[str], **settings: Any) -> None:
+        """Write what is in use as a full model, read it back, and prove that it is the same.
+
+        Args:
+            path: Of the folder.
+            settings: ``validation_file`` with the questions of the proof, ``proof_questions``, ``export_dtype``.
+
+        Raises:
+            ProofError: It is not the same; it stays in ``path + ".unproven"``.
+            LorakitError: No adapter is in use, or the folder holds other files.
+        """
+        if not self.active:
+            raise SettingsError("merge: no adapter is in use", "choose one with use() or mix()")
+        config = self._with({"export_dir": str(path), **settings}, "merge")
+        if config.validation_file is None and "train_file" not in settings:
+            raise SettingsError("merge: the proof needs questions", 'give validation_file="data/validation.json"')
+        with unproven(Path(path)) as writing:
+            merge(self._adapters, config, writing, closes=False)
+
+    def _with(self, settings: Mapping[str, Any], place: str) -> Config:
+        return make_config(self._config.model_dump() | dict(settings), place)
+
+
+def _listed(adapters: AdapterPaths | None) -> list[str]:
+    if adapters is None:
+        return []
+    if isinstance(adapters, Mapping):
+        return [f"{name}={path}" for name, path in adapters.items()]
+    if isinstance(adapters, Sequence) and not isinstance(adapters, str):
+        return [str(path) for path in adapters]
+    return [str(adapters)]
+
+
+def _conversation(question: str | Sequence[Mapping[str, str]], images: tuple[str, ...]) -> list[Message]:
+    if isinstance(question, str):
+        return [Message("user", IMAGE_MARK * len(images) + question, images)]
+    messages: list[Message] = []
+    for number, turn in enumerate(question):
+        role = _ROLES.get(str(turn.get("role"))) if isinstance(turn, Mapping) else None
+        if role is None or not isinstance(turn.get("content"), str):
+            raise SettingsError(f"generate: turn {number + 1} is not a role with its content", _TURN)
+        messages.append(Message(role, turn["content"]))
+    if not messages or messages[-1].role != "user":
+        raise SettingsError("generate: a conversation ends with a question of the user", _TURN)
+    return [*messages[:-1], Message("user", messages[-1].content, images)]
+
+
+_TURN = 'write {"role": "user", "content": "..."}; roles are system, user and assistant'
+_ROLES: dict[str, Role] = {"system": "system", "user": "user", "assistant": "assistant"}
+
+
+def _read(config: str | PathLike[str] | Mapping[str, Any] | Config) -> Config:
+    if isinstance(config, Config):
+        return config
+    return make_config(dict(config), "train") if isinstance(config, Mapping) else load_config(str(config), {}, [])
+
+
+__all__ = ["BASE", "LoadedModel", "load"]
