@@ -5,6 +5,7 @@ Importing the package is light: torch and transformers load only when a task, or
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -20,9 +21,7 @@ def __getattr__(name: str) -> Any:
     """Import the Python interface when it is first asked for (PEP 562)."""
     if name not in _IN_API:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from lorakit import api
-
-    return getattr(api, name)
+    return getattr(importlib.import_module("lorakit.api"), name)
 
 
 def __dir__() -> list[str]:

@@ -13,6 +13,7 @@ from lorakit.engine.memory import (
     is_out_of_memory,
     peak_bytes,
     probe,
+    release_memory,
     reset_peak,
 )
 from lorakit.engine.micro_batch import IGNORED_LABEL, MicroBatch, isolation_mask
@@ -48,6 +49,7 @@ __all__ = [
     "picture_inputs",
     "probe",
     "register_packed_attention",
+    "release_memory",
     "reset_peak",
     "shares_beginning",
     "summed_loss",

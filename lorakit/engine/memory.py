@@ -7,6 +7,7 @@ What autograd keeps until the backward pass is measured, not guessed: every tens
 from __future__ import annotations
 
 import ctypes
+import gc
 import sys
 import time
 from dataclasses import dataclass
@@ -175,13 +176,18 @@ def _program_and_available(device: torch.device, model_bytes: int) -> tuple[int,
     """Return what the process takes besides the model, and what the device has for both together."""
     if device.type == "cuda":
         return 0, free_bytes(device)
-    _return_freed_memory()
+    release_memory()
     resident = psutil.Process().memory_info().rss
     return max(resident - model_bytes, 0) + _LATER_BYTES, resident + free_bytes(device)
 
 
-def _return_freed_memory() -> None:
-    """Let glibc give back what is free, so that it does not count as taken; other systems do so by themselves."""
+def release_memory() -> None:
+    """Give back to the system what is no longer used.
+
+    Modules with the engine's forwards refer to themselves, so that only the collector finds them. And glibc keeps freed
+    memory in the gaps between what is still used; other systems give it back by themselves.
+    """
+    gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
         trim(0)

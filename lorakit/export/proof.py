@@ -19,6 +19,7 @@ from typing import Any
 from lorakit import __version__, console
 from lorakit.config import Config
 from lorakit.data_processing import Message, load_dataset
+from lorakit.engine import release_memory
 from lorakit.errors import ProofError, SettingsError
 from lorakit.export.probes import FoundEffect, LayerEffect, find_effects, found_share, measure_effects
 from lorakit.export.replay import Agreement, Replayed, replay, replay_reference
@@ -101,7 +102,10 @@ def references(assistant: Assistant, questions: Sequence[Sequence[Message]], con
     with TemporaryDirectory(prefix="lorakit-proof-") as folder:
         replayed = replay_reference(assistant, questions, config, Path(folder))
         effects = measure_effects(assistant.bundle.model)
-        yield Reference(tuple(effects), tuple(replayed), assistant.bundle.dtype.name)
+        reference = Reference(tuple(effects), tuple(replayed), assistant.bundle.dtype.name)
+        del assistant  # the caller may want to free its model before this context ends
+        release_memory()
+        yield reference
 
 
 @contextmanager

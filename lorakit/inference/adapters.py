@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lorakit import console
 from lorakit.config import Config
 from lorakit.data_processing import ChatFormat, ImageFormat
-from lorakit.engine import choose_device, choose_dtype
+from lorakit.engine import choose_device, choose_dtype, release_memory
 from lorakit.errors import SettingsError
 from lorakit.inference.assistant import Assistant, assistant_for
 from lorakit.inference.contract import hold_to
@@ -57,6 +57,7 @@ class Adapters:
     def close(self) -> None:
         """Let go of the model and everything on it."""
         del self._set
+        release_memory()
 
     @property
     def assistant(self) -> Assistant:
