@@ -20,6 +20,7 @@ _TASK_MODULES = {
     "plan": "lorakit.train.preflight",
     "merge": "lorakit.export.merging",
     "export": "lorakit.export.exporting",
+    "push": "lorakit.export.push",
     "preview": "lorakit.preview",
 }
 

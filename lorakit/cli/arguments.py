@@ -19,6 +19,7 @@ TASKS = {
     "plan": "run the longest micro-batch once, and say what a training will take: memory, time, what to change",
     "merge": "compute an adapter, or several, into a full model, and prove that it is the same",
     "export": "write an adapter for other tools: GGUF for llama.cpp and Ollama, or PEFT in another shape",
+    "push": "send an adapter, or what was merged or exported, to a hub; shows what, and asks first",
     "preview": "show what the model will see: tokens, which of them are trained, and counts",
 }
 

@@ -276,7 +276,10 @@ class Config(BaseModel):
     push_to: Annotated[str | None, Shown("Export", flag=True)] = Field(
         None, min_length=1, description="Repository on `model_hub` that `--task push` sends to: `owner/name`."
     )
-    push_private: Annotated[bool, Shown("Export")] = Field(True, description="Make that repository a private one.")
+    push_private: Annotated[bool, Shown("Export")] = Field(
+        True,
+        description="Make that repository a private one; one that is public already is not sent to (Hugging Face).",
+    )
     push_confirmed: Annotated[bool, Shown("Export")] = Field(
         False, description="Send without asking, for scripts. Otherwise `--task push` shows the files and asks."
     )

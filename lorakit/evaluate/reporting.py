@@ -1,4 +1,4 @@
-"""From a finished comparison to report.html."""
+"""From a finished comparison to report.html and the model card."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from lorakit.config import Config, as_yaml
 from lorakit.data_processing import Dataset
 from lorakit.data_processing.overview import counts, marked_tokens
+from lorakit.evaluate.card import leave_card
 from lorakit.evaluate.comparison import METRIC_NAMES, Comparison
 from lorakit.evaluate.forgetting import general_answers
 from lorakit.evaluate.intervals import bootstrap_intervals
@@ -44,7 +45,7 @@ class Evaluated:
 
 
 def leave_report(folder: Path, evaluated: Evaluated, config: Config) -> Path:
-    """Write report.html beside the predictions that a comparison has left in ``folder``.
+    """Write report.html beside the predictions that a comparison has left in ``folder``, and a training's model card.
 
     An adapter's training is looked for in the folder in which the adapter lies.
     """
@@ -63,7 +64,10 @@ def leave_report(folder: Path, evaluated: Evaluated, config: Config) -> Path:
         memorised=tuple(_memorised(evaluated, answered)) if has_adapter else (),
         forgetting=tuple(general_answers(evaluated.assistant, config)) if has_adapter else (),
     )
-    return write_report(folder, report)
+    file = write_report(folder, report)
+    if evaluated.task == "train" and evaluated.adapter:
+        leave_card(evaluated.adapter, report, evaluated.assistant, config)
+    return file
 
 
 def _answered(folder: Path, dataset: Dataset) -> tuple[AnsweredRow, ...]:

@@ -16,6 +16,7 @@ from lorakit.engine import accelerate
 from lorakit.errors import AdapterError
 from lorakit.model_config.loading import ModelBundle
 from lorakit.model_config.record import RECORD_FILE, AdapterRecord, read_record
+from lorakit.runs import CARD_FILE
 
 _CONFIG = "adapter_config.json"
 _WEIGHTS = "adapter_model.safetensors"
@@ -38,6 +39,7 @@ def save_adapter(
     model.save_pretrained(str(temporary), state_dict=trained)
     shutil.copymode(temporary / _CONFIG, temporary / _WEIGHTS)  # safetensors makes files that only their owner may read
     tokenizer.save_pretrained(str(temporary))
+    (temporary / CARD_FILE).unlink(missing_ok=True)  # PEFT's own has no content but the path of the base
     text = json.dumps(asdict(record), ensure_ascii=False, indent=2)
     (temporary / RECORD_FILE).write_text(text + "\n", encoding="utf-8")
     if folder.exists():

@@ -48,6 +48,12 @@ class ModelSource:
         return self.name if _HUB_NAME.match(self.name) and self.name != STARTER else str(self.folder)
 
     @property
+    def hub_name(self) -> str | None:
+        """Its name on a hub; None for the starter and for a folder of the user's, which may look like such a name."""
+        is_own = self.name == STARTER or self.folder == Path(os.path.expanduser(self.name))
+        return None if is_own else self.name
+
+    @property
     def revision(self) -> str | None:
         """The revision on its hub, where the folder is one of a hub's cache."""
         return self.folder.name if self.folder.parent.name == "snapshots" else None

@@ -1,5 +1,7 @@
-"""report.html: all that a run has found, in one file that loads nothing."""
+"""report.html: all that a run has found, in one file that loads nothing; and the model card beside its adapter."""
 
+from lorakit.report.card import Card, write_card
+from lorakit.report.card_usage import Loading
 from lorakit.report.content import (
     AnsweredRow,
     DataOverview,
@@ -14,12 +16,15 @@ from lorakit.report.page import write_report
 
 __all__ = [
     "AnsweredRow",
+    "Card",
     "DataOverview",
     "GeneralAnswers",
     "Interval",
+    "Loading",
     "Memorised",
     "Metric",
     "Report",
     "ShownSequence",
+    "write_card",
     "write_report",
 ]

@@ -129,12 +129,13 @@ def _value(value: float | Interval | None) -> Markup:
     if value is None:
         return Markup()
     if isinstance(value, Interval):
-        bounds = element("small", f"[{_number(value.low)}, {_number(value.high)}]")
-        return joined([_number(value.mean), " ", bounds])
-    return joined([_number(value)])
+        bounds = element("small", f"[{number_text(value.low)}, {number_text(value.high)}]")
+        return joined([number_text(value.mean), " ", bounds])
+    return joined([number_text(value)])
 
 
-def _number(value: float) -> str:
+def number_text(value: float) -> str:
+    """Write a score in few characters."""
     if abs(value) >= 1000:
         return f"{value:.3g}"
     return f"{value:.2f}" if abs(value) >= 10 else f"{value:.4f}"

@@ -47,8 +47,7 @@ def commands(run_folder: Path) -> list[str]:
 
 def versions_and_machine(task: str) -> Markup:
     """Show what this task ran on."""
-    rows = [("Python", platform.python_version()), ("lorakit", __version__)]
-    rows += [(name, _version(name)) for name in _PACKAGES]
+    rows = versions()
     rows += [("system", f"{platform.system()} {platform.machine()}"), ("processor", processor_name())]
     rows += [("cores", str(os.cpu_count())), ("memory", _memory()), ("GPU", _gpu())]
     return section(
@@ -56,6 +55,15 @@ def versions_and_machine(task: str) -> Markup:
         note(f"Those with which the {task} task ran that wrote this page."),
         table(["", ""], rows),
     )
+
+
+def versions() -> list[tuple[str, str]]:
+    """Return what ran, with its versions."""
+    return [
+        ("Python", platform.python_version()),
+        ("lorakit", __version__),
+        *((name, _version(name)) for name in _PACKAGES),
+    ]
 
 
 def without_secrets(text: str) -> str:

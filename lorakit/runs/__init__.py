@@ -3,6 +3,7 @@
 from lorakit.runs.checkpoints import WRITING_FOLDER, checkpoints, fault_in, publish, step_of
 from lorakit.runs.folder import (
     ADAPTER_FOLDER,
+    CARD_FILE,
     CURVE_FILE,
     PREDICTIONS_FILE,
     REPORT_FILE,
@@ -21,6 +22,7 @@ from lorakit.runs.records import EvaluationRecord, MemoryRecord, PlanRecord, Rec
 
 __all__ = [
     "ADAPTER_FOLDER",
+    "CARD_FILE",
     "CURVE_FILE",
     "PREDICTIONS_FILE",
     "REPORT_FILE",

@@ -16,6 +16,7 @@ from lorakit.runs.records import EVENTS_FILE
 
 PREVIOUS = "previous"
 ADAPTER_FOLDER = "lora_model"
+CARD_FILE = "README.md"  # beside the adapter
 RESULTS_FILE = "eval_results.json"
 PREDICTIONS_FILE = "predictions.jsonl"
 CURVE_FILE = "loss_curve.png"

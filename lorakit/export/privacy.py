@@ -1,0 +1,74 @@
+"""What may be private in files that are about to be sent: it is said, and left to the sender."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from lorakit.export.parcel import MODELFILE, Parcel
+from lorakit.export.proof import PROOF_FILE
+from lorakit.model_config.record import RECORD_FILE
+from lorakit.runs import CARD_FILE
+
+_SETTINGS = ("adapter_config.json", "config.json", "tokenizer_config.json", RECORD_FILE, PROOF_FILE)
+_TEXTS = (CARD_FILE, MODELFILE)
+_MOST_BYTES = 10_000_000
+_PATH = r"(?:/|~[\w.-]*/|[A-Za-z]:[\\/])"
+_IS_PATH = re.compile(rf"^(?:{_PATH}|\.\.?[\\/])[^<>\n]+$")
+_PATH_IN_TEXT = re.compile(rf"(?:^|(?<=[\s\"'`(=]))(?:{_PATH})[\w.-]+[\\/][^\s\"'`)]+", re.MULTILINE)
+_SHOWN = 200  # characters
+_GGUF = ".gguf"
+
+
+def warnings_of(parcel: Parcel) -> Iterator[str]:
+    """Say what in the files would tell a reader more than the weights do."""
+    names = [file.name for file in parcel.files if file.size <= _MOST_BYTES]
+    for name in names:
+        text = _read(parcel, name) if name in _SETTINGS + _TEXTS else ""
+        found = _paths_in_json(text) if name in _SETTINGS else _PATH_IN_TEXT.findall(text)
+        for path in dict.fromkeys(found):
+            yield f"{name} names a path of this machine: {_shortened(path)}"
+    yield from _prompt_warning(parcel, names)
+    if any(file.name.endswith(_GGUF) for file in parcel.files):
+        yield "a *.gguf file carries notes of its own, which are not looked into here"
+
+
+def _prompt_warning(parcel: Parcel, names: list[str]) -> Iterator[str]:
+    record = _as_json(_read(parcel, RECORD_FILE)) if RECORD_FILE in names else None
+    prompt = record.get("system_prompt") if isinstance(record, dict) else None
+    if isinstance(prompt, str) and prompt:
+        holders = [name for name in (RECORD_FILE, CARD_FILE, MODELFILE) if name in names]
+        yield f"{' and '.join(holders)} may hold the system prompt: {_shortened(repr(prompt))}"
+
+
+def _read(parcel: Parcel, name: str) -> str:
+    return (parcel.folder / name).read_text(encoding="utf-8", errors="replace")
+
+
+def _as_json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _paths_in_json(text: str) -> Iterator[str]:
+    content = _as_json(text)
+    if content is None:
+        yield from _PATH_IN_TEXT.findall(text)
+        return
+    waiting = [content]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, dict):
+            waiting += [*item.keys(), *item.values()]
+        elif isinstance(item, list):
+            waiting += item
+        elif isinstance(item, str) and _IS_PATH.match(item):
+            yield item
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
