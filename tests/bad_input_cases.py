@@ -395,6 +395,73 @@ PATHS = [
     ),
 ]
 
+
+def _push(lab: Lab, *more: str) -> list[str]:
+    return lab.command("push", "--push_to", "alice/my-lora", *more)
+
+
+def _pushed_folder(lab: Lab, name: str, **files: str) -> list[str]:
+    folder = lab.folder / name
+    folder.mkdir()
+    for stem, content in files.items():
+        (folder / stem.replace("_json", ".json").replace("_safetensors", ".safetensors")).write_text(content)
+    return _push(lab, "--export_dir", str(folder))
+
+
+def _push_to(name: str) -> Case:
+    return Case(
+        f"a repository called {name[:20]!r}",
+        lambda lab: lab.command("push", "--lora_model_path", str(lab.adapter_folder), "--push_to", name),
+        ("push_to", "is not the name of a repository", "owner/name"),
+    )
+
+
+PUSHES = [
+    Case(
+        "nowhere to send to",
+        lambda lab: lab.command("push", "--lora_model_path", str(lab.adapter_folder)),
+        ("push_to: is null", "--push_to owner/name"),
+    ),
+    *map(_push_to, ("my-lora", "https://huggingface.co/alice/my-lora", "alice/my lora", "../x", "a/b/c", "a/b--c")),
+    _push_to("alice/" + "x" * 200),
+    Case("nothing trained yet", _push, ("lora_model", "no such folder to send", "--lora_model_path")),
+    Case(
+        "a folder without weights",
+        lambda lab: _pushed_folder(lab, "empty", config_json="{}"),
+        ("empty", "neither an adapter nor a model"),
+    ),
+    Case(
+        "a folder that was never proven",
+        lambda lab: _pushed_folder(lab, "merged.unproven", model_safetensors="x", proof_json='{"proven": true}'),
+        ("merged.unproven", "has not been proven"),
+    ),
+    Case(
+        "a folder that is proven wrong",
+        lambda lab: _pushed_folder(lab, "merged", model_safetensors="x", proof_json='{"proven": false}'),
+        ("proof.json", "is not what it was made from"),
+    ),
+    Case(
+        "a proof that is damaged",
+        lambda lab: _pushed_folder(lab, "merged", model_safetensors="x", proof_json="{"),
+        ("proof.json", "is damaged", "merge or export it again"),
+    ),
+    Case(
+        "two adapters to send",
+        lambda lab: _push(lab, "--lora_model_path", str(lab.adapter_folder), f"other={lab.adapter_folder}"),
+        ("lora_model_path", "one adapter is sent at a time", "--task merge"),
+    ),
+    Case(
+        "an adapter with a weight to send",
+        lambda lab: _push(lab, "--lora_model_path", f"{lab.adapter_folder}:0.5"),
+        ("lora_model_path", "as it is"),
+    ),
+    Case(
+        "nobody to ask whether to send",
+        lambda lab: _push(lab, "--lora_model_path", str(lab.adapter_folder)),
+        ("nothing was sent", "push_confirmed=true"),
+    ),
+]
+
 ALL = [
     Case(f"{group}: {case.name}", case.prepare, case.words)
     for group, cases in (
@@ -403,6 +470,7 @@ ALL = [
         ("model", MODELS),
         ("adapter", ADAPTERS),
         ("path", PATHS),
+        ("push", PUSHES),
     )
     for case in cases
 ]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from lorakit.report.markdown import fenced, section
+from lorakit.report.markdown import fenced, plain, section
 
 ADAPTER = "path/to/this/folder"
 _QUESTION = "Your question"
@@ -153,7 +153,10 @@ def _vllm(loading: Loading) -> Iterator[str]:
     body = json.dumps(request, ensure_ascii=False)
     ask = ["curl", url, "--header", "Content-Type: application/json", "--data", body]
     yield fenced(f"{shlex.join(serve)}\n{shlex.join(ask)}", "sh")
-    yield f"The name in `model` chooses the adapter; the base alone answers to the name {_inline(loading.base)}."
+    yield (
+        f"The name in `model` chooses the adapter; the base alone answers to the name {plain(loading.base)}. vLLM "
+        "takes adapters of the families that its list of supported models marks so."
+    )
 
 
 def _ollama(loading: Loading) -> Iterator[str]:
@@ -173,7 +176,3 @@ def _lorakit(loading: Loading, task: str, *more: str) -> str:
     hub = _HUB_SETTING if loading.is_from_modelscope else []
     named = ["--model_name_or_path", loading.lorakit_base, "--lora_model_path", ADAPTER]
     return shlex.join(["python", "main.py", "--task", task, *named, *hub, *more])
-
-
-def _inline(name: str) -> str:
-    return f"`{name}`" if "`" not in name else name

@@ -1,5 +1,6 @@
 import shutil
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import huggingface_hub
@@ -8,7 +9,7 @@ from conftest import save_family
 from transformers import AutoModelForCausalLM
 
 from lorakit.errors import ModelError
-from lorakit.model_config import locate_model
+from lorakit.model_config import ModelSource, locate_model
 from lorakit.model_config.trust import check_weight_files
 
 
@@ -144,3 +145,16 @@ def test_the_fingerprint_knows_weights_not_files(model_folder, tmp_path):
     assert locate_model(str(sharded), "huggingface").fingerprint() == fingerprint
     other = save_family("llama", tmp_path / "other", seed=1)
     assert locate_model(str(other), "huggingface").fingerprint() != fingerprint
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "hub_name"),
+    [
+        ("owner/base", "/cache/snapshots/0123", "owner/base"),
+        ("owner/base", "owner/base", None),
+        ("~/base", str(Path("~/base").expanduser()), None),
+        ("starter", "/cache/starter-1", None),
+    ],
+)
+def test_a_folder_that_looks_like_a_hub_name_is_none(name, folder, hub_name):
+    assert ModelSource(name, Path(folder)).hub_name == hub_name
