@@ -10,6 +10,33 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 from typing import ClassVar
 
+from huggingface_hub.utils import filter_repo_objects
+
+CONFIRMED = "--set=push_confirmed=true"
+FILES = {
+    "adapter_model.safetensors": b"x" * 1500,
+    "adapter_config.json": b'{"peft_type": "LORA", "base_model_name_or_path": "/home/somebody/base"}',
+    "lorakit.json": json.dumps({"base_model": "~/base", "system_prompt": "Our secret."}).encode(),
+    "tokenizer.json": b"{}",
+    "chat_template.jinja": b"{{ messages }}",
+    "README.md": b"---\nlibrary_name: peft\n---\n# card\n",
+}
+OTHERS = {
+    "optimizer.safetensors": b"",
+    "random-0.safetensors": b"",
+    "trainer_state.json": b"{}",
+    "notes.txt": b"private",
+    ".lock": b"",
+    ".env.json": b"",
+    "checkpoint-3/adapter_model.safetensors": b"",
+    "checkpoint-3/README.md": b"",
+}
+
+
+def sent(patterns):
+    """Which files a hub takes by these patterns, as its own package chooses them."""
+    return set(filter_repo_objects([*FILES, *OTHERS], allow_patterns=patterns))
+
 
 class RecordingApi:
     """Records every call; raises ``fault`` where there is one."""
