@@ -12,7 +12,7 @@ from lorakit import console
 from lorakit.config import Config
 from lorakit.data_processing import ChatFormat, ImageFormat
 from lorakit.engine import choose_device, choose_dtype, release_memory
-from lorakit.errors import SettingsError
+from lorakit.errors import LorakitError, SettingsError
 from lorakit.inference.assistant import Assistant, assistant_for
 from lorakit.inference.contract import hold_to
 from lorakit.model_config import (
@@ -99,10 +99,14 @@ class Adapters:
         Raises:
             LorakitError: It cannot be used with this base; nothing has changed.
         """
-        record = read_record(choice.folder)
-        if record is not None:
-            hold_to(record, self._set.bundle, self._chat_format, self._config)
         self._set.load(choice)
+        try:
+            record = read_record(choice.folder)
+            if record is not None:
+                hold_to(record, self._set.bundle, self._chat_format, self._config)
+        except LorakitError:
+            self._set.unload(choice.name)
+            raise
         self._records[choice.name] = record
 
     def unload(self, name: str) -> None:

@@ -85,9 +85,14 @@ class AdapterSet:
         """
         self._check_names([name])
         self.use({other: weight for other, weight in self._active.items() if other != name})
-        detach_adapter(self._bundle.model, self._slots.pop(name))
+        model, slot = self._bundle.model, self._slots.pop(name)
         del self._choices[name]
-        self.use(self._active)
+        if self._slots:
+            detach_adapter(model, slot)
+            self.use(self._active)
+        else:  # the base alone, out of its wrapper
+            self._bundle = replace(self._bundle, model=model.get_base_model())
+            detach_adapter(self._bundle.model, slot)
 
     def use(self, weights: Mapping[str, float]) -> None:
         """Compute with these adapters from now on, their outputs multiplied and added; with none, as the base.
