@@ -27,7 +27,7 @@ def _export_peft(config: Config, folder: Path) -> None:
     with references(assistant, questions_of(config, assistant), config) as reference:
         written_as = write_peft(adapters, config, folder)
         facts, kind = facts_of(adapters), type(assistant.bundle.model.get_base_model())
-        adapters.close()
         assistant = replace(assistant, bundle=replace(assistant.bundle, model=None))
+        adapters.close()
         reader = peft_reader(folder, config.adapter_keys, kind, assistant)
         prove(reader, assistant, reference, written_as, folder, facts)

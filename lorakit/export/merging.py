@@ -90,8 +90,8 @@ def merge(adapters: Adapters, config: Config, folder: Path, closes: bool = True)
         written_as = write_merged(assistant, config, folder)
         facts, kind = facts_of(adapters), type(assistant.bundle.model.get_base_model())
         if closes:
-            adapters.close()
             assistant = replace(assistant, bundle=replace(assistant.bundle, model=None))
+            adapters.close()
         prove(plain_reader(folder, kind, assistant), assistant, reference, written_as, folder, facts)
 
 
