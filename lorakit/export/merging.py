@@ -21,6 +21,7 @@ from lorakit.export.merged import FORMATS, merged_tensors, unties_head
 from lorakit.export.proof import Reader, prove, questions_of, references, unproven
 from lorakit.inference import Adapters, Assistant, open_adapters
 from lorakit.model_config import locate_model, quantization_of, weights_hash
+from lorakit.model_config.trust import first_line
 
 MERGED_FOLDER = "merged"
 _NAMES = {dtype: name for name, dtype in FORMATS.items()}
@@ -161,17 +162,19 @@ def plain_reader(folder: Path, kind: Any, assistant: Assistant) -> Reader:
     bundle = assistant.bundle
 
     def load() -> Any:
-        model, report = kind.from_pretrained(
-            str(folder),
-            dtype=bundle.dtype.dtype,
-            attn_implementation="sdpa",
-            local_files_only=True,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
-        missing = sorted(report["missing_keys"])
-        if missing:
-            raise ProofError(f"{folder}: lacks {missing[0]}", "do not use it, and report this")
+        try:
+            model, report = kind.from_pretrained(
+                str(folder),
+                dtype=bundle.dtype.dtype,
+                attn_implementation="sdpa",
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
+        except Exception as error:  # a dozen classes, from safetensors' own to OSError
+            raise ProofError(f"{folder}: cannot be read back ({first_line(error)})", "report this") from error
+        if missing := sorted(report["missing_keys"]):
+            raise ProofError(f"{folder}: lacks {len(missing)} tensors, {missing[0]} among them", "report this")
         return model.to(bundle.device).eval()
 
     return Reader("transformers", load, _prompts_by(folder, assistant))

@@ -100,8 +100,6 @@ def _find(effect: LayerEffect, layer: Any, rounding: float) -> FoundEffect:
     with torch.inference_mode():
         inputs = _inputs(effect.path, plain)
         outputs = whole(inputs)
-    if outputs.shape != effect.effect.shape:
-        return FoundEffect(effect.path, 0.0, math.inf, False)
     there = outputs - effect.base
     weight = plain.weight if inputs.is_floating_point() else plain.weight[inputs] / math.sqrt(_INPUTS)
     bound = rounding * float(weight.norm()) * math.sqrt(_INPUTS) + _ARITHMETIC * float(outputs.norm())

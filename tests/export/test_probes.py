@@ -1,0 +1,83 @@
+"""Wrong merges are found in the weights, layer by layer; right ones pass in every number format."""
+
+import copy
+
+import pytest
+import torch
+from conftest import FAMILIES
+from random_adapters import plain_model, save_random_adapter
+
+from lorakit.export.probes import find_effects, found_share, measure_effects
+
+FORMATS = {torch.float32: 2.0**-23, torch.float16: 2.0**-10, torch.bfloat16: 2.0**-8}
+
+
+@pytest.fixture(params=FAMILIES)
+def case(request, model_folder, tmp_path):
+    """The effects of an adapter, and the weights with it merged by PEFT."""
+    from peft import PeftModel
+
+    base = model_folder(request.param)
+    adapter = save_random_adapter(base, tmp_path / "a")
+    tuned = PeftModel.from_pretrained(plain_model(base), str(adapter)).eval()
+    return measure_effects(tuned), copy.deepcopy(tuned).merge_and_unload(), plain_model(base)
+
+
+@pytest.mark.parametrize(("dtype", "rounding"), FORMATS.items())
+def test_a_right_merge_passes(case, dtype, rounding):
+    effects, merged, _ = case
+    found = find_effects(effects, merged.to(dtype), rounding)
+    assert len(found) == len(effects) >= 8
+    assert all(layer.is_right for layer in found)
+    assert found_share(effects, found) == pytest.approx(1, abs=0.05)
+
+
+def _scaled(effects, merged, base):
+    for effect in effects:
+        weight, own = merged.get_submodule(effect.path).weight, base.get_submodule(effect.path).weight
+        weight.data = own + 2 * (weight - own)
+
+
+def _left_out(effects, merged, base):
+    path = effects[3].path
+    merged.get_submodule(path).weight.data = base.get_submodule(path).weight.data
+
+
+def _transposed(effects, merged, base):
+    for effect in effects:
+        weight, own = merged.get_submodule(effect.path).weight, base.get_submodule(effect.path).weight
+        if weight.shape[0] == weight.shape[1]:
+            weight.data = own + (weight - own).T
+
+
+def _negated(effects, merged, base):
+    path = effects[0].path
+    weight, own = merged.get_submodule(path).weight, base.get_submodule(path).weight
+    weight.data = 2 * own - weight
+
+
+@pytest.mark.parametrize("spoil", [_scaled, _left_out, _transposed, _negated])
+@pytest.mark.parametrize(("dtype", "rounding"), FORMATS.items())
+def test_a_wrong_merge_is_found(case, spoil, dtype, rounding):
+    effects, merged, base = case
+    with torch.no_grad():
+        before = {effect.path: merged.get_submodule(effect.path).weight.clone() for effect in effects}
+        spoil(effects, merged, base)
+        spoilt = {path for path, weight in before.items() if not torch.equal(merged.get_submodule(path).weight, weight)}
+    if spoilt:  # GPT-2's and OPT's have few square matrices, but each family has one
+        found = find_effects(effects, merged.to(dtype), rounding)
+        assert {layer.path for layer in found if not layer.is_right} == spoilt
+    assert spoilt
+
+
+def test_an_effect_below_rounding_counts_as_lost_not_as_wrong(model_folder, tmp_path):
+    from peft import PeftModel
+
+    base = model_folder("llama")
+    adapter = save_random_adapter(base, tmp_path / "a", size=0.002)
+    rounded = plain_model(base).to(torch.bfloat16).float()  # as the files of most bases are
+    tuned = PeftModel.from_pretrained(rounded, str(adapter)).eval()
+    effects = measure_effects(tuned)
+    found = find_effects(effects, tuned.merge_and_unload().to(torch.bfloat16), 2.0**-8)
+    assert all(layer.is_right for layer in found)
+    assert found_share(effects, found) < 0.9
