@@ -111,7 +111,7 @@ def write_adapter_gguf(file: Path, config: PretrainedConfig, weights: Mapping[st
         raise AdapterError("the adapter has no LoRA matrices", "choose an adapter that has")
     rank = max(item.rank for item in weights.values())
     scalings = {item.scaling for item in weights.values()}
-    scaling = scalings.pop() if len(scalings) == 1 else 1.0
+    scaling = (scalings.pop() if len(scalings) == 1 else 1.0) or 1.0  # llama.cpp takes an alpha of 0 for none
     names = name_map(family, config)
     tensors = []
     for layer, item in weights.items():
@@ -129,7 +129,7 @@ def write_adapter_gguf(file: Path, config: PretrainedConfig, weights: Mapping[st
 
 
 def _tensor(name: str, matrix: torch.Tensor) -> GgufTensor:
-    return GgufTensor(name, tuple(matrix.shape), NumberFormat.F32, lambda: matrix.cpu())
+    return GgufTensor(name, tuple(matrix.shape), NumberFormat.F32, matrix.cpu)
 
 
 def _check_target(layer: str, target: str, config: PretrainedConfig) -> None:
