@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 from lorakit.config import Config, load_config, make_config
 from lorakit.data_processing import IMAGE_MARK, Message, Role
 from lorakit.errors import SettingsError
-from lorakit.export.merging import merge
+from lorakit.export.merging import write_merged
+from lorakit.export.producing import produce
 from lorakit.export.proof import unproven
 from lorakit.inference import BASE, Adapters, Assistant, open_adapters
 from lorakit.model_config import choose_adapters
@@ -157,7 +158,7 @@ class LoadedModel:
         if config.validation_file is None and "train_file" not in settings:
             raise SettingsError("merge: the proof needs questions", 'give validation_file="data/validation.json"')
         with unproven(Path(path)) as writing:
-            merge(self._adapters, config, writing, closes=False)
+            produce(self._adapters, config, writing, write_merged, closes=False)
 
     def _with(self, settings: Mapping[str, Any], place: str) -> Config:
         return make_config(self._config.model_dump() | dict(settings), place)

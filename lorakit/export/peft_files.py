@@ -5,25 +5,26 @@ from __future__ import annotations
 import copy
 import shutil
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from lorakit.config import Config
-from lorakit.errors import AdapterError, SettingsError
+from lorakit.errors import ProofError, SettingsError
 from lorakit.export.merged import FORMATS
-from lorakit.export.proof import Reader
+from lorakit.export.merging import read_plainly
+from lorakit.export.producing import Written
+from lorakit.export.proof import Reader, Reference
 from lorakit.inference import Adapters, Assistant
+from lorakit.model_config import ModelBundle
 
 WEIGHTS = "adapter_model.safetensors"
 
 
-def write_peft(adapters: Adapters, config: Config, folder: Path) -> str:
+def write_peft(adapters: Adapters, config: Config, reference: Reference, folder: Path) -> Written:
     """Write the adapter in use, its weight folded in.
-
-    Returns:
-        The number format of what was written.
 
     Raises:
         SettingsError: The format is for GGUF files, or two tensors would get one name.
@@ -56,7 +57,8 @@ def write_peft(adapters: Adapters, config: Config, folder: Path) -> str:
             and file.name != "adapter_config.json"
         ):
             shutil.copyfile(file, folder / file.name)
-    return written_as
+    kind = type(adapters.assistant.bundle.model.get_base_model())
+    return Written(written_as, partial(_reader, folder, config.adapter_keys, kind))
 
 
 def renamed(key: str, beginnings: Mapping[str, str]) -> str:
@@ -65,37 +67,23 @@ def renamed(key: str, beginnings: Mapping[str, str]) -> str:
     return key if old is None else beginnings[old] + key[len(old) :]
 
 
-def peft_reader(folder: Path, keys: Mapping[str, str], kind: Any, assistant: Assistant) -> Reader:
-    """Read an adapter as PEFT does, over a base that plain transformers loads; renamed tensors are named back.
+def _reader(folder: Path, keys: Mapping[str, str], kind: Any, assistant: Assistant) -> Reader:
+    return Reader("peft and transformers", partial(_read, folder, keys, kind, assistant.bundle))
 
-    Args:
-        folder: Of the adapter.
-        keys: The new beginnings of names, by the old ones.
-        kind: The base's class in transformers.
-        assistant: For the base's folder, device and number format.
-    """
-    bundle = assistant.bundle
 
-    def load() -> Any:
-        from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
-        from safetensors.torch import load_file
+def _read(folder: Path, keys: Mapping[str, str], kind: Any, bundle: ModelBundle) -> Any:
+    """Read an adapter as PEFT does, over a base that plain transformers loads; renamed tensors are named back."""
+    from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
+    from safetensors.torch import load_file
 
-        base = kind.from_pretrained(
-            str(bundle.source.folder),
-            dtype=bundle.dtype.dtype,
-            attn_implementation="sdpa",
-            local_files_only=True,
-            use_safetensors=True,
-        )
-        model = get_peft_model(base, LoraConfig.from_pretrained(str(folder)))
-        back = {new: old for old, new in keys.items()}
-        tensors = {renamed(key, back): tensor for key, tensor in load_file(folder / WEIGHTS).items()}
-        result = set_peft_model_state_dict(model, tensors)
-        if result.unexpected_keys:
-            raise AdapterError(f"{folder}: PEFT does not know {result.unexpected_keys[0]}", "check adapter_keys")
-        return model.get_base_model().to(bundle.device).eval()
-
-    return Reader("peft and transformers", load)
+    base = read_plainly(bundle.source.folder, kind, bundle)
+    model = get_peft_model(base, LoraConfig.from_pretrained(str(folder)))
+    back = {new: old for old, new in keys.items()}
+    tensors = {renamed(key, back): tensor for key, tensor in load_file(folder / WEIGHTS).items()}
+    result = set_peft_model_state_dict(model, tensors)
+    if result.unexpected_keys:
+        raise ProofError(f"{folder}: PEFT does not know {result.unexpected_keys[0]}", "check adapter_keys")
+    return model.get_base_model().to(bundle.device).eval()
 
 
 def _check_weight(settings: Any, weight: float) -> None:

@@ -111,10 +111,17 @@ def _find(effect: LayerEffect, layer: Any, rounding: float) -> FoundEffect:
 
 
 def _inputs(path: str, layer: Any) -> torch.Tensor:
-    """Draw inputs for a layer, the same ones for the same path: [4, in] of +1 and -1, or [4] rows of embeddings."""
-    generator = torch.Generator().manual_seed(zlib.crc32(path.encode()))
+    """Draw inputs for a layer: [4, in] of +1 and -1, or [4] rows of embeddings."""
     if isinstance(layer, torch.nn.Embedding):
-        return torch.randint(layer.num_embeddings, (_INPUTS,), generator=generator)
+        return torch.randint(layer.num_embeddings, (_INPUTS,), generator=_generator(path))
     weight = layer.weight
-    width = weight.shape[1] if isinstance(layer, torch.nn.Linear) else weight.shape[0]  # Conv1D is [in, out]
-    return torch.randint(2, (_INPUTS, width), generator=generator).to(weight) * 2 - 1
+    return signs(path, weight.shape[1] if isinstance(layer, torch.nn.Linear) else weight.shape[0]).to(weight)
+
+
+def signs(path: str, width: int) -> torch.Tensor:
+    """Return the inputs for a layer that multiplies, the same ones for the same path: [4, width] of +1 and -1."""
+    return torch.randint(2, (_INPUTS, width), generator=_generator(path)) * 2.0 - 1.0
+
+
+def _generator(path: str) -> torch.Generator:
+    return torch.Generator().manual_seed(zlib.crc32(path.encode()))

@@ -127,7 +127,13 @@ def unproven(folder: Path) -> Iterator[Path]:
 
 
 def prove(
-    reader: Reader, assistant: Assistant, reference: Reference, written_as: str, folder: Path, facts: dict[str, Any]
+    reader: Reader,
+    assistant: Assistant,
+    reference: Reference,
+    written_as: str,
+    folder: Path,
+    facts: dict[str, Any],
+    known_faults: Sequence[str] = (),
 ) -> None:
     """Read back what was written, hold it against the reference, print the result and leave it in ``proof.json``.
 
@@ -138,6 +144,7 @@ def prove(
         written_as: The number format: f32, f16, bf16 or q8_0.
         folder: Gets the file.
         facts: More to be written there.
+        known_faults: Found wrong already.
 
     Raises:
         ProofError: It is not the same within the bounds.
@@ -147,7 +154,12 @@ def prove(
     agreement = replay(model, assistant, reference.replayed)
     found = find_effects(reference.effects, model, TOLERANCES[written_as].rounding)
     share = found_share(reference.effects, found)
-    faults = [*_kl_faults(agreement, tolerance), *_layer_faults(found), *_different_prompts(reader, reference)]
+    faults = [
+        *known_faults,
+        *_kl_faults(agreement, tolerance),
+        *_layer_faults(found),
+        *_different_prompts(reader, reference),
+    ]
     if share < _LEAST_SHARE:
         faults.append(f"{1 - share:.0%} of the adapter's effect is lost")
     record = {

@@ -100,7 +100,10 @@ def test_the_sum_is_computed_in_float32_and_rounded_once(dtype, rounding, model_
     for name, value in wanted.items():
         found = tensors.read(name)
         assert found.dtype == dtype
-        assert torch.equal(found, value.to(dtype)) or ((found.float() - value).abs() <= rounding * value.abs() + 1e-7).all()
+        assert (
+            torch.equal(found, value.to(dtype))
+            or ((found.float() - value).abs() <= rounding * value.abs() + 1e-7).all()
+        )
 
 
 def test_gpt2_files_without_the_beginning_of_names_are_found(tmp_path):

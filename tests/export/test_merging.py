@@ -56,7 +56,9 @@ def test_the_folder_has_all_that_a_model_needs_and_stops_where_the_adapter_does(
     assert merge(base, save_random_adapter(base, tmp_path / "a")) == 0
     folder = tmp_path / "merged"
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    asked = tokenizer.apply_chat_template([{"role": "user", "content": "Q"}], tokenize=False, add_generation_prompt=True)
+    asked = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "Q"}], tokenize=False, add_generation_prompt=True
+    )
     assert asked == "### Question:\nQ\n\n### Answer:\n"
     stops = GenerationConfig.from_pretrained(folder).eos_token_id
     assert tokenizer.eos_token_id in (stops if isinstance(stops, list) else [stops])
@@ -97,10 +99,25 @@ def test_a_vision_language_model_is_merged_and_asked_about_pictures(tmp_path, me
     write_rows([{"text": "图里是什么？", "target": "圆", "image": picture}], "pictures.json")
     rows = tmp_path / "pictures.json"
     out = tmp_path / "run"
-    settings = [f"train_file={rows}", "validation_file=null", "torch_dtype=float32", "min_pixels=256", "max_pixels=4096"]
+    settings = [
+        f"train_file={rows}",
+        "validation_file=null",
+        "torch_dtype=float32",
+        "min_pixels=256",
+        "max_pixels=4096",
+    ]
     code = main(
         [
-            *("--task", "train", "--model_name_or_path", str(base), "--output_dir", str(out), "--num_train_epochs", "2"),
+            *(
+                "--task",
+                "train",
+                "--model_name_or_path",
+                str(base),
+                "--output_dir",
+                str(out),
+                "--num_train_epochs",
+                "2",
+            ),
             *("--learning_rate", "2e-2", *(f"--set={setting}" for setting in settings)),
         ]
     )

@@ -1,0 +1,97 @@
+"""The files for llama.cpp and Ollama: the merged model, the adapter alone, and a Modelfile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lorakit import console
+from lorakit.config import Config
+from lorakit.errors import AdapterError
+from lorakit.export.checkpoint import read_checkpoint
+from lorakit.export.gguf_adapter import adapter_weights, write_adapter_gguf
+from lorakit.export.gguf_family import family_of
+from lorakit.export.gguf_model import write_model_gguf
+from lorakit.export.gguf_tensors import name_map
+from lorakit.export.merged import FORMATS, merged_tensors
+from lorakit.export.merging import format_of, read_plainly
+from lorakit.export.modelfile import modelfile
+from lorakit.export.probes import LayerEffect, signs
+from lorakit.export.producing import Written
+from lorakit.export.proof import Reader, Reference
+from lorakit.inference import Adapters, Assistant
+
+ADAPTER_FILE = "adapter.gguf"
+MODELFILE = "Modelfile"
+_NAMES = {dtype: name for name, dtype in FORMATS.items()}
+_ARITHMETIC = 1e-4  # relative: products of the adapter's matrices in float32
+
+
+def write_gguf_files(adapters: Adapters, config: Config, reference: Reference, folder: Path) -> Written:
+    """Write model, adapter and Modelfile.
+
+    Raises:
+        ModelError: llama.cpp has no such model or tokenizer.
+    """
+    assistant = adapters.assistant
+    bundle, chat_format = assistant.bundle, assistant.chat_format
+    own_config = bundle.model.get_base_model().config
+    family_of(own_config)  # refuses before anything is read
+    base = read_checkpoint(bundle.source.folder)
+    dtype = _NAMES[format_of(base)] if config.export_dtype == "auto" else config.export_dtype
+    name = " + ".join([Path(bundle.source.name).name, *adapters.active])
+    file = folder / f"model-{dtype}.gguf"
+    tensors = merged_tensors(bundle.model, base, torch.float32)
+    write_model_gguf(file, own_config, tensors, bundle.tokenizer, chat_format, assistant.stop_ids, dtype, name)
+    faults = _write_adapter(adapters, own_config, reference, folder, name)
+    stops = bundle.tokenizer.convert_ids_to_tokens(assistant.stop_ids)
+    text = modelfile(chat_format, file.name, assistant.system_prompt, stops, config.temperature, assistant.thinking)
+    (folder / MODELFILE).write_text(text, encoding="utf-8")
+    return Written(dtype, partial(_reader, file, type(bundle.model.get_base_model())), faults)
+
+
+def _write_adapter(
+    adapters: Adapters, own_config: Any, reference: Reference, folder: Path, name: str
+) -> tuple[str, ...]:
+    """Write the adapter alone, for ``llama-cli --lora``; return what is wrong with it when it is read again."""
+    active = list(adapters.active)
+    try:
+        if len(active) > 1:
+            raise AdapterError("several adapters are in use, which llama.cpp takes one by one")
+        weights = adapter_weights(adapters.assistant.bundle.model, adapters.slot_of(active[0]))
+        write_adapter_gguf(folder / ADAPTER_FILE, own_config, weights, name)
+    except AdapterError as error:
+        console.note(f"{ADAPTER_FILE} is left out: {error.message}")
+        return ()
+    return tuple(_adapter_faults(folder / ADAPTER_FILE, own_config, reference.effects))
+
+
+def _adapter_faults(file: Path, own_config: Any, effects: Sequence[LayerEffect]) -> Iterator[str]:
+    """Read an adapter's file and hold what its matrices add in each layer against the adapter's effect."""
+    from gguf import GGUFReader
+    from gguf.constants import Keys
+
+    reader = GGUFReader(file)
+    matrices = {tensor.name: torch.from_numpy(tensor.data.copy()).float() for tensor in reader.tensors}
+    alpha = float(reader.fields[Keys.Adapter.LORA_ALPHA].contents())
+    family, names = family_of(own_config), name_map(family_of(own_config), own_config)
+    for effect in effects:
+        target = f"{names.get_name(effect.path)}.weight"
+        a, b = matrices.get(f"{target}.lora_a"), matrices.get(f"{target}.lora_b")  # [rank, in] and [out, rank]
+        if a is None or b is None:
+            yield f"{file.name} lacks {target}"
+            continue
+        added = alpha / len(a) * b @ (a @ signs(effect.path, a.shape[1]).T)  # [out, 4]
+        wanted = family.rows_as_computed(target, effect.effect.T, own_config)
+        if float((added - wanted).norm()) > _ARITHMETIC * float(wanted.norm() + effect.base.norm()):
+            yield f"{file.name} does something else in {target}"
+
+
+def _reader(file: Path, kind: Any, assistant: Assistant) -> Reader:
+    return Reader(
+        "transformers' GGUF loader", partial(read_plainly, file.parent, kind, assistant.bundle, gguf_file=file.name)
+    )

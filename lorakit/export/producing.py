@@ -1,0 +1,106 @@
+"""What merging and exporting share: adapters made one, files written, the model freed, the files proven."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lorakit import console
+from lorakit.config import Config
+from lorakit.errors import SettingsError
+from lorakit.export.proof import Reader, Reference, prove, questions_of, references
+from lorakit.inference import Adapters, Assistant, open_adapters
+from lorakit.model_config import locate_model, quantization_of, weights_hash
+
+_SMALL_BYTES = 10**9  # of a base's files
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a writer has left in its folder.
+
+    Attributes:
+        number_format: The coarsest of it: f32, f16, bf16 or q8_0.
+        reader: How it is read back, from an assistant whose model may have been freed.
+        faults: What the writer itself has found wrong, beside what the reader will be asked for.
+    """
+
+    number_format: str
+    reader: Callable[[Assistant], Reader]
+    faults: tuple[str, ...] = ()
+
+
+Writer = Callable[[Adapters, Config, Reference, Path], Written]
+
+
+def open_combined(config: Config) -> Adapters:
+    """Load the base and what is to be written with it, several adapters made one.
+
+    Raises:
+        SettingsError: There is no adapter, or the base would be quantised.
+    """
+    if config.use_original_model:
+        raise SettingsError("use_original_model: there is no adapter to write", "leave it out")
+    if bits := quantization_of(config):
+        raise SettingsError(
+            f"load_in_{bits}: an adapter is merged into the full weights of its base", f"set load_in_{bits}: false"
+        )
+    adapters = open_adapters(_computed_exactly(config))
+    weights = {choice.name: choice.weight for choice in adapters.choices}
+    if len(weights) > 1:
+        adapters.combine(weights, config.combination, config.density)
+        console.note(f"{' + '.join(f'{name}:{weight:g}' for name, weight in weights.items())} by {config.combination}")
+    return adapters
+
+
+def _computed_exactly(config: Config) -> Config:
+    """Compute a small model's proof in float32, so that nothing but the written weights makes a difference."""
+    if config.torch_dtype != "auto":
+        return config
+    source = locate_model(config.model_name_or_path, config.model_hub, config.trust_remote_code)
+    size = sum(file.stat().st_size for file in source.folder.glob("*.safetensors"))
+    return config.model_copy(update={"torch_dtype": "float32"}) if size <= _SMALL_BYTES else config
+
+
+def produce(adapters: Adapters, config: Config, folder: Path, write: Writer, closes: bool = True) -> None:
+    """Write what is in use, and prove it.
+
+    Args:
+        adapters: With one adapter or a mixture in use.
+        config: For the format and the questions.
+        folder: Gets the files and their proof.
+        write: Writes them.
+        closes: Free the model before the written one is read, so that there is one of them in memory.
+
+    Raises:
+        ProofError: What was written is not the adapter on its base.
+    """
+    assistant = adapters.assistant
+    with references(assistant, questions_of(config, assistant), config) as reference:
+        written = write(adapters, config, reference, folder)
+        facts = facts_of(adapters)
+        if closes:
+            assistant = replace(assistant, bundle=replace(assistant.bundle, model=None))
+            adapters.close()
+        reader = written.reader(assistant)
+        prove(reader, assistant, reference, written.number_format, folder, facts, written.faults)
+
+
+def facts_of(adapters: Adapters) -> dict[str, Any]:
+    """Return what a proof says of base and adapters: names and hashes, no paths."""
+    source = adapters.assistant.bundle.source
+    return {
+        "base": source.hub_name or Path(source.name).name,
+        "base_fingerprint": source.fingerprint(),
+        "adapters": [
+            {"name": choice.name, "weight": choice.weight, "sha256": weights_hash(choice.folder)}
+            for choice in adapters.made_of
+        ],
+    }
+
+
+def export_folder(config: Config, default: str) -> Path:
+    """Return where a task of this room writes."""
+    return Path(config.export_dir) if config.export_dir else Path(config.output_dir) / default
