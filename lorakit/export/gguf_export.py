@@ -51,7 +51,8 @@ def write_gguf_files(adapters: Adapters, config: Config, reference: Reference, f
     stops = bundle.tokenizer.convert_ids_to_tokens(assistant.stop_ids)
     text = modelfile(chat_format, file.name, assistant.system_prompt, stops, config.temperature, assistant.thinking)
     (folder / MODELFILE).write_text(text, encoding="utf-8")
-    return Written(dtype, partial(_reader, file, type(bundle.model.get_base_model())), faults)
+    plain_config = own_config.__class__.from_dict(own_config.to_dict())
+    return Written(dtype, partial(_reader, file, type(bundle.model.get_base_model()), plain_config), faults)
 
 
 def _write_adapter(
@@ -91,7 +92,7 @@ def _adapter_faults(file: Path, own_config: Any, effects: Sequence[LayerEffect])
             yield f"{file.name} does something else in {target}"
 
 
-def _reader(file: Path, kind: Any, assistant: Assistant) -> Reader:
-    return Reader(
-        "transformers' GGUF loader", partial(read_plainly, file.parent, kind, assistant.bundle, gguf_file=file.name)
-    )
+def _reader(file: Path, kind: Any, config: Any, assistant: Assistant) -> Reader:
+    # The configuration is given: transformers does not read head sizes and biases of all families from the file.
+    how = {"gguf_file": file.name, "config": config}
+    return Reader("transformers' GGUF loader", partial(read_plainly, file.parent, kind, assistant.bundle, **how))

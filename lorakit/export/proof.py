@@ -224,15 +224,13 @@ def _remedy(share: float, written_as: str) -> str:
 
 
 def _show(agreement: Agreement, found: Sequence[FoundEffect], share: float, tolerance: Tolerance, reader: str) -> None:
-    console.facts(
-        "proof",
-        [
-            ("read back by", reader),
-            ("questions", f"{agreement.questions}, {agreement.tokens} tokens of answers"),
-            ("KL divergence", f"mean {agreement.mean_kl:.2g}, largest {agreement.largest_kl:.2g} nats per token"),
-            ("allowed", f"mean {tolerance.mean_kl:g}, largest {tolerance.largest_kl:g}"),
-            ("greedy answers", f"{agreement.equal_answers} of {agreement.questions} the same"),
-            ("adapted layers", f"{sum(layer.is_right for layer in found)} of {len(found)} as they should be"),
-            ("effect found", f"{share:.1%} of the adapter's"),
-        ],
-    )
+    rows = [
+        ("read back by", reader),
+        ("questions", f"{agreement.questions}, {agreement.tokens} tokens of answers"),
+        ("KL divergence, nats per token", f"mean {agreement.mean_kl:.2g}, largest {agreement.largest_kl:.2g}"),
+        ("allowed", f"mean {tolerance.mean_kl:g}, largest {tolerance.largest_kl:g}"),
+        ("greedy answers", f"{agreement.equal_answers} of {agreement.questions} the same"),
+        ("adapted layers", f"{sum(layer.is_right for layer in found)} of {len(found)} as they should be"),
+        ("the adapter's effect", f"{share:.1%} found"),
+    ]
+    console.table("proof", ["", ""], rows)
