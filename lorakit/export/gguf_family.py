@@ -99,14 +99,14 @@ FAMILIES: dict[str, Family] = {
         MODEL_ARCH.LLAMA,
         _ROTARY_SETTINGS,
         {"hidden_act": ("silu",)},
-        rotary_scalings=frozenset({"default", "linear", "llama3"}),
+        rotary_scalings=frozenset({"default", "linear", "yarn", "llama3"}),
         paired_heads={"attn_q": _of("num_attention_heads"), "attn_k": _of("num_key_value_heads")},
     ),
     "qwen3": Family(
         MODEL_ARCH.QWEN3,
         _ROTARY_SETTINGS,
         {"hidden_act": ("silu",), "attention_bias": (False,), "use_sliding_window": (False,)},
-        rotary_scalings=frozenset({"default", "linear"}),
+        rotary_scalings=frozenset({"default", "linear", "yarn"}),
     ),
     "gpt2": Family(
         MODEL_ARCH.GPT2,
@@ -127,6 +127,16 @@ FAMILIES: dict[str, Family] = {
         transposed=frozenset({"attn_qkv", "attn_output", "ffn_up", "ffn_down"}),
     ),
 }
+# The values of which llama.cpp computes no others; None where it computes them itself.
+_USUAL_ROTATIONS = {
+    "partial_rotary_factor": 1.0,
+    "beta_fast": 32,
+    "beta_slow": 1,
+    "truncate": True,
+    "attention_factor": None,
+    "mscale": None,
+    "mscale_all_dim": None,
+}
 
 
 def family_of(config: PretrainedConfig) -> Family:
@@ -144,8 +154,8 @@ def family_of(config: PretrainedConfig) -> Family:
             raise _not_computed(config, name, getattr(config, name))
     if family.rotary_scalings:
         scaling = config.rope_parameters
-        kind = scaling.get("rope_type", "default")
-        if kind not in family.rotary_scalings or scaling.get("partial_rotary_factor", 1.0) != 1.0:
+        unusual = any(scaling.get(name) not in (None, usual) for name, usual in _USUAL_ROTATIONS.items())
+        if unusual or scaling.get("rope_type", "default") not in family.rotary_scalings:
             raise _not_computed(config, "rope_parameters", scaling)
     return family
 

@@ -70,6 +70,9 @@ def _add_settings(writer: GGUFWriter, family: Family, config: PretrainedConfig) 
     for method, setting in family.settings.items():
         getattr(writer, method)(setting(config))
     scaling = getattr(config, "rope_parameters", None) or {}
-    if scaling.get("rope_type") == "linear":
-        writer.add_rope_scaling_type(RopeScalingType.LINEAR)
+    kind = scaling.get("rope_type")
+    if kind in {"linear", "yarn"}:  # llama3 is a tensor
+        writer.add_rope_scaling_type(RopeScalingType(kind))
         writer.add_rope_scaling_factor(scaling["factor"])
+    if kind == "yarn":
+        writer.add_rope_scaling_orig_ctx_len(scaling["original_max_position_embeddings"])

@@ -13,6 +13,7 @@ from lorakit.export.tensors import ModelTensors
 GGUF_FAMILIES = ("qwen3", "llama", "gpt2")
 # transformers' reader takes every Qwen3 head for 128 numbers wide
 SIZES = {"qwen3": {"head_dim": 128}, "llama": {}, "gpt2": {}}
+YARN = {"rope_type": "yarn", "factor": 4.0, "rope_theta": 1e4, "original_max_position_embeddings": 512}
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -42,7 +43,6 @@ def test_in_fewer_bits_the_logits_are_near_them(family, dtype, tolerance, tmp_pa
         ("llama", {"attention_bias": True, "mlp_bias": True}),
         ("qwen3", {"head_dim": 16}),
         ("gpt2", {"n_inner": 96}),
-        ("llama", {"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 500.0}}),
     ],
 )
 def test_heads_biases_and_sizes_of_other_shapes(family, settings, tmp_path):
@@ -85,6 +85,18 @@ def test_the_settings_are_those_of_the_model(tmp_path):
     assert found["llama.attention.layer_norm_rms_epsilon"] == pytest.approx(model.config.rms_norm_eps)
 
 
+def test_scaled_rotations_are_written(tmp_path):
+    model, tokenizer = random_model("qwen3", rope_parameters=YARN)
+    found = metadata(write(model, tokenizer, tmp_path / "m.gguf"))
+    assert found["qwen3.rope.scaling.type"] == "yarn"
+    assert found["qwen3.rope.scaling.factor"] == 4
+    assert found["qwen3.rope.scaling.original_context_length"] == 512
+    model, tokenizer = random_model("llama", rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4})
+    found = metadata(write(model, tokenizer, tmp_path / "m.gguf"))
+    assert found["llama.rope.scaling.type"] == "linear"
+    assert found["llama.rope.scaling.factor"] == 2
+
+
 def test_norms_biases_and_learnt_positions_stay_f32(tmp_path):
     model, tokenizer = random_model("gpt2")
     formats = tensor_formats(write(model, tokenizer, tmp_path / "m.gguf", "q8_0"))
@@ -124,7 +136,10 @@ def test_llama_3_rotations_are_those_of_transformers(tmp_path):
     ("family", "settings", "reason"),
     [
         ("opt", {}, "not for opt"),
-        ("llama", {"rope_parameters": {"rope_type": "yarn", "factor": 4.0, "rope_theta": 1e4}}, "rope_parameters"),
+        ("llama", {"rope_parameters": {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 1e4}}, "rope_parameters"),
+        ("llama", {"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}}, "rope_parameters"),
+        ("qwen3", {"rope_parameters": YARN | {"beta_fast": 16}}, "rope_parameters"),
+        ("qwen3", {"rope_parameters": YARN | {"attention_factor": 1.0}}, "rope_parameters"),
         ("qwen3", {"rope_parameters": {"rope_type": "llama3", "factor": 4.0, "rope_theta": 1e4}}, "rope_parameters"),
         ("qwen3", {"attention_bias": True}, "attention_bias: True"),
         ("qwen3", {"use_sliding_window": True}, "use_sliding_window: True"),

@@ -42,6 +42,12 @@ TEXTS = (
 QUESTIONS = ("What is the capital of France?", "Write one line about the sea.", "2 + 3 =", "法国的首都是哪里？")
 SCALINGS = {
     "linear": {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4},
+    "yarn": {
+        "rope_type": "yarn",
+        "rope_theta": 1e4,
+        "factor": 4.0,
+        "original_max_position_embeddings": 512,
+    },
     "llama3": {
         "rope_type": "llama3",
         "rope_theta": 1e4,
@@ -107,7 +113,7 @@ def test_an_adapter_is_put_on_top(starter, tmp_path):
     peft_model = adapted(model, r=8, lora_alpha=16)
     for name, parameter in peft_model.named_parameters():
         if "lora_" in name:
-            parameter.data = 0.02 * torch.randn_like(parameter)
+            parameter.data = 0.06 * torch.randn_like(parameter)
     write_adapter_gguf(tmp_path / "lora.gguf", model.config, adapter_weights(peft_model), "random")
     wanted = greedy(peft_model, prompts, 32)
     peft_model.unload()
@@ -128,6 +134,8 @@ def test_an_adapter_is_put_on_top(starter, tmp_path):
         ("llama", {"vocab_size": 704, "tie_word_embeddings": True}),
         ("llama", {"head_dim": 32, "rope_parameters": SCALINGS["llama3"]}),
         ("llama", {"rope_parameters": SCALINGS["linear"]}),
+        ("llama", {"rope_parameters": SCALINGS["yarn"]}),
+        ("qwen3", {"head_dim": 32, "rope_parameters": SCALINGS["yarn"]}),
         ("gpt2", {}),
         ("gpt2", {"tie_word_embeddings": False, "n_inner": 96}),
     ],
@@ -141,7 +149,8 @@ def test_tiny_models_of_every_family_have_the_logits_of_transformers(family, set
         write_adapter_gguf(tmp_path / "lora.gguf", model.config, adapter_weights(model), "random")
         request["lora"] = tmp_path / "lora.gguf"
     found = torch.tensor(llama_cpp(**request)["logits"][0])
-    torch.testing.assert_close(found, logits(model, range(5, 105))[0, -1], rtol=1e-4, atol=1e-4)
+    tolerance = 2e-3 if family == "gpt2" else 1e-4  # llama.cpp takes GELU from a table of f16 numbers
+    torch.testing.assert_close(found, logits(model, range(5, 105))[0, -1], rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("dtype", ["f16", "bf16", "q8_0"])
