@@ -76,7 +76,8 @@ def _of(name: str) -> Setting:
     return lambda config: getattr(config, name)
 
 
-def _head_dimension(config: Any) -> int:
+def head_dimension(config: Any) -> int:
+    """Return the numbers in one attention head."""
     return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
 
 
@@ -88,9 +89,9 @@ _ROTARY_SETTINGS: dict[str, Setting] = {
     "add_head_count": _of("num_attention_heads"),
     "add_head_count_kv": _of("num_key_value_heads"),
     "add_layer_norm_rms_eps": _of("rms_norm_eps"),
-    "add_key_length": _head_dimension,
-    "add_value_length": _head_dimension,
-    "add_rope_dimension_count": _head_dimension,
+    "add_key_length": head_dimension,
+    "add_value_length": head_dimension,
+    "add_rope_dimension_count": head_dimension,
     "add_rope_freq_base": lambda config: config.rope_parameters["rope_theta"],
 }
 

@@ -12,7 +12,7 @@ from gguf import TensorNameMap, get_tensor_name_map
 from gguf.constants import GGML_QUANT_SIZES
 
 from lorakit.errors import ModelError
-from lorakit.export.gguf_family import Family
+from lorakit.export.gguf_family import Family, head_dimension
 from lorakit.export.gguf_file import GgufTensor, NumberFormat
 from lorakit.export.tensors import ModelTensors
 
@@ -93,23 +93,23 @@ def _rotary_factors(config: PretrainedConfig) -> list[GgufTensor]:
     scaling = getattr(config, "rope_parameters", None) or {}
     if scaling.get("rope_type") != "llama3":
         return []
-    factors = llama3_factors(scaling, int(config.head_dim))
+    factors = llama3_factors(scaling, head_dimension(config))
     return [GgufTensor("rope_freqs.weight", tuple(factors.shape), NumberFormat.F32, lambda: factors)]
 
 
-def llama3_factors(scaling: dict[str, Any], head_dimension: int) -> torch.Tensor:
+def llama3_factors(scaling: dict[str, Any], numbers: int) -> torch.Tensor:
     """Return by how much each rotation is slowed: none for fast ones, all of ``factor`` for slow ones.
 
     Source: Llama 3.1's own scaling, as in transformers' ``modeling_rope_utils``.
 
     Args:
         scaling: ``rope_parameters`` of the type llama3.
-        head_dimension: Numbers in one head.
+        numbers: In one head.
 
     Returns:
-        [head dimension / 2].
+        [numbers / 2].
     """
-    exponents = torch.arange(0, head_dimension, 2, dtype=torch.float64) / head_dimension
+    exponents = torch.arange(0, numbers, 2, dtype=torch.float64) / numbers
     wavelengths = 2 * math.pi * float(scaling["rope_theta"]) ** exponents
     turns = scaling["original_max_position_embeddings"] / wavelengths
     low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
