@@ -103,7 +103,7 @@ def test_it_answers_as_transformers_does(starter):
     assert found["answers"] == greedy(model, prompts, 48)
     for prompt, numbers in zip(prompts, found["logits"], strict=True):
         wanted = logits(model, prompt)[0, -1]
-        assert (torch.tensor(numbers) - wanted).norm() / wanted.norm() < 1e-3
+        assert (torch.tensor(numbers) - wanted).norm() / wanted.norm() < 1e-4
 
 
 def test_an_adapter_is_put_on_top(starter, tmp_path):
