@@ -166,6 +166,11 @@ class Config(BaseModel):
         description="Tokens computed at once, at least 16; the rows of a step are cut into as many passes. Changes "
         "time and memory, never the result. `auto`: from the free memory.",
     )
+    auto_fit: Annotated[bool, Shown("Training")] = Field(
+        False,
+        description="Where a run does not fit into memory, change what `--task plan` names under `to change`: fewer "
+        "tokens at once, activation checkpointing, on a GPU also weights in 8 or 4 bits. Each change is said and kept.",
+    )
     compile_layers: Annotated[Literal["auto"] | bool, Shown("Training")] = Field(
         "auto",
         description="Compile the decoder layers with torch.compile: costs half a minute once and saves a tenth of each "

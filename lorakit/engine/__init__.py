@@ -3,7 +3,7 @@
 from lorakit.engine.accelerate import accelerate
 from lorakit.engine.attention import PACKED, register_packed_attention
 from lorakit.engine.compilation import compiled_layers, decide_compilation, uncompiled
-from lorakit.engine.device import DtypeChoice, choose_device, choose_dtype
+from lorakit.engine.device import DtypeChoice, choose_device, choose_dtype, free_bytes
 from lorakit.engine.loss import PACKED_FAMILIES, LossSum, base_model, shares_beginning, summed_loss
 from lorakit.engine.memory import (
     PROBE_TOKENS,
@@ -40,6 +40,7 @@ __all__ = [
     "choose_dtype",
     "compiled_layers",
     "decide_compilation",
+    "free_bytes",
     "grids",
     "is_out_of_memory",
     "isolation_mask",

@@ -50,7 +50,8 @@ class FeatureCache:
         if isinstance(found, Path):
             return _read(found)
         if found is None:
-            found = tuple(tensor.cpu() for tensor in compute())
+            with torch.inference_mode(False):  # a validation may be the first to ask, and training the next
+                found = tuple(tensor.cpu() for tensor in compute())
             self._keep(key, found)
         return found
 

@@ -15,6 +15,7 @@ from lorakit.model_config.loading import (
 from lorakit.model_config.lora import adapted_parts, attach_new_adapter
 from lorakit.model_config.quantization import quantization_of
 from lorakit.model_config.record import AdapterRecord, read_record
+from lorakit.model_config.sizes import bytes_saved, fewer_bits, weight_bytes
 from lorakit.model_config.source import ModelSource, locate_model
 
 __all__ = [
@@ -28,7 +29,9 @@ __all__ = [
     "adapted_parts",
     "attach_adapter",
     "attach_new_adapter",
+    "bytes_saved",
     "choose_adapters",
+    "fewer_bits",
     "load_image_processor",
     "load_model",
     "load_tokenizer",
@@ -39,5 +42,6 @@ __all__ = [
     "read_record",
     "read_weighted",
     "save_adapter",
+    "weight_bytes",
     "weights_hash",
 ]

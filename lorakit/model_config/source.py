@@ -7,10 +7,10 @@ import json
 import os
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from lorakit.config.paths import fault_of_file, is_folder
 from lorakit.errors import ModelError
@@ -165,6 +165,36 @@ def _modelscope() -> tuple[Callable[..., str], str]:
     return snapshot_download, "ModelScope"
 
 
+def tensor_shapes(folder: Path) -> Iterator[tuple[str, list[int]]]:
+    """Read name and shape of every tensor from the headers of a model's files.
+
+    Raises:
+        OSError, ValueError, KeyError, struct.error: A file is damaged.
+    """
+    for file in _loaded_files(folder):
+        with open(file, "rb") as stream:
+            for name, tensor in _read_header(stream).items():
+                if name != "__metadata__":
+                    yield name, tensor["shape"]
+
+
+def _loaded_files(folder: Path) -> list[Path]:
+    """List the files that transformers will read: some makers add a second copy in a layout of their own."""
+    index = folder / "model.safetensors.index.json"
+    if (folder / "model.safetensors").is_file():
+        return [folder / "model.safetensors"]
+    if not index.is_file():
+        return sorted(folder.glob("*.safetensors"))
+    return [folder / name for name in sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))]
+
+
+def _read_header(stream: BinaryIO) -> dict[str, Any]:
+    header_bytes = struct.unpack("<Q", stream.read(8))[0]
+    if header_bytes > os.fstat(stream.fileno()).st_size:
+        raise ValueError("the header is longer than its file")
+    return json.loads(stream.read(header_bytes))  # type: ignore[no-any-return]
+
+
 def _weight_samples(folder: Path) -> list[bytes]:
     return [sample for file in sorted(folder.glob("*.safetensors")) for sample in _tensor_samples(file)]
 
@@ -172,14 +202,14 @@ def _weight_samples(folder: Path) -> list[bytes]:
 def _tensor_samples(file: Path) -> list[bytes]:
     samples = []
     with open(file, "rb") as stream:
-        header_bytes = struct.unpack("<Q", stream.read(8))[0]
-        header: dict[str, Any] = json.loads(stream.read(header_bytes))
+        header = _read_header(stream)
+        data_start = stream.tell()
         for name, tensor in header.items():
             if name == "__metadata__":
                 continue
             begin, end = tensor["data_offsets"]
             middle = (begin + end) // 2
-            stream.seek(8 + header_bytes + middle)
+            stream.seek(data_start + middle)
             sample = stream.read(min(_SAMPLE_BYTES, end - middle))
             samples.append(f"{name} {tensor['dtype']} {tensor['shape']} ".encode() + sample)
     return samples

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from lorakit.engine import (
     PROBE_TOKENS,
     MemoryPlan,
     MemoryPlanner,
+    Probe,
     Ranks,
     base_model,
     decide_compilation,
@@ -25,15 +26,15 @@ from lorakit.engine import (
     kept_feature_bytes,
     probe,
 )
-from lorakit.errors import RunError
+from lorakit.model_config import bytes_saved, fewer_bits
 from lorakit.runs import PlanRecord
+from lorakit.train.remedies import DoesNotFitError, Remedy, candidates, fitting
 
 # Products of matrices are at full speed from a few hundred rows on; more only takes memory.
 _ENOUGH_TOKENS = {"cpu": 1024, "cuda": 16_384, "mps": 4096}
 _FEWEST_TOKENS = 256
-_SAVED_BY_4_BITS = 0.65  # of weights in 16 bits; embeddings and norms stay as they are
 _SHARE_OF_MEMORY = 0.85
-_STEP_PER_FORWARD = 2.5  # seconds of forward and backward pass over those of the forward pass
+STEP_PER_FORWARD = 2.5  # seconds of forward and backward pass over those of the forward pass
 # State of an optimizer in float32 values a parameter, by the beginning of its name; two where it is not listed.
 _OPTIMIZER_VALUES = {"sgd": 0.0, "adafactor": 0.1, "lion": 1.0, "rmsprop": 1.0, "adagrad": 1.0, "adamw_bnb_8bit": 0.5}
 
@@ -48,7 +49,10 @@ class RunPlan:
         is_compiled: Whether the decoder layers are compiled.
         compile_reason: Why, or why not.
         seconds: Estimated for the whole training.
+        forward_seconds_per_token: Measured.
+        is_short: Whether it takes more memory than there is, on this rank or another.
         remedies: What would make it fit, where it does not.
+        candidates: All that takes less memory, the gentlest first.
     """
 
     memory: MemoryPlan
@@ -56,7 +60,10 @@ class RunPlan:
     is_compiled: bool
     compile_reason: str
     seconds: float
-    remedies: tuple[str, ...] = ()
+    forward_seconds_per_token: float = 0.0
+    is_short: bool = False
+    remedies: tuple[Remedy, ...] = ()
+    candidates: tuple[Remedy, ...] = ()
 
     @property
     def record(self) -> PlanRecord:
@@ -82,17 +89,16 @@ def plan_run(
         earlier: The decisions of the run that this one resumes, which it keeps; None for a new run.
 
     Raises:
-        RunError: Not even the short pass fits into memory.
+        DoesNotFitError: Not even the short pass fits into memory.
     """
-    try:
-        found = probe(model, pack(_probe_sequences(sequences)).to(arguments.device))
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        raise RunError(
+    found = _probed(model, sequences, arguments.device)
+    failed = Ranks.of_environment().collect([found is None])
+    if found is None or any(failed):
+        raise DoesNotFitError(
             f"the model does not fit: a pass of {PROBE_TOKENS} tokens runs out of memory",
+            [Remedy(changes) for changes, _ in _smaller_weights(config, model, arguments)],
             "choose a smaller model, or set torch_dtype: bfloat16",
-        ) from error
+        )
     pictures = (picture for sequence in sequences for picture in sequence.pictures)
     features = kept_feature_bytes(base_model(model), pictures)
     planner = MemoryPlanner(model, arguments.device, found, _optimizer_values(str(arguments.optim)), features)
@@ -104,37 +110,34 @@ def plan_run(
         budget, is_checkpointed = _decide_tokens(config, planner, arguments, longest, step_tokens)
     arguments.activation_checkpointing = arguments.activation_checkpointing or is_checkpointed
     memory = planner.plan(max(min(budget, step_tokens), longest), is_checkpointed)
-    remedies = _remedies(planner, memory, longest, arguments.device) if memory.peak > memory.available else ()
-    if memory.peak > memory.available:
-        console.warn(
-            f"about {memory.peak / 1e9:.1f} GB are needed where there are {memory.available / 1e9:.1f}: "
-            + (" or ".join(remedies) or "lower max_length, or choose a smaller model")
-        )
-    seconds = found.forward_seconds_per_token * _STEP_PER_FORWARD * tokens_to_train(config, arguments, sequences)
+    smaller = candidates(planner, memory, longest, _smaller_weights(config, model, arguments))
+    is_short = any(Ranks.of_environment().collect([memory.peak > memory.available]))
+    remedies = fitting(smaller, memory.available) if is_short else ()
+    seconds = found.forward_seconds_per_token * STEP_PER_FORWARD * tokens_to_train(config, arguments, sequences)
     if earlier is not None:
         decision = (earlier.is_compiled, "as in the run that is resumed")
     elif arguments.fsdp:
         decision = (False, "not together with FSDP")
     else:
         decision = decide_compilation(config.compile_layers, seconds, arguments.device)
-    return RunPlan(memory, budget, *decision, seconds, remedies)
+    return RunPlan(memory, budget, *decision, seconds, found.forward_seconds_per_token, is_short, remedies, smaller)
 
 
-def _remedies(planner: MemoryPlanner, memory: MemoryPlan, longest: int, device: torch.device) -> tuple[str, ...]:
-    """Name the settings with which the run would fit, the gentlest first."""
-    smaller = planner.plan(longest, memory.is_checkpointed)
-    checkpointed = planner.plan(longest, True)
-    tried = {
-        f"set max_tokens_per_microbatch: {longest}": smaller.peak,
-        "set trainer_args: {activation_checkpointing: true}": planner.plan(memory.tokens, True).peak,
-    }
-    if device.type == "cuda":
-        saved = round(_SAVED_BY_4_BITS * memory.weights)
-        tried |= {
-            "set load_in_4bit: true": memory.peak - saved,
-            "set load_in_4bit: true with activation checkpointing": checkpointed.peak - saved,
-        }
-    return tuple(f"{text} ({peak / 1e9:.1f} GB)" for text, peak in tried.items() if peak <= memory.available)
+def _probed(model: Any, sequences: Sequence[EncodedExample], device: torch.device) -> Probe | None:
+    """Take a probe; None where memory runs out."""
+    try:
+        return probe(model, pack(_probe_sequences(sequences)).to(device))
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        return None
+
+
+def _smaller_weights(config: Config, model: Any, arguments: TrainingArguments) -> list[tuple[Mapping[str, Any], int]]:
+    """Return the settings for weights in fewer bits, each with the bytes that it saves."""
+    if arguments.device.type != "cuda" or arguments.fsdp:
+        return []
+    return [(changes, bytes_saved(model, kind)) for kind, changes in fewer_bits(config).items()]
 
 
 def _decide_tokens(

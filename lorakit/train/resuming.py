@@ -26,6 +26,7 @@ _WITHOUT_EFFECT = {
     "validation_file",
     "output_dir",
     "max_tokens_per_microbatch",
+    "auto_fit",
     "compile_layers",
     "resume",
     "trainer_args",
@@ -33,7 +34,11 @@ _WITHOUT_EFFECT = {
     "load_best_model",
 }
 _SECTIONS_WITHOUT_EFFECT = {"Generation", "Evaluation"}
-_ARGUMENTS_WITHOUT_EFFECT = ("save_", "eval_", "logging_", "report_to", "run_name", "disable_tqdm", "dataloader_")
+_ARGUMENTS_WITHOUT_EFFECT = (
+    *("save_", "eval_", "logging_", "report_to", "run_name", "disable_tqdm", "dataloader_"),
+    *("activation_checkpointing", "gradient_checkpointing"),
+)
+_FITTED = ("load_in_8bit", "load_in_4bit")
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,13 @@ def find_earlier_run(config: Config, folder: Path) -> EarlierRun | None:
         raise RunError(f"resume: there is no {missing} in {folder}", "train without resume, or set output_dir")
     plan = next((record for record in read_records(folder) if isinstance(record, PlanRecord)), None)
     return EarlierRun(checkpoint, identity, plan)
+
+
+def resumed_settings(config: Config, earlier: EarlierRun | None) -> Config:
+    """Return the settings of a run with what ``auto_fit`` changed in the one that it resumes, if any."""
+    if earlier is None or not config.auto_fit or config.load_in_4bit or config.load_in_8bit:
+        return config
+    return config.model_copy(update={name: bool(earlier.identity.settings.get(name)) for name in _FITTED})
 
 
 def _newest_whole(folder: Path) -> Path | None:

@@ -6,21 +6,17 @@ import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from transformers import EarlyStoppingCallback, TrainingArguments, set_seed
+from transformers import EarlyStoppingCallback
 
 from lorakit import console
 from lorakit.config import Config, as_yaml
-from lorakit.data_processing import ChatFormat, Dataset, ImageFormat, load_datasets
 from lorakit.data_processing.packing import pack
 from lorakit.engine import (
-    DtypeChoice,
     Ranks,
-    choose_device,
-    choose_dtype,
     compiled_layers,
     part_ranks,
     peak_bytes,
@@ -29,19 +25,11 @@ from lorakit.engine import (
 from lorakit.errors import SettingsError
 from lorakit.evaluate.comparison import compare, show_comparison
 from lorakit.evaluate.reporting import Evaluated, leave_report
-from lorakit.inference import assistant_for, stop_ids
+from lorakit.inference import assistant_for
 from lorakit.model_config import (
-    AdapterRecord,
-    ModelBundle,
     attach_adapter,
-    attach_new_adapter,
-    load_image_processor,
     load_model,
-    load_tokenizer,
-    locate_model,
-    quantization_of,
     quiet_libraries,
-    read_model_type,
     save_adapter,
 )
 from lorakit.runs import (
@@ -60,36 +48,26 @@ from lorakit.runs import (
     writing_alone,
 )
 from lorakit.train.alarms import check_has_learnt, check_makes_a_difference
-from lorakit.train.arguments import training_arguments
 from lorakit.train.curve import draw_loss_curve
-from lorakit.train.planning import RunPlan, plan_run
+from lorakit.train.fitting import effort_before_training, settle
+from lorakit.train.planning import RunPlan
+from lorakit.train.preparing import ROWS_ANSWERED_AT_END, Data, Prepared
 from lorakit.train.progress import ShowProgress
-from lorakit.train.resuming import EarlierRun, check_same, effective_settings, find_earlier_run, hash_rows
+from lorakit.train.resuming import (
+    EarlierRun,
+    check_same,
+    effective_settings,
+    find_earlier_run,
+    hash_rows,
+    resumed_settings,
+)
 from lorakit.train.sharding import gather_trained
 from lorakit.train.stopping import StopOnSignal
 from lorakit.train.summary import command_for, resume_command, show_plan
 from lorakit.train.trainer import LoraTrainer
 
-_ROWS_ANSWERED_AT_END = 20
 _ROWS_COMPARED = 4  # with and without the adapter, before it is saved
 _INTERRUPTED = 130
-
-
-@dataclass(frozen=True)
-class _Data:
-    train: Dataset
-    validation: Dataset | None
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """Everything a run needs before its first step."""
-
-    bundle: ModelBundle
-    chat_format: ChatFormat
-    data: _Data
-    arguments: TrainingArguments
-    record: AdapterRecord
 
 
 def train(config: Config) -> int:
@@ -109,14 +87,17 @@ def train(config: Config) -> int:
 
 def _train_into(folder: Path, config: Config, is_main: bool) -> int:
     earlier = find_earlier_run(config, folder)
-    prepared = prepare(config, earlier.dtype if earlier else None)
+    settled = settle(resumed_settings(config, earlier), earlier, effort_before_training)
+    prepared, plan = settled.prepared, settled.plan
+    config = prepared.config
+    console.note(f"tried before the first step: {settled.trial}")
     identity = _identity(config, prepared)
     if earlier:
         check_same(earlier, identity, is_forced=config.resume == "force")
     if is_main:
         _start_records(config, prepared, folder, earlier)
         identity.save(folder)
-    is_done = _train_steps(config, prepared, folder, earlier)
+    is_done = _train_steps(config, prepared, plan, folder, earlier)
     trained = gather_trained(prepared.bundle.model) if is_done else {}
     part_ranks()
     if not is_done:
@@ -144,68 +125,14 @@ def _start_records(config: Config, prepared: Prepared, folder: Path, earlier: Ea
     _write_unused_rows(folder, prepared.data)
 
 
-def prepare(config: Config, earlier_dtype: DtypeChoice | None) -> Prepared:
-    """Load rows, tokenizer and model, and attach a new adapter.
-
-    Args:
-        config: Of the run.
-        earlier_dtype: The number format of a run that is resumed; None to choose one.
-
-    Raises:
-        LorakitError: Something in the settings, the rows or the model is wrong.
-    """
-    device = choose_device()
-    quantization = quantization_of(config, device)
-    if quantization and config.trainer_args.get("fsdp"):
-        raise SettingsError(f"load_in_{quantization} does not go together with FSDP", "leave one of them out")
-    source = locate_model(config.model_name_or_path, config.model_hub, config.trust_remote_code)
-    tokenizer = load_tokenizer(source)
-    chat_format = ChatFormat(tokenizer, ImageFormat.of(load_image_processor(source), config))
-    _, position_limit = read_model_type(source)
-    data = _load_data(config, chat_format, position_limit)
-    dtype = earlier_dtype or choose_dtype(config.torch_dtype, device)
-    arguments = training_arguments(config, dtype, device)  # before the weights: a wrong argument should not wait
-    if dtype.warning:
-        console.warn(dtype.warning)
-    bundle = load_model(source, tokenizer, dtype, device, quantization)
-    set_seed(config.seed)
-    adapted = attach_new_adapter(bundle, config)
-    record = AdapterRecord(
-        base_model=source.name,
-        base_fingerprint=source.fingerprint(),
-        template_hash=chat_format.template_hash,
-        end_of_turn=chat_format.end_of_turn,
-        system_prompt=config.system_prompt,
-        thinking=data.train.trains_thinking,
-        base_revision=source.revision,
-        config_fingerprint=source.config_fingerprint(),
-        rendering=chat_format.rendering(),
-        stop_tokens=tuple(tokenizer.convert_ids_to_tokens(stop_ids(bundle.model, chat_format))),
-        quantization=quantization,
-        pixels=(config.min_pixels, config.max_pixels) if chat_format.images else None,
-    )
-    bundle = ModelBundle(source, tokenizer, adapted, bundle.family, dtype, device)
-    return Prepared(bundle, chat_format, data, arguments, record)
-
-
-def _load_data(config: Config, chat_format: ChatFormat, position_limit: int | None) -> _Data:
-    train_rows, validation = load_datasets(config, chat_format, position_limit)
-    for dataset in (train_rows, validation):
-        for line in dataset.rejection_lines() if dataset else ():
-            console.warn(f"not used: {line}")
-    return _Data(train_rows, validation)
-
-
-def _train_steps(config: Config, prepared: Prepared, folder: Path, earlier: EarlierRun | None) -> bool:
+def _train_steps(config: Config, prepared: Prepared, plan: RunPlan, folder: Path, earlier: EarlierRun | None) -> bool:
     """Run the optimizer; return whether it came to its end."""
     stop = StopOnSignal()
     after_step = earlier.step if earlier else 0
     validation = prepared.data.validation
     model, sequences = prepared.bundle.model, prepared.data.train.encoded
-    earlier_plan = earlier.plan if earlier else None
-    plan = plan_run(config, model, prepared.arguments, sequences, earlier_plan)
     records = RecordLog(folder, after_step) if prepared.arguments.process_index == 0 else None
-    if records and not earlier_plan:
+    if records and not (earlier and earlier.plan):
         records.append(plan.record)
     with _naming_missing_packages():
         trainer = LoraTrainer(
@@ -278,7 +205,7 @@ def _finish(config: Config, prepared: Prepared, folder: Path, trained: dict[str,
     bundle.model.eval()
     assistant = assistant_for(bundle, prepared.chat_format, config, prepared.record)
     dataset = prepared.data.validation or prepared.data.train
-    most_rows = config.max_generated_rows or _ROWS_ANSWERED_AT_END
+    most_rows = config.max_generated_rows or ROWS_ANSWERED_AT_END
     comparison = compare(assistant, dataset, config, most_rows, folder)
     show_comparison(comparison)
     evaluated = Evaluated("train", assistant, folder / ADAPTER_FOLDER, prepared.data.train, dataset, comparison)
@@ -290,7 +217,7 @@ def _finish(config: Config, prepared: Prepared, folder: Path, trained: dict[str,
     console.note(f"ask it: {command_for('inference')}{adapter}")
 
 
-def _write_unused_rows(folder: Path, data: _Data) -> None:
+def _write_unused_rows(folder: Path, data: Data) -> None:
     datasets = [dataset for dataset in (data.train, data.validation) if dataset is not None]
     lines = [line for dataset in datasets for line in dataset.rejection_lines(most=len(dataset.rejected))]
     if lines:

@@ -17,7 +17,7 @@ from trained import ROWS, assert_same_adapter, recorded
 
 from lorakit.engine import DtypeChoice
 from lorakit.runs import EvaluationRecord, RecordLog, StepRecord, checkpoints, fault_in, writing_alone
-from lorakit.train import training
+from lorakit.train import preparing
 
 EPOCHS, KILLS = 12, 12
 STEPS = 3 * EPOCHS
@@ -123,7 +123,7 @@ def test_what_was_chosen_by_itself_is_kept_by_a_resumed_run(command, monkeypatch
     _, folder = command("--num_train_epochs", "1", "--set", "torch_dtype=auto")
     chosen = json.loads((folder / "run.json").read_text())["dtype"]
     other = {"float32": torch.bfloat16, "bfloat16": torch.float32}[chosen]
-    monkeypatch.setattr(training, "choose_dtype", lambda *_: DtypeChoice(other, "measured otherwise"))
+    monkeypatch.setattr(preparing, "choose_dtype", lambda *_: DtypeChoice(other, "measured otherwise"))
     code, folder = command("--num_train_epochs", "1", "--set", "torch_dtype=auto", "--set", "resume=true")
     assert code == 0
     assert json.loads((folder / "run.json").read_text())["dtype"] == chosen

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lorakit.engine import memory
-from lorakit.train import preflight
+from lorakit.train import trial
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
@@ -20,13 +20,13 @@ def test_a_plan_says_what_a_training_takes_and_leaves_nothing(command, capsys, f
 
 def test_what_is_tried_is_the_longest_micro_batch_of_the_rows(command, monkeypatch):
     seen = []
-    plain = preflight.summed_loss
+    plain = trial.summed_loss
 
     def watched(model, batch):
         seen.append((batch.rows, batch.sequence_tokens))
         return plain(model, batch)
 
-    monkeypatch.setattr(preflight, "summed_loss", watched)
+    monkeypatch.setattr(trial, "summed_loss", watched)
     command("--per_device_train_batch_size", "3", task="plan")
     assert {rows for rows, _ in seen} == {3}
     command("--per_device_train_batch_size", "1", task="plan")
@@ -45,6 +45,6 @@ def test_a_pass_that_runs_out_of_memory_is_a_clear_error(command, monkeypatch, c
     def fail(*_):
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr(preflight, "summed_loss", fail)
+    monkeypatch.setattr(trial, "summed_loss", fail)
     assert command(task="plan")[0] == 2
     assert "tokens at once do not fit into memory" in capsys.readouterr().err

@@ -77,23 +77,23 @@ def test_pictures_are_read_in_the_background_and_each_once(command, monkeypatch)
         return patches(self, path, version)
 
     monkeypatch.setattr(ImageFormat, "_patches", watched)
-    monkeypatch.setattr("lorakit.train.training.plan_run", without_a_probe(readers))
+    monkeypatch.setattr("lorakit.train.fitting.try_out", with_nothing_kept(readers))
     assert command("train", "--per_device_train_batch_size", "1") == 0
     assert sorted(readers) == [(f"{colour}.png", True) for colour in sorted(COLOURS)]
 
 
-def without_a_probe(readers):
-    """The short pass before the first step reads pictures too, on demand: begin anew after it."""
+def with_nothing_kept(readers):
+    """What is tried before the first step reads pictures too, on demand: begin anew after it."""
     from lorakit.engine import pictures
-    from lorakit.train.planning import plan_run
+    from lorakit.train.trial import try_out
 
-    def planned(*arguments):
-        plan = plan_run(*arguments)
+    def tried(*arguments):
+        found = try_out(*arguments)
         pictures._STORES.clear()
         readers.clear()
-        return plan
+        return found
 
-    return planned
+    return tried
 
 
 def test_answers_from_kept_features_are_those_of_the_plain_model(tmp_path):

@@ -1,0 +1,162 @@
+"""What a run needs before its first step: rows, tokenizer, model and a new adapter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedTokenizerBase, TrainingArguments, set_seed
+
+from lorakit import console
+from lorakit.config import Config
+from lorakit.data_processing import ChatFormat, Dataset, Example, ImageFormat, load_datasets
+from lorakit.engine import DtypeChoice, Ranks, choose_device, choose_dtype, free_bytes
+from lorakit.errors import RunError, SettingsError
+from lorakit.inference import stop_ids
+from lorakit.model_config import (
+    AdapterRecord,
+    ModelBundle,
+    ModelSource,
+    attach_new_adapter,
+    fewer_bits,
+    load_image_processor,
+    load_model,
+    load_tokenizer,
+    locate_model,
+    quantization_of,
+    read_model_type,
+    weight_bytes,
+)
+from lorakit.train.arguments import training_arguments
+from lorakit.train.remedies import Remedy, any_of, applied, fitting
+
+ROWS_ANSWERED_AT_END = 20
+
+
+@dataclass(frozen=True)
+class Data:
+    """The rows of a run."""
+
+    train: Dataset
+    validation: Dataset | None
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """Everything but the weights, which only some settings of memory change."""
+
+    source: ModelSource
+    tokenizer: PreTrainedTokenizerBase
+    chat_format: ChatFormat
+    data: Data
+    device: torch.device
+    dtype: DtypeChoice
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything a run needs before its first step; ``config`` is as `lorakit.train.fitting` has changed it."""
+
+    config: Config
+    bundle: ModelBundle
+    chat_format: ChatFormat
+    data: Data
+    arguments: TrainingArguments
+    record: AdapterRecord
+
+    @property
+    def held_out(self) -> Dataset:
+        """The rows that are answered at the end."""
+        return self.data.validation or self.data.train
+
+    @property
+    def answered(self) -> tuple[Example, ...]:
+        """Those of them that are answered in training."""
+        return self.held_out.examples[: self.config.max_generated_rows or ROWS_ANSWERED_AT_END]
+
+
+def gather(config: Config, earlier_dtype: DtypeChoice | None) -> Gathered:
+    """Load tokenizer and rows, and choose device and number format.
+
+    Args:
+        config: Of the run.
+        earlier_dtype: The number format of a run that is resumed; None to choose one.
+
+    Raises:
+        LorakitError: Something in the settings or the rows is wrong.
+    """
+    device = choose_device()
+    quantization = quantization_of(config, device)
+    if quantization and config.trainer_args.get("fsdp"):
+        raise SettingsError(f"load_in_{quantization} does not go together with FSDP", "leave one of them out")
+    source = locate_model(config.model_name_or_path, config.model_hub, config.trust_remote_code)
+    tokenizer = load_tokenizer(source)
+    chat_format = ChatFormat(tokenizer, ImageFormat.of(load_image_processor(source), config))
+    _, position_limit = read_model_type(source)
+    data = _load_data(config, chat_format, position_limit)
+    dtype = earlier_dtype or choose_dtype(config.torch_dtype, device)
+    if dtype.warning:
+        console.warn(dtype.warning)
+    return Gathered(source, tokenizer, chat_format, data, device, dtype)
+
+
+def prepare(config: Config, gathered: Gathered) -> Prepared:
+    """Load the model, and attach a new adapter.
+
+    Raises:
+        LorakitError: Something in the settings or the model is wrong, or its weights do not fit into memory.
+    """
+    source, tokenizer, device, dtype = gathered.source, gathered.tokenizer, gathered.device, gathered.dtype
+    arguments = training_arguments(config, dtype, device)  # before the weights: a wrong argument should not wait
+    config = _with_weights_that_fit(config, gathered)
+    quantization = quantization_of(config, device)
+    bundle = load_model(source, tokenizer, dtype, device, quantization)
+    set_seed(config.seed)
+    adapted = attach_new_adapter(bundle, config)
+    chat_format = gathered.chat_format
+    record = AdapterRecord(
+        base_model=source.name,
+        base_fingerprint=source.fingerprint(),
+        template_hash=chat_format.template_hash,
+        end_of_turn=chat_format.end_of_turn,
+        system_prompt=config.system_prompt,
+        thinking=gathered.data.train.trains_thinking,
+        base_revision=source.revision,
+        config_fingerprint=source.config_fingerprint(),
+        rendering=chat_format.rendering(),
+        stop_tokens=tuple(tokenizer.convert_ids_to_tokens(stop_ids(bundle.model, chat_format))),
+        quantization=quantization,
+        pixels=(config.min_pixels, config.max_pixels) if chat_format.images else None,
+    )
+    bundle = ModelBundle(source, tokenizer, adapted, bundle.family, dtype, device)
+    return Prepared(config, bundle, chat_format, gathered.data, arguments, record)
+
+
+def _load_data(config: Config, chat_format: ChatFormat, position_limit: int | None) -> Data:
+    train_rows, validation = load_datasets(config, chat_format, position_limit)
+    for dataset in (train_rows, validation):
+        for line in dataset.rejection_lines() if dataset else ():
+            console.warn(f"not used: {line}")
+    return Data(train_rows, validation)
+
+
+def _with_weights_that_fit(config: Config, gathered: Gathered) -> Config:
+    """Hold the size of the weights against the free memory, before loading them would fail halfway.
+
+    Raises:
+        RunError: A GPU is too small for them, and ``auto_fit`` is not set or does not help.
+    """
+    source, dtype, available = gathered.source, gathered.dtype.dtype, free_bytes(gathered.device)
+    needed = weight_bytes(source, dtype, quantization_of(config))
+    if not any(Ranks.of_environment().collect([needed > available])):
+        return config
+    fault = f"the weights take {needed / 1e9:.2f} GB where there are {available / 1e9:.2f}"
+    if gathered.device.type != "cuda":  # what the system can put aside is not counted as free
+        console.warn(f"{fault}: choose a smaller model, or set torch_dtype: bfloat16")
+        return config
+    kinds = {} if config.trainer_args.get("fsdp") else fewer_bits(config)
+    smaller = [Remedy(changes, weight_bytes(source, dtype, kind)) for kind, changes in kinds.items()]
+    remedies = fitting(smaller, available)
+    if remedies and config.auto_fit:
+        return applied(config, remedies[0], fault)
+    raise RunError(fault, any_of(remedies, "choose a smaller model: fewer bits would not make it fit"))

@@ -1,0 +1,296 @@
+"""The hardest part of a training, done once before its first step, so that a fault shows now and not after hours.
+
+It leaves no trace: neither gradients nor drawn random numbers.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from lorakit import console
+from lorakit.data_processing import EncodedExample, Message
+from lorakit.data_processing.packing import pack
+from lorakit.engine import MicroBatch, free_bytes, is_out_of_memory, reset_peak, shares_beginning, summed_loss
+from lorakit.errors import DataError
+from lorakit.evaluate.comparison import dataset_loss
+from lorakit.inference import Assistant, assistant_for
+from lorakit.inference.generation import answer_batch
+from lorakit.train.planning import STEP_PER_FORWARD, RunPlan
+from lorakit.train.preparing import Prepared
+from lorakit.train.remedies import DoesNotFitError, Remedy
+
+_STARTS = 64  # rows, from the longest on, from which a micro-batch is filled up; the fullest one is tried
+_FEWEST_TOKENS = 16
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is tried.
+
+    Attributes:
+        passes: Forward and backward through the longest micro-batch; the last one is timed.
+        new_tokens: Generated for each question.
+        seconds: All that it may take, as far as can be foreseen; what would take more is left out.
+    """
+
+    passes: int = 1
+    new_tokens: int = 2
+    seconds: float = math.inf
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What was tried, and how long it took.
+
+    Attributes:
+        tokens: Of the longest micro-batch; 0 where it was left out.
+        step_seconds: Forward and backward.
+        loss_tokens: Of the longest held-out row; 0 where it was left out.
+        loss_seconds: Of its loss.
+        questions: How many were answered at once.
+        answer_tokens: Generated for each of them.
+        answer_seconds: For all of them together.
+    """
+
+    tokens: int = 0
+    step_seconds: float = 0.0
+    loss_tokens: int = 0
+    loss_seconds: float = 0.0
+    questions: int = 0
+    answer_tokens: int = 0
+    answer_seconds: float = 0.0
+
+    def __str__(self) -> str:
+        """What was tried, and what was left out, in words."""
+        parts = {
+            f"the longest micro-batch ({self.tokens} tokens)": self.tokens,
+            f"the loss of a row of {self.loss_tokens} tokens": self.loss_tokens,
+            f"{self.questions} questions answered with {self.answer_tokens} tokens": self.questions,
+        }
+        return ", ".join(text for text, is_tried in parts.items() if is_tried) or "nothing"
+
+
+def try_out(prepared: Prepared, plan: RunPlan, effort: Effort) -> tuple[Trial, RunPlan]:
+    """Try the longest micro-batch, the loss of the longest held-out row, and the longest questions.
+
+    Args:
+        prepared: The run.
+        plan: Its decisions.
+        effort: How much is tried.
+
+    Returns:
+        What was found, and the plan, its token budget halved as often as memory ran out.
+
+    Raises:
+        DoesNotFitError: Memory runs out with a single row, or with the answers.
+        DataError: A question is too long for the model to answer.
+    """
+    model, device = prepared.bundle.model, prepared.bundle.device
+    assistant = assistant_for(prepared.bundle, prepared.chat_format, prepared.config, prepared.record)
+    questions = _questions_by_length(prepared, assistant)
+    batch_size = prepared.config.per_device_eval_batch_size
+    allowance = _Allowance(effort.seconds, plan.forward_seconds_per_token)
+    trial = Trial()
+    reset_peak(device)
+    with _leaving_no_trace(model, device):
+        batch = _longest_micro_batch(prepared, plan.max_tokens)
+        if allowance.takes(batch.input_ids.shape[1] * STEP_PER_FORWARD * effort.passes):
+            trial, plan = _try_step(prepared, plan, batch, effort.passes)
+        model.eval()
+        longest = max(prepared.held_out.encoded, key=lambda sequence: len(sequence.input_ids))
+        if allowance.takes(len(longest.input_ids)):
+            trial = _try_loss(prepared, longest, trial)
+        takes_all = allowance.takes(questions[0].tokens * min(batch_size, len(questions)))
+        chosen = questions[: batch_size if takes_all else 1]  # one shows most faults, if not a lack of memory
+        return _try_answers(prepared, assistant, chosen, trial, effort.new_tokens), plan
+
+
+class _Allowance:
+    """Seconds that may be spent, counted in tokens of a forward pass."""
+
+    def __init__(self, seconds: float, seconds_per_token: float) -> None:
+        self._seconds = seconds
+        self._seconds_per_token = seconds_per_token
+
+    def takes(self, tokens: float) -> bool:
+        """Take what so many tokens cost, where there is as much."""
+        cost = tokens * self._seconds_per_token
+        if cost > self._seconds:
+            return False
+        self._seconds -= cost
+        return True
+
+
+@contextmanager
+def _leaving_no_trace(model: Any, device: torch.device) -> Iterator[None]:
+    was_training = model.training
+    of_python, of_numpy = random.getstate(), np.random.get_state()
+    of_mps = torch.mps.get_rng_state() if device.type == "mps" else None
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            yield
+    finally:
+        model.zero_grad(set_to_none=True)
+        model.train(was_training)
+        random.setstate(of_python)
+        np.random.set_state(of_numpy)
+        if of_mps is not None:
+            torch.mps.set_rng_state(of_mps)
+
+
+def _try_step(prepared: Prepared, plan: RunPlan, batch: MicroBatch, passes: int) -> tuple[Trial, RunPlan]:
+    """Compute the longest micro-batch, with half the token budget where memory runs out, as a training would."""
+    model = prepared.bundle.model.train()
+    while True:
+        try:
+            with _checkpointed(model) if plan.memory.is_checkpointed else nullcontext():
+                return _timed_step(model, batch, passes), plan
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            tokens = int(batch.input_ids.shape[1])
+            if batch.rows == 1 or tokens <= _FEWEST_TOKENS:
+                raise DoesNotFitError(f"{tokens} tokens at once do not fit into memory", plan.candidates) from error
+        plan = replace(plan, max_tokens=max(min(plan.max_tokens, tokens) // 2, _FEWEST_TOKENS))
+        console.warn(f"out of memory with {tokens} tokens at once: there will be at most {plan.max_tokens}")
+        model.zero_grad(set_to_none=True)
+        batch = _longest_micro_batch(prepared, plan.max_tokens)
+
+
+def _timed_step(model: Any, batch: MicroBatch, passes: int) -> Trial:
+    seconds = 0.0
+    for _ in range(passes):  # the first one also prepares kernels
+        started = time.perf_counter()
+        summed_loss(model, batch).backward()
+        model.zero_grad(set_to_none=True)
+        seconds = time.perf_counter() - started
+    return Trial(int(batch.input_ids.shape[1]), seconds)
+
+
+@contextmanager
+def _checkpointed(model: Any) -> Iterator[None]:
+    """Compute activations anew, as the Trainer will have it by itself."""
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    try:
+        yield
+    finally:
+        model.gradient_checkpointing_disable()
+
+
+def _try_loss(prepared: Prepared, longest: EncodedExample, trial: Trial) -> Trial:
+    started = time.perf_counter()
+    dataset_loss(prepared.bundle.model, [longest], prepared.bundle.device)
+    return replace(trial, loss_tokens=len(longest.input_ids), loss_seconds=time.perf_counter() - started)
+
+
+def _longest_micro_batch(prepared: Prepared, max_tokens: int) -> MicroBatch:
+    config, model = prepared.config, prepared.bundle.model
+    most_rows = config.per_device_train_batch_size * config.gradient_accumulation_steps
+    chosen = longest_rows(prepared.data.train.encoded, most_rows, max_tokens)
+    return pack(chosen, shares_beginning(model.train())).to(prepared.bundle.device)
+
+
+def longest_rows(sequences: Sequence[EncodedExample], most_rows: int, max_tokens: int) -> list[EncodedExample]:
+    """Choose the rows of a step that fill a micro-batch most; a row longer than the budget is one by itself.
+
+    Args:
+        sequences: All rows.
+        most_rows: Of a step of one device.
+        max_tokens: The budget.
+    """
+    ordered = sorted(sequences, key=lambda sequence: -len(sequence.input_ids))
+    keys = [-len(sequence.input_ids) for sequence in ordered]
+    fills = (_filled(keys, start, most_rows, max_tokens) for start in range(min(len(keys), _STARTS)))
+    fullest = min(fills, key=lambda places: sum(keys[place] for place in places))
+    return [ordered[place] for place in fullest]
+
+
+def _filled(keys: Sequence[int], start: int, most_rows: int, max_tokens: int) -> list[int]:
+    """Take a row and then, again and again, the next that fits; ``keys`` are negative lengths, the longest first."""
+    places, room = [start], max_tokens + keys[start]
+    while len(places) < most_rows:
+        place = bisect_left(keys, -room, lo=places[-1] + 1)
+        if place == len(keys):
+            break
+        places.append(place)
+        room += keys[place]
+    return places
+
+
+@dataclass(frozen=True)
+class _Question:
+    tokens: int
+    messages: Sequence[Message]
+
+
+def _questions_by_length(prepared: Prepared, assistant: Assistant) -> list[_Question]:
+    """Return what is answered at the end, the longest first."""
+    limit = _position_limit(prepared.bundle.model)
+    questions = []
+    for example in prepared.answered:
+        messages = example.messages[:-1]
+        tokens = len(assistant.prompt_ids(messages))
+        if tokens >= limit:
+            raise DataError(
+                f"{example.origin}: its question of {tokens} tokens leaves no room for an answer in this model's "
+                f"{limit:.0f}, though it could be trained after a cut",
+                "shorten the question, take the row out, or lower max_generated_rows so that it is not asked",
+            )
+        questions.append(_Question(tokens, messages))
+    return sorted(questions, key=lambda question: -question.tokens)
+
+
+def _position_limit(model: Any) -> float:
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return math.inf if limit is None else limit
+
+
+def _try_answers(
+    prepared: Prepared, assistant: Assistant, questions: Sequence[_Question], trial: Trial, new_tokens: int
+) -> Trial:
+    """Answer briefly, with as much memory put aside as whole answers would take for their keys and values."""
+    config, model, device = prepared.config, prepared.bundle.model, prepared.bundle.device
+    brief = config.model_copy(update={"max_new_tokens": min(config.max_new_tokens, new_tokens)})
+    later = min(config.max_new_tokens, _position_limit(model) - questions[0].tokens) - brief.max_new_tokens
+    started = time.perf_counter()
+    try:
+        aside = _put_aside(_cache_bytes(model, len(questions) * max(int(later), 0)), device)
+        answer_batch(assistant, [question.messages for question in questions], brief)
+        del aside
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        fewer = [Remedy({"per_device_eval_batch_size": len(questions) // 2})] if len(questions) > 1 else []
+        raise DoesNotFitError(
+            f"{len(questions)} answers at once, of up to {config.max_new_tokens} tokens, do not fit into memory",
+            fewer,
+            "lower max_new_tokens, or choose a smaller model",
+        ) from error
+    seconds = time.perf_counter() - started
+    return replace(trial, questions=len(questions), answer_tokens=brief.max_new_tokens, answer_seconds=seconds)
+
+
+def _cache_bytes(model: Any, tokens: int) -> int:
+    """Return what keys and values of so many tokens take."""
+    settings = model.config.get_text_config()
+    heads = settings.num_attention_heads
+    width = getattr(settings, "head_dim", None) or settings.hidden_size // heads
+    heads = getattr(settings, "num_key_value_heads", None) or heads
+    return int(2 * settings.num_hidden_layers * heads * width * model.dtype.itemsize * tokens)
+
+
+def _put_aside(size: int, device: torch.device) -> torch.Tensor:
+    """Take memory. A CPU's is not taken before it is written to, so that it is only counted there."""
+    if device.type != "cuda" and size > free_bytes(device):
+        raise torch.OutOfMemoryError(f"{size} bytes are not free")
+    return torch.empty(size if device.type == "cuda" else 0, dtype=torch.uint8, device=device)
