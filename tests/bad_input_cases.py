@@ -46,6 +46,7 @@ CONFIGS = [
     config("a fraction for a whole number", "lora_r: 8.5\n", "must be a whole number"),
     config("text for true or false", "resume: perhaps\n", "line 1: resume must be"),
     config("a number for true or false", "train_vision: 1\n", "must be true or false"),
+    config("text for whether to fit", "auto_fit: maybe\n", "auto_fit must be true or false"),
     config("a list for a number", "max_length: [1, 2]\n", "must be a whole number (found: [1, 2])"),
     config("a mapping for text", "train_file: {a: b}\n", "must be text"),
     config("a value below its bounds", "lora_r: 0\n", "lora_r must be at least 1"),

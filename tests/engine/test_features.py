@@ -69,3 +69,13 @@ def test_an_error_in_computing_leaves_nothing_behind():
     with pytest.raises(ZeroDivisionError):
         cache.get("a", lambda: 1 / 0)
     assert "a" not in cache
+
+
+def test_features_first_wanted_by_a_validation_can_be_trained_on():
+    cache = FeatureCache(1000, 0)
+    weight = torch.ones(2, requires_grad=True)
+    with torch.inference_mode():
+        cache.get(1, lambda: (torch.arange(2.0) + 1,))
+    (found,) = cache.get(1, lambda: pytest.fail("they are kept"))
+    (found * weight).sum().backward()
+    assert weight.grad.tolist() == [1, 2]

@@ -12,7 +12,15 @@ def test_a_plan_says_what_a_training_takes_and_leaves_nothing(command, capsys, f
     code, folder = command(task="plan", family=family)
     said = capsys.readouterr().err
     assert code == 0
-    for name in ("memory planned", "memory taken", "longest micro-batch", "training", "validation", "answers"):
+    for name in (
+        "memory planned",
+        "memory taken",
+        "longest micro-batch",
+        "training",
+        "validation",
+        "answers",
+        "whole run",
+    ):
         assert f"\n  {name}" in said
     assert "to change                 nothing" in said
     assert not folder.exists()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
 from vision import draw, save_vision_model
 
@@ -15,6 +16,7 @@ from lorakit.data_processing import ImageFormat, Message
 from lorakit.engine.pictures import pixel_inputs
 from lorakit.inference import open_assistant
 from lorakit.inference.generation import answer_batch
+from lorakit.train.trial import Trial
 
 COLOURS = ("red", "green", "blue")
 
@@ -94,6 +96,18 @@ def with_nothing_kept(readers):
         return found
 
     return tried
+
+
+def test_pictures_seen_before_the_first_step_change_nothing(command, monkeypatch, tmp_path):
+    def adapter():
+        assert command("train", "--set=train_projector=true") == 0
+        return load_file(tmp_path / "out" / "lora_model" / "adapter_model.safetensors")
+
+    tried = adapter()
+    monkeypatch.setattr("lorakit.train.fitting.try_out", lambda prepared, plan, effort: (Trial(), plan))
+    untried = adapter()
+    assert tried.keys() == untried.keys()
+    assert all(torch.equal(tried[name], untried[name]) for name in tried)
 
 
 def test_answers_from_kept_features_are_those_of_the_plain_model(tmp_path):

@@ -1,0 +1,143 @@
+"""What is tried before the first step: the hardest part of the run, without a trace in what the run does."""
+
+from array import array
+from dataclasses import dataclass
+
+import pytest
+import torch
+from trained import ROWS, assert_same_adapter, recorded
+
+from lorakit.data_processing import EncodedExample
+from lorakit.errors import SettingsError
+from lorakit.runs import PlanRecord, StepRecord
+from lorakit.train import fitting, trainer, trial
+from lorakit.train.fitting import effort_before_training
+from lorakit.train.trial import Trial, longest_rows
+
+EPOCH = ("--num_train_epochs", "1")
+
+
+def rows_of(*lengths):
+    return [EncodedExample(array("i", range(length)), array("i", range(length)), "") for length in lengths]
+
+
+@pytest.mark.parametrize(
+    ("lengths", "most_rows", "budget", "wanted"),
+    [
+        ((10, 40, 20, 30), 2, 1000, [40, 30]),
+        ((600, 500, 500), 3, 1024, [500, 500]),
+        ((600, 500, 400, 20), 3, 1024, [600, 400, 20]),
+        ((900, 2000, 900), 3, 1024, [2000]),
+        ((7,), 8, 1024, [7]),
+    ],
+)
+def test_the_rows_that_fill_a_micro_batch_most_are_chosen(lengths, most_rows, budget, wanted):
+    chosen = longest_rows(rows_of(*lengths), most_rows, budget)
+    assert [len(row.input_ids) for row in chosen] == wanted
+
+
+@pytest.mark.parametrize("budget", ["auto", "80"])
+def test_no_micro_batch_of_the_training_is_longer_than_the_one_tried_before_it(command, monkeypatch, budget):
+    tried, trained = [], []
+
+    def watch(module, seen):
+        plain = module.summed_loss
+
+        def watched(model, micro_batch, **options):
+            seen.append(micro_batch.sequence_tokens)
+            assert seen is trained or not trained  # all is tried before anything is trained
+            return plain(model, micro_batch, **options)
+
+        monkeypatch.setattr(module, "summed_loss", watched)
+
+    watch(trial, tried)
+    watch(trainer, trained)
+    command("--num_train_epochs", "12", "--set", f"max_tokens_per_microbatch={budget}")
+    assert len(tried) == 1
+    assert len(trained) >= 36
+    assert tried[0] == max(trained)
+
+
+@pytest.mark.parametrize(
+    "settings", [("--temperature", "0.9"), ("--set", "trainer_args={activation_checkpointing: true}")]
+)
+def test_what_was_tried_leaves_no_trace_in_the_result(command, monkeypatch, settings):
+    arguments = (*EPOCH, "--num_train_epochs", "2", "--set", "lora_dropout=0.1", *settings)
+    _, tried = command(*arguments, folder="tried")
+    monkeypatch.setattr(fitting, "try_out", lambda prepared, plan, effort: (Trial(), plan))
+    _, untried = command(*arguments, folder="untried")
+    assert_same_adapter(tried, untried, rtol=0, atol=0)
+    losses = [[(r.loss, r.grad_norm) for r in recorded(folder, StepRecord)] for folder in (tried, untried)]
+    assert losses[0] == losses[1]
+    assert (tried / "predictions.jsonl").read_text() == (untried / "predictions.jsonl").read_text()
+
+
+def test_a_question_that_cannot_be_answered_stops_the_run_before_its_first_step(command, write_rows, capsys):
+    long = {"text": "很长的问题。" * 400, "target": "好。"}
+    code, folder = command(*EPOCH, f"--set=validation_file={write_rows([ROWS[0], long], 'long.json')}", family="gpt2")
+    message = capsys.readouterr().err
+    assert code == 2
+    assert "long.json item 2: its question of" in message
+    assert "leaves no room for an answer in this model's 1024" in message
+    assert "hint: shorten the question" in message
+    assert not (folder / "events.jsonl").exists()
+
+
+def test_a_fault_in_answering_leaves_the_run_before_where_it_is(command, monkeypatch, capsys):
+    _, folder = command(*EPOCH)
+    before = (folder / "events.jsonl").read_text()
+
+    def fail(*_):
+        raise SettingsError("no answer from this model", "choose another")
+
+    monkeypatch.setattr(trial, "answer_batch", fail)
+    code, _ = command(*EPOCH)
+    assert code == 2
+    assert "no answer from this model" in capsys.readouterr().err
+    assert (folder / "events.jsonl").read_text() == before
+    assert not (folder / "previous").exists()
+
+
+def test_where_memory_runs_out_fewer_tokens_are_computed_at_once(command, monkeypatch, capsys):
+    plain = trial.summed_loss
+
+    def short_of_memory(model, micro_batch):
+        if micro_batch.rows > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return plain(model, micro_batch)
+
+    monkeypatch.setattr(trial, "summed_loss", short_of_memory)
+    code, folder = command(*EPOCH, "--per_device_train_batch_size", "5")
+    assert code == 0
+    assert "out of memory with" in capsys.readouterr().err
+    longest = max(record.tokens for record in recorded(folder, StepRecord))
+    assert recorded(folder, PlanRecord)[0].max_tokens < longest
+
+
+def test_answers_that_do_not_fit_are_named_with_the_setting_that_helps(command, monkeypatch, capsys):
+    monkeypatch.setattr(trial, "free_bytes", lambda device: 100)
+    code, folder = command(*EPOCH)
+    message = capsys.readouterr().err
+    assert code == 2
+    assert "2 answers at once, of up to 8 tokens, do not fit into memory" in message
+    assert "--set per_device_eval_batch_size=1" in message
+    assert not (folder / "events.jsonl").exists()
+
+
+@dataclass(frozen=True)
+class Estimated:
+    seconds: float
+
+
+def test_a_short_run_spends_little_on_it_and_a_long_one_whatever_it_takes():
+    assert [effort_before_training(Estimated(seconds)).seconds for seconds in (1, 100, 599)] == [0.5, 1.0, 5.99]
+    assert effort_before_training(Estimated(600)).seconds == float("inf")
+
+
+def test_what_would_take_too_large_a_part_of_a_short_run_is_left_out(command, monkeypatch, capsys):
+    from lorakit.engine import memory
+
+    monkeypatch.setattr("lorakit.train.planning.probe", lambda *_: memory.Probe(1000.0, 0.1))
+    assert command(*EPOCH)[0] == 0
+    said = capsys.readouterr().err
+    assert "tried before the first step: 1 questions answered with 2 tokens" in said
