@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from heapq import heapreplace
 from itertools import accumulate, chain, takewhile
@@ -14,6 +15,7 @@ from lorakit.engine import IGNORED_LABEL, MicroBatch, Picture
 
 # A shorter common beginning saves less than the attention over it costs.
 _FEWEST_SHARED_TOKENS = 8
+_STARTS = 64  # rows, from the longest on, from which a micro-batch is filled up; the fullest one counts
 
 
 def pack(sequences: Sequence[EncodedExample], is_beginning_shared: bool = False) -> MicroBatch:
@@ -99,6 +101,33 @@ def _even_groups(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
         else:
             return [sorted(group) for group in groups if group]
         count += max(count // 64, 1)
+
+
+def fullest_rows(sequences: Sequence[EncodedExample], most_rows: int, max_tokens: int) -> list[EncodedExample]:
+    """Choose the rows of a step that fill a micro-batch most; a row longer than the budget is one by itself.
+
+    Args:
+        sequences: All rows.
+        most_rows: Of a step of one device.
+        max_tokens: The budget.
+    """
+    ordered = sorted(sequences, key=lambda sequence: -len(sequence.input_ids))
+    keys = [-len(sequence.input_ids) for sequence in ordered]
+    fills = (_filled(keys, start, most_rows, max_tokens) for start in range(min(len(keys), _STARTS)))
+    fullest = min(fills, key=lambda places: sum(keys[place] for place in places))
+    return [ordered[place] for place in fullest]
+
+
+def _filled(keys: Sequence[int], start: int, most_rows: int, max_tokens: int) -> list[int]:
+    """Take a row and then, again and again, the next that fits; ``keys`` are negative lengths, the longest first."""
+    places, room = [start], max_tokens + keys[start]
+    while len(places) < most_rows:
+        place = bisect_left(keys, -room, lo=places[-1] + 1)
+        if place == len(keys):
+            break
+        places.append(place)
+        room += keys[place]
+    return places
 
 
 def _joined(shared: Iterable[int], own: Iterable[Iterable[int]]) -> torch.Tensor:

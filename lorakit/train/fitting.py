@@ -19,7 +19,7 @@ from lorakit.train.resuming import EarlierRun
 from lorakit.train.trial import Effort, Trial, try_out
 
 # A shorter run shows its faults soon by itself, so that it gives only a share of its time to finding them before.
-_LONG_SECONDS = 600
+_LONG_SECONDS = 1800
 _SHARE_OF_SHORT_RUN = 0.01
 _ALWAYS_SECONDS = 0.5
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import random
 import time
-from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ import torch
 
 from lorakit import console
 from lorakit.data_processing import EncodedExample, Message
-from lorakit.data_processing.packing import pack
+from lorakit.data_processing.packing import fullest_rows, pack
 from lorakit.engine import MicroBatch, free_bytes, is_out_of_memory, reset_peak, shares_beginning, summed_loss
 from lorakit.errors import DataError
 from lorakit.evaluate.comparison import dataset_loss
@@ -29,7 +28,6 @@ from lorakit.train.planning import STEP_PER_FORWARD, RunPlan
 from lorakit.train.preparing import Prepared
 from lorakit.train.remedies import DoesNotFitError, Remedy
 
-_STARTS = 64  # rows, from the longest on, from which a micro-batch is filled up; the fullest one is tried
 _FEWEST_TOKENS = 16
 
 
@@ -72,10 +70,11 @@ class Trial:
 
     def __str__(self) -> str:
         """What was tried, and what was left out, in words."""
+        asked = "the longest question" if self.questions == 1 else f"the {self.questions} longest questions"
         parts = {
             f"the longest micro-batch ({self.tokens} tokens)": self.tokens,
             f"the loss of a row of {self.loss_tokens} tokens": self.loss_tokens,
-            f"{self.questions} questions answered with {self.answer_tokens} tokens": self.questions,
+            f"{asked} with {self.answer_tokens} tokens each": self.questions,
         }
         return ", ".join(text for text, is_tried in parts.items() if is_tried) or "nothing"
 
@@ -196,35 +195,8 @@ def _try_loss(prepared: Prepared, longest: EncodedExample, trial: Trial) -> Tria
 def _longest_micro_batch(prepared: Prepared, max_tokens: int) -> MicroBatch:
     config, model = prepared.config, prepared.bundle.model
     most_rows = config.per_device_train_batch_size * config.gradient_accumulation_steps
-    chosen = longest_rows(prepared.data.train.encoded, most_rows, max_tokens)
+    chosen = fullest_rows(prepared.data.train.encoded, most_rows, max_tokens)
     return pack(chosen, shares_beginning(model.train())).to(prepared.bundle.device)
-
-
-def longest_rows(sequences: Sequence[EncodedExample], most_rows: int, max_tokens: int) -> list[EncodedExample]:
-    """Choose the rows of a step that fill a micro-batch most; a row longer than the budget is one by itself.
-
-    Args:
-        sequences: All rows.
-        most_rows: Of a step of one device.
-        max_tokens: The budget.
-    """
-    ordered = sorted(sequences, key=lambda sequence: -len(sequence.input_ids))
-    keys = [-len(sequence.input_ids) for sequence in ordered]
-    fills = (_filled(keys, start, most_rows, max_tokens) for start in range(min(len(keys), _STARTS)))
-    fullest = min(fills, key=lambda places: sum(keys[place] for place in places))
-    return [ordered[place] for place in fullest]
-
-
-def _filled(keys: Sequence[int], start: int, most_rows: int, max_tokens: int) -> list[int]:
-    """Take a row and then, again and again, the next that fits; ``keys`` are negative lengths, the longest first."""
-    places, room = [start], max_tokens + keys[start]
-    while len(places) < most_rows:
-        place = bisect_left(keys, -room, lo=places[-1] + 1)
-        if place == len(keys):
-            break
-        places.append(place)
-        room += keys[place]
-    return places
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lorakit.data_processing import EncodedExample
-from lorakit.data_processing.packing import pack, pack_under_budget
+from lorakit.data_processing.packing import fullest_rows, pack, pack_under_budget
 
 
 def sequence(first, length):
@@ -79,3 +79,22 @@ def test_every_sequence_is_packed_once_within_the_budget(lengths, max_tokens):
     groups = shapes(lengths, max_tokens)
     assert sorted(length for group in groups for length in group) == sorted(lengths)
     assert all(sum(group) <= max_tokens or len(group) == 1 for group in groups)
+
+
+def rows_of(*lengths):
+    return [EncodedExample(array("i", range(length)), array("i", range(length)), "") for length in lengths]
+
+
+@pytest.mark.parametrize(
+    ("lengths", "most_rows", "budget", "wanted"),
+    [
+        ((10, 40, 20, 30), 2, 1000, [40, 30]),
+        ((600, 500, 500), 3, 1024, [500, 500]),
+        ((600, 500, 400, 20), 3, 1024, [600, 400, 20]),
+        ((900, 2000, 900), 3, 1024, [2000]),
+        ((7,), 8, 1024, [7]),
+    ],
+)
+def test_the_rows_that_fill_a_micro_batch_most_are_chosen(lengths, most_rows, budget, wanted):
+    chosen = fullest_rows(rows_of(*lengths), most_rows, budget)
+    assert [len(row.input_ids) for row in chosen] == wanted

@@ -1,39 +1,18 @@
 """What is tried before the first step: the hardest part of the run, without a trace in what the run does."""
 
-from array import array
 from dataclasses import dataclass
 
 import pytest
 import torch
 from trained import ROWS, assert_same_adapter, recorded
 
-from lorakit.data_processing import EncodedExample
 from lorakit.errors import SettingsError
 from lorakit.runs import PlanRecord, StepRecord
 from lorakit.train import fitting, trainer, trial
 from lorakit.train.fitting import effort_before_training
-from lorakit.train.trial import Trial, longest_rows
+from lorakit.train.trial import Trial
 
 EPOCH = ("--num_train_epochs", "1")
-
-
-def rows_of(*lengths):
-    return [EncodedExample(array("i", range(length)), array("i", range(length)), "") for length in lengths]
-
-
-@pytest.mark.parametrize(
-    ("lengths", "most_rows", "budget", "wanted"),
-    [
-        ((10, 40, 20, 30), 2, 1000, [40, 30]),
-        ((600, 500, 500), 3, 1024, [500, 500]),
-        ((600, 500, 400, 20), 3, 1024, [600, 400, 20]),
-        ((900, 2000, 900), 3, 1024, [2000]),
-        ((7,), 8, 1024, [7]),
-    ],
-)
-def test_the_rows_that_fill_a_micro_batch_most_are_chosen(lengths, most_rows, budget, wanted):
-    chosen = longest_rows(rows_of(*lengths), most_rows, budget)
-    assert [len(row.input_ids) for row in chosen] == wanted
 
 
 @pytest.mark.parametrize("budget", ["auto", "80"])
@@ -130,8 +109,8 @@ class Estimated:
 
 
 def test_a_short_run_spends_little_on_it_and_a_long_one_whatever_it_takes():
-    assert [effort_before_training(Estimated(seconds)).seconds for seconds in (1, 100, 599)] == [0.5, 1.0, 5.99]
-    assert effort_before_training(Estimated(600)).seconds == float("inf")
+    assert [effort_before_training(Estimated(seconds)).seconds for seconds in (1, 100, 1700)] == [0.5, 1.0, 17.0]
+    assert effort_before_training(Estimated(1800)).seconds == float("inf")
 
 
 def test_what_would_take_too_large_a_part_of_a_short_run_is_left_out(command, monkeypatch, capsys):
@@ -140,4 +119,4 @@ def test_what_would_take_too_large_a_part_of_a_short_run_is_left_out(command, mo
     monkeypatch.setattr("lorakit.train.planning.probe", lambda *_: memory.Probe(1000.0, 0.1))
     assert command(*EPOCH)[0] == 0
     said = capsys.readouterr().err
-    assert "tried before the first step: 1 questions answered with 2 tokens" in said
+    assert "tried before the first step: the longest question with 2 tokens each\n" in said
