@@ -18,8 +18,10 @@ from lorakit.train.remedies import CHECKPOINTING, DoesNotFitError, Remedy, any_o
 from lorakit.train.resuming import EarlierRun
 from lorakit.train.trial import Effort, Trial, try_out
 
-# A shorter run shows its faults soon by itself, so that it gives only a share of its time to finding them before.
+# What a trial may cost of a training; a short one shows its faults soon by itself. Shares are counted in tokens, as a
+# busy machine can make the estimate of the time ten times too long.
 _LONG_SECONDS = 1800
+_SHARE_OF_LONG_RUN = 0.05
 _SHARE_OF_SHORT_RUN = 0.01
 _ALWAYS_SECONDS = 0.5
 
@@ -34,10 +36,9 @@ class Settled:
 
 
 def effort_before_training(plan: RunPlan) -> Effort:
-    """Return what a training spends on its trial: on a long one whatever it takes, on a short one very little."""
-    if plan.seconds >= _LONG_SECONDS:
-        return Effort()
-    return Effort(seconds=max(_ALWAYS_SECONDS, _SHARE_OF_SHORT_RUN * plan.seconds))
+    """Return what a training spends on its trial."""
+    share = _SHARE_OF_LONG_RUN if plan.seconds >= _LONG_SECONDS else _SHARE_OF_SHORT_RUN
+    return Effort(tokens=share * plan.forward_tokens, seconds=_ALWAYS_SECONDS)
 
 
 def settle(config: Config, earlier: EarlierRun | None, effort: Callable[[RunPlan], Effort]) -> Settled:

@@ -66,6 +66,11 @@ class RunPlan:
     candidates: tuple[Remedy, ...] = ()
 
     @property
+    def forward_tokens(self) -> float:
+        """The whole training, counted in tokens of a forward pass."""
+        return self.seconds / self.forward_seconds_per_token
+
+    @property
     def record(self) -> PlanRecord:
         """The decisions as the run's records keep them."""
         memory = self.memory

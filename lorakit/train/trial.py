@@ -38,12 +38,15 @@ class Effort:
     Attributes:
         passes: Forward and backward through the longest micro-batch; the last one is timed.
         new_tokens: Generated for each question.
-        seconds: All that it may take, as far as can be foreseen; what would take more is left out.
+        tokens: How many all that is tried may cost, counted in tokens of a forward pass; what would cost more is left
+            out.
+        seconds: What is foreseen to take no longer than this is tried all the same.
     """
 
     passes: int = 1
     new_tokens: int = 2
-    seconds: float = math.inf
+    tokens: float = math.inf
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ def try_out(prepared: Prepared, plan: RunPlan, effort: Effort) -> tuple[Trial, R
     assistant = assistant_for(prepared.bundle, prepared.chat_format, prepared.config, prepared.record)
     questions = _questions_by_length(prepared, assistant)
     batch_size = prepared.config.per_device_eval_batch_size
-    allowance = _Allowance(effort.seconds, plan.forward_seconds_per_token)
+    allowance = _Allowance(effort, plan.forward_seconds_per_token)
     trial = Trial()
     reset_peak(device)
     with _leaving_no_trace(model, device):
@@ -115,18 +118,19 @@ def try_out(prepared: Prepared, plan: RunPlan, effort: Effort) -> tuple[Trial, R
 
 
 class _Allowance:
-    """Seconds that may be spent, counted in tokens of a forward pass."""
+    """What may still be spent, in tokens of a forward pass."""
 
-    def __init__(self, seconds: float, seconds_per_token: float) -> None:
-        self._seconds = seconds
+    def __init__(self, effort: Effort, seconds_per_token: float) -> None:
+        self._effort = effort
         self._seconds_per_token = seconds_per_token
+        self._spent = 0.0
 
     def takes(self, tokens: float) -> bool:
-        """Take what so many tokens cost, where there is as much."""
-        cost = tokens * self._seconds_per_token
-        if cost > self._seconds:
+        """Spend so many tokens, where there are as many left."""
+        spent = self._spent + tokens
+        if spent > self._effort.tokens and spent * self._seconds_per_token > self._effort.seconds:
             return False
-        self._seconds -= cost
+        self._spent = spent
         return True
 
 

@@ -106,11 +106,13 @@ def test_answers_that_do_not_fit_are_named_with_the_setting_that_helps(command, 
 @dataclass(frozen=True)
 class Estimated:
     seconds: float
+    forward_tokens: float = 10_000.0
 
 
-def test_a_short_run_spends_little_on_it_and_a_long_one_whatever_it_takes():
-    assert [effort_before_training(Estimated(seconds)).seconds for seconds in (1, 100, 1700)] == [0.5, 1.0, 17.0]
-    assert effort_before_training(Estimated(1800)).seconds == float("inf")
+@pytest.mark.parametrize(("seconds", "tokens"), [(1, 100), (1799, 100), (1800, 500), (90_000, 500)])
+def test_a_short_run_spends_a_hundredth_of_its_tokens_on_it_and_a_long_one_a_twentieth(seconds, tokens):
+    effort = effort_before_training(Estimated(seconds))
+    assert (effort.tokens, effort.seconds) == (tokens, 0.5)
 
 
 def test_what_would_take_too_large_a_part_of_a_short_run_is_left_out(command, monkeypatch, capsys):
