@@ -45,7 +45,9 @@ def test_a_gguf_file_computes_what_the_adapter_does(family, export, model_folder
     folder = tmp_path / "out"
     assert {file.name for file in folder.iterdir()} == {"model-f32.gguf", "adapter.gguf", "Modelfile", "proof.json"}
     wanted = plain_logits(base, [(adapter, 1.0)])
-    torch.testing.assert_close(logits_of(loaded(folder / "model-f32.gguf")), wanted, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(
+        logits_of(loaded(folder / "model-f32.gguf", plain_model(base).config)), wanted, rtol=1e-3, atol=1e-3
+    )
     assert proof_of(folder)["proven"]
     assert "FROM ./model-f32.gguf" in (folder / "Modelfile").read_text(encoding="utf-8")
     assert 'SYSTEM """你好"""' in (folder / "Modelfile").read_text(encoding="utf-8")
@@ -65,7 +67,9 @@ def test_several_adapters_are_exported_as_their_weighted_sum(export, model_folde
     a, b = (save_random_adapter(base, tmp_path / name, seed) for seed, name in enumerate("ab"))
     assert export("gguf", base, f"{a}:0.6", f"{b}:0.4", extra=["--set=export_dtype=f32"])[0] == 0
     wanted = plain_logits(base, [(a, 0.6), (b, 0.4)])
-    torch.testing.assert_close(logits_of(loaded(tmp_path / "out" / "model-f32.gguf")), wanted, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(
+        logits_of(loaded(tmp_path / "out" / "model-f32.gguf", plain_model(base).config)), wanted, rtol=1e-3, atol=1e-3
+    )
     assert (tmp_path / "out" / "adapter.gguf").is_file()
 
 
