@@ -10,7 +10,7 @@ train: $(VENV)/installed  ## fine-tune the starter model on data/train.json and 
 	$(BIN)/python main.py --task train $(ARGS)
 
 test: $(VENV)/installed-dev  ## the fast tests
-	$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile --cov --cov-report=term $(ARGS)
 
 slow: $(VENV)/installed-dev  ## the slow tests: real training, processes, the README's commands
 	$(BIN)/python -m pytest -m slow $(ARGS)

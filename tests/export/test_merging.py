@@ -227,7 +227,7 @@ def test_an_earlier_merge_is_replaced_when_the_new_one_is_proven(merge, model_fo
     ("extra", "said"),
     [
         (["--set=export_dtype=q8_0"], "export_dtype: q8_0 is for GGUF files"),
-        (["--use_original_model"], "there is no adapter to merge"),
+        (["--use_original_model"], "there is no adapter to write"),
         (["--set=load_in_8bit=true"], "merged into the full weights"),
         (["--set=combination=mean"], "combination"),
     ],
