@@ -81,7 +81,7 @@ class MemoryPlan:
 
 
 def probe(model: Any, micro_batch: MicroBatch) -> Probe:
-    """Run the loss forward with a count of what is kept, and with a clock.
+    """Run the loss forward with a count of what is kept, then once more with a clock.
 
     Args:
         model: With its adapter, without activation checkpointing.
@@ -100,11 +100,11 @@ def probe(model: Any, micro_batch: MicroBatch) -> Probe:
     was_training = model.training
     model.train()
     with torch.random.fork_rng():
-        if micro_batch.input_ids.is_cuda:  # the first pass also loads the GPU's libraries
-            summed_loss(model, micro_batch)
-        started = time.perf_counter()
+        # The first pass also reads the weights from the disk, prepares kernels and computes the features of pictures.
         with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
             summed_loss(model, micro_batch).item()
+        started = time.perf_counter()
+        summed_loss(model, micro_batch).item()
         seconds = time.perf_counter() - started
     model.train(was_training)
     return Probe(sum(storage.nbytes() for storage in kept.values()) / tokens, seconds / tokens)
