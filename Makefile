@@ -12,8 +12,8 @@ train: $(VENV)/installed  ## fine-tune the starter model on data/train.json and 
 test: $(VENV)/installed-dev  ## the fast tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile --cov --cov-report=term $(ARGS)
 
-slow: $(VENV)/installed-dev  ## the slow tests: real training, processes, the README's commands
-	$(BIN)/python -m pytest -m slow $(ARGS)
+slow: $(VENV)/installed-dev $(VENV)/llama/installed  ## the slow tests: real training, the README's commands, llama.cpp
+	LLAMA_CPP_PYTHON=$(VENV)/llama/bin/python $(BIN)/python -m pytest -m slow $(ARGS)
 
 check: $(VENV)/installed-dev  ## style, types and the order of the rooms
 	$(BIN)/ruff format --check .
@@ -37,6 +37,11 @@ $(VENV)/bin/python:
 
 $(VENV)/installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[vision]"
+	@touch $@
+
+$(VENV)/llama/installed: | $(VENV)/bin/python  # builds llama.cpp, in 6 to 15 minutes
+	$(PYTHON) -m venv $(VENV)/llama
+	$(VENV)/llama/bin/python -m pip install --quiet --disable-pip-version-check llama-cpp-python==0.3.36
 	@touch $@
 
 $(VENV)/installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python

@@ -14,7 +14,7 @@ _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
 _PATTERN = "model{suffix}.safetensors"
 # What is written is in memory twice until it is on the disk: as tensors and as bytes.
-SHARD_BYTES = 512 * 1024**2
+SHARD_BYTES = 256 * 1024**2
 
 
 def read_checkpoint(folder: Path) -> ModelTensors:

@@ -42,7 +42,8 @@ def merged_tensors(model: Any, base: ModelTensors, dtype: torch.dtype | None) ->
                 "merging takes models whose files have the names that transformers gives them",
             )
         changed[place] = compute
-        shapes.setdefault(place, tuple(compute().shape))
+        if place not in shapes:
+            shapes[place] = tuple(compute().shape)
 
     def read(name: str) -> torch.Tensor:
         before = base.read(name) if name in base.shapes else None

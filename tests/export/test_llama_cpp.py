@@ -1,7 +1,6 @@
 """llama.cpp itself opens what is written, reads text as the tokenizer does, and answers as transformers does.
 
-LLAMA_CPP_PYTHON names a Python that has llama-cpp-python, which is no dependency of lorakit:
-``python -m venv llama && llama/bin/pip install llama-cpp-python`` builds it in a quarter of an hour.
+LLAMA_CPP_PYTHON names a Python that has llama-cpp-python, which is no dependency of lorakit: ``make slow`` builds one.
 """
 
 import json
