@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+from bad_export_cases import EXPORTS
 from bad_input import (
     ABSENT,
     Case,
@@ -472,6 +473,7 @@ ALL = [
         ("adapter", ADAPTERS),
         ("path", PATHS),
         ("push", PUSHES),
+        ("export", EXPORTS),
     )
     for case in cases
 ]

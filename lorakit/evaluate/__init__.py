@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lorakit import console
 from lorakit.config import Config, load_config
 from lorakit.data_processing import ChatFormat, Dataset, load_dataset
 from lorakit.errors import LorakitError, SettingsError
 from lorakit.inference import chosen_adapters, open_assistant
-from lorakit.runs import REPORT_FILE, RESULTS_FILE, USED_CONFIG_FILE, open_folder
+from lorakit.runs import REPORT_FILE, RESULTS_FILE, USED_CONFIG_FILE, explaining_write_errors, open_folder
+
+if TYPE_CHECKING:
+    from lorakit.engine import Ranks
 
 __all__ = ["run"]
 
 
 def run(config: Config) -> int:
     """Evaluate on ``validation_file``; results go to the terminal, and in files into ``output_dir``."""
-    from lorakit.engine import Ranks, part_ranks
-    from lorakit.evaluate.comparison import compare, show_comparison
-    from lorakit.evaluate.reporting import Evaluated, leave_report
+    from lorakit.engine import Ranks
 
     if config.validation_file is None:
         raise SettingsError("validation_file: is null, so there is nothing to evaluate", "name a file of rows")
@@ -26,6 +28,17 @@ def run(config: Config) -> int:
     if not ranks.is_first:
         console.silence()
     folder = open_folder(Path(config.output_dir)) if ranks.is_first else Path(config.output_dir)
+    with explaining_write_errors(folder, "make room, or set another output_dir"):
+        _evaluate_into(folder, config, ranks)
+    console.note(f"written: {folder / RESULTS_FILE} and {folder / REPORT_FILE}")
+    return 0
+
+
+def _evaluate_into(folder: Path, config: Config, ranks: Ranks) -> None:
+    from lorakit.engine import part_ranks
+    from lorakit.evaluate.comparison import compare, show_comparison
+    from lorakit.evaluate.reporting import Evaluated, leave_report
+
     assistant = open_assistant(config)
     limit = getattr(assistant.bundle.model.config.get_text_config(), "max_position_embeddings", None)
     evaluated = config.model_copy(update={"system_prompt": assistant.system_prompt})
@@ -39,8 +52,6 @@ def run(config: Config) -> int:
         adapter = chosen_adapters(config)[0].folder if assistant.has_adapter else None
         train = _training_rows(adapter, evaluated, assistant.chat_format, limit) if adapter else None
         leave_report(folder, Evaluated("evaluate", assistant, adapter, train, dataset, comparison), config)
-    console.note(f"written: {folder / RESULTS_FILE} and {folder / REPORT_FILE}")
-    return 0
 
 
 def _training_rows(adapter: Path, config: Config, chat_format: ChatFormat, limit: int | None) -> Dataset | None:

@@ -58,10 +58,8 @@ def merged_tensors(model: Any, base: ModelTensors, dtype: torch.dtype | None) ->
 
 def unties_head(model: Any) -> bool:
     """Tell whether merging changes an output layer that the base ties to its embeddings."""
-    config = model.get_base_model().config.get_text_config()
-    return bool(config.tie_word_embeddings) and any(
-        name.startswith("lm_head.") for name, _ in _changed_parameters(model)
-    )
+    is_tied = getattr(model.get_base_model().config, "tie_word_embeddings", False)
+    return is_tied and any(name.startswith("lm_head.") for name, _ in _changed_parameters(model))
 
 
 def _changed_parameters(model: Any) -> Iterator[tuple[str, Callable[[], torch.Tensor]]]:

@@ -24,7 +24,7 @@ from lorakit.errors import ProofError, SettingsError
 from lorakit.export.probes import FoundEffect, LayerEffect, find_effects, found_share, measure_effects
 from lorakit.export.replay import Agreement, Replayed, replay, replay_reference
 from lorakit.inference import Assistant
-from lorakit.runs import open_folder, write_json
+from lorakit.runs import explaining_write_errors, open_folder, write_json
 
 PROOF_FILE = "proof.json"
 UNPROVEN = ".unproven"
@@ -116,12 +116,21 @@ def unproven(folder: Path) -> Iterator[Path]:
     Raises:
         SettingsError: Something that lorakit has not written stands there.
     """
+    open_folder(folder.parent, "export_dir")
+    if folder.exists() and not folder.is_dir():
+        raise SettingsError(f"export_dir: {str(folder)!r} is a file, not a folder", "name an empty or a new folder")
     if folder.exists() and any(folder.iterdir()) and not (folder / PROOF_FILE).is_file():
         raise SettingsError(f"export_dir: {str(folder)!r} holds other files", "name an empty or a new folder")
     writing = folder.with_name(folder.name + UNPROVEN)
     shutil.rmtree(writing, ignore_errors=True)
-    open_folder(writing)
-    yield writing
+    open_folder(writing, "export_dir")
+    try:
+        with explaining_write_errors(writing, "make room, or name another folder", "export_dir"):
+            yield writing
+    except BaseException as error:
+        if not isinstance(error, ProofError):  # nothing half-written; what is whole and wrong stays to be looked at
+            shutil.rmtree(writing, ignore_errors=True)
+        raise
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(writing, folder)
 

@@ -41,8 +41,12 @@ _FILES_OF_A_RUN = (
 )
 
 
-def open_folder(folder: Path) -> Path:
+def open_folder(folder: Path, setting: str = "output_dir") -> Path:
     """Make sure that a folder exists and can be written to.
+
+    Args:
+        folder: To be opened.
+        setting: That names it.
 
     Raises:
         RunError: It cannot.
@@ -54,7 +58,7 @@ def open_folder(folder: Path) -> Path:
         probe.unlink()
     except OSError as error:
         raise RunError(
-            f"output_dir: {str(folder)!r} cannot be written ({error.strerror})", "choose another folder"
+            f"{setting}: {str(folder)!r} cannot be written ({error.strerror})", "choose another folder"
         ) from error
     return folder
 
@@ -85,8 +89,13 @@ def writing_alone(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def explaining_write_errors(folder: Path, resume_command: str) -> Iterator[None]:
+def explaining_write_errors(folder: Path, remedy: str, setting: str = "output_dir") -> Iterator[None]:
     """Turn a failure to write into the error that a user needs.
+
+    Args:
+        folder: That is written into.
+        remedy: What to do about it.
+        setting: That names the folder.
 
     Raises:
         RunError: The disk is full, or the folder can no longer be written.
@@ -99,18 +108,12 @@ def explaining_write_errors(folder: Path, resume_command: str) -> Iterator[None]
         is_elsewhere = error.errno == errno.ENOENT and str(folder) not in str(error.filename)
         if error.errno not in _WRITE_ERRORS or is_elsewhere:
             raise
-        raise _write_error(folder, error.strerror or str(error), resume_command) from error
+        reason = error.strerror or str(error)
+        raise RunError(f"{setting}: {str(folder)!r} can no longer be written ({reason})", remedy) from error
     except SafetensorError as error:  # its own class for what the operating system says
         if "Os {" not in str(error) and "os error" not in str(error):
             raise
-        raise _write_error(folder, str(error), resume_command) from error
-
-
-def _write_error(folder: Path, reason: str, resume_command: str) -> RunError:
-    return RunError(
-        f"output_dir: {str(folder)!r} can no longer be written ({reason})",
-        f"make room or mend the folder; the last checkpoint is as it was, go on with: {resume_command}",
-    )
+        raise RunError(f"{setting}: {str(folder)!r} can no longer be written ({error})", remedy) from error
 
 
 def archive_previous_run(folder: Path) -> Path | None:

@@ -81,8 +81,12 @@ def train(config: Config) -> int:
     if not is_main:
         console.silence()
     folder = Path(config.output_dir)
-    with writing_alone(folder) if is_main else nullcontext(), explaining_write_errors(folder, resume_command()):
+    with writing_alone(folder) if is_main else nullcontext(), explaining_write_errors(folder, _remedy()):
         return _train_into(folder, config, is_main)
+
+
+def _remedy() -> str:
+    return f"make room or mend the folder; the last checkpoint is as it was, go on with: {resume_command()}"
 
 
 def _train_into(folder: Path, config: Config, is_main: bool) -> int:

@@ -1,5 +1,6 @@
 """`--task merge`: a model that plain transformers answers with as the adapter does, or a folder called unproven."""
 
+import errno
 import json
 from dataclasses import replace
 
@@ -212,6 +213,17 @@ def test_what_stands_in_the_folder_is_not_overwritten(merge, model_folder, tmp_p
     assert merge(base, save_random_adapter(base, tmp_path / "a")) == 2
     assert "holds other files" in capsys.readouterr().err
     assert [file.name for file in (tmp_path / "merged").iterdir()] == ["thesis.txt"]
+
+
+def test_a_full_disk_is_explained_and_leaves_nothing(merge, model_folder, tmp_path, monkeypatch, capsys):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "merged.unproven" / "model.safetensors"))
+
+    monkeypatch.setattr(merging, "write_checkpoint", full)
+    base = model_folder("llama")
+    assert merge(base, save_random_adapter(base, tmp_path / "a")) == 2
+    assert "can no longer be written (No space left on device)" in capsys.readouterr().err
+    assert not list(tmp_path.glob("merged*"))
 
 
 def test_an_earlier_merge_is_replaced_when_the_new_one_is_proven(merge, model_folder, tmp_path):
