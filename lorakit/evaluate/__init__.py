@@ -29,12 +29,12 @@ def run(config: Config) -> int:
         console.silence()
     folder = open_folder(Path(config.output_dir)) if ranks.is_first else Path(config.output_dir)
     with explaining_write_errors(folder, "make room, or set another output_dir"):
-        _evaluate_into(folder, config, ranks)
+        _evaluate_into(folder, config, config.validation_file, ranks)
     console.note(f"written: {folder / RESULTS_FILE} and {folder / REPORT_FILE}")
     return 0
 
 
-def _evaluate_into(folder: Path, config: Config, ranks: Ranks) -> None:
+def _evaluate_into(folder: Path, config: Config, file: str, ranks: Ranks) -> None:
     from lorakit.engine import part_ranks
     from lorakit.evaluate.comparison import compare, show_comparison
     from lorakit.evaluate.reporting import Evaluated, leave_report
@@ -42,7 +42,7 @@ def _evaluate_into(folder: Path, config: Config, ranks: Ranks) -> None:
     assistant = open_assistant(config)
     limit = getattr(assistant.bundle.model.config.get_text_config(), "max_position_embeddings", None)
     evaluated = config.model_copy(update={"system_prompt": assistant.system_prompt})
-    dataset = load_dataset(config.validation_file, evaluated, assistant.chat_format, limit)
+    dataset = load_dataset(file, evaluated, assistant.chat_format, limit)
     for line in dataset.rejection_lines():
         console.warn(line)
     comparison = compare(assistant, dataset, config, config.max_generated_rows, folder, ranks)
