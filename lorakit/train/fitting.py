@@ -22,7 +22,7 @@ from lorakit.train.trial import Effort, Trial, try_out
 # busy machine can make the estimate of the time ten times too long.
 _LONG_SECONDS = 1800
 _SHARE_OF_LONG_RUN = 0.05
-_SHARE_OF_SHORT_RUN = 0.01
+_SHARE_OF_SHORT_RUN = 0.02
 _ALWAYS_SECONDS = 0.5
 
 

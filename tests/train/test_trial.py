@@ -109,8 +109,8 @@ class Estimated:
     forward_tokens: float = 10_000.0
 
 
-@pytest.mark.parametrize(("seconds", "tokens"), [(1, 100), (1799, 100), (1800, 500), (90_000, 500)])
-def test_a_short_run_spends_a_hundredth_of_its_tokens_on_it_and_a_long_one_a_twentieth(seconds, tokens):
+@pytest.mark.parametrize(("seconds", "tokens"), [(1, 200), (1799, 200), (1800, 500), (90_000, 500)])
+def test_a_short_run_spends_a_fiftieth_of_its_tokens_on_it_and_a_long_one_a_twentieth(seconds, tokens):
     effort = effort_before_training(Estimated(seconds))
     assert (effort.tokens, effort.seconds) == (tokens, 0.5)
 
