@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +24,8 @@ from lorakit.errors import SettingsError
 from lorakit.export.merging import write_merged
 from lorakit.export.producing import produce
 from lorakit.export.proof import unproven
-from lorakit.inference import BASE, Adapters, Assistant, open_adapters
-from lorakit.model_config import choose_adapters
+from lorakit.inference import Adapters, Assistant, open_adapters
+from lorakit.model_config import BASE, AdapterChoice, choose_adapters
 from lorakit.runs import ADAPTER_FOLDER
 
 if TYPE_CHECKING:
@@ -82,6 +83,8 @@ class LoadedModel:
         """
         from lorakit.inference.generation import answer_batch
 
+        if other := sorted(set(settings) - _OF_GENERATION):
+            raise SettingsError(f"generate: takes no {other[0]}", f"it takes {', '.join(sorted(_OF_GENERATION))}")
         config = self._with(settings, "generate")
         return answer_batch(self._adapters.assistant, [_conversation(question, tuple(images))], config)[0]
 
@@ -107,8 +110,7 @@ class LoadedModel:
         Returns:
             Its name: by default that of its folder, or of the run's.
         """
-        text = f"{name}={path}" if name is not None else str(path)
-        choice = choose_adapters([text], "load")[0]
+        choice = _choice(path, name)
         self._adapters.load(choice)
         return choice.name
 
@@ -134,10 +136,16 @@ class LoadedModel:
         """
         from lorakit.train import run
 
-        settings = _read(config).model_copy(update={"model_name_or_path": self._config.model_name_or_path})
+        same = {name: getattr(self._config, name) for name in _OF_THE_BASE}
+        settings = _read(config).model_copy(update=same)
+        folder = Path(settings.output_dir) / ADAPTER_FOLDER
+        if (chosen := _choice(folder, name).name) in self.adapters:
+            raise SettingsError(
+                f"train: an adapter called {chosen!r} is loaded already", "give it a name, or unload that"
+            )
         if run(settings) != 0:
             raise SettingsError("train: was interrupted", f"set resume=True to go on in {settings.output_dir!r}")
-        loaded = self.load(Path(settings.output_dir) / ADAPTER_FOLDER, name)
+        loaded = self.load(folder, name)
         self.use(loaded)
         return loaded
 
@@ -162,6 +170,15 @@ class LoadedModel:
 
     def _with(self, settings: Mapping[str, Any], place: str) -> Config:
         return make_config(self._config.model_dump() | dict(settings), place)
+
+
+_OF_THE_BASE = ("model_name_or_path", "model_hub", "trust_remote_code")
+_OF_GENERATION = {"max_new_tokens", "temperature", "top_p", "repetition_penalty"}
+
+
+def _choice(path: str | PathLike[str], name: str | None) -> AdapterChoice:
+    chosen = choose_adapters([str(path)], "load")[0]
+    return chosen if name is None else replace(chosen, name=name)
 
 
 def _listed(adapters: AdapterPaths | None) -> list[str]:

@@ -93,7 +93,7 @@ def test_a_conversation_is_answered_in_its_context(model):
         (lambda model: model.generate([{"role": "assistant", "content": "?"}]), "ends with a question"),
         (lambda model: model.generate([]), "ends with a question"),
         (lambda model: model.generate("?", max_new_tokens=0), "max_new_tokens must be at least 1"),
-        (lambda model: model.generate("?", maxnewtokens=3), "did you mean max_new_tokens"),
+        (lambda model: model.generate("?", thinking=True), "takes no thinking"),
         (lambda model: model.use("c"), "no adapter called 'c'"),
         (lambda model: model.load("nowhere"), "there is no adapter here"),
         (lambda model: (model.base(), model.merge("x")), "no adapter is in use"),

@@ -203,7 +203,7 @@ class Config(BaseModel):
     lora_model_path: Annotated[Paths | None, Shown("Generation", flag=True)] = Field(
         None,
         description="Adapter to attach, or several: `PATH`, `NAME=PATH`, either with `:WEIGHT` behind it. Inference "
-        "begins with the first; merge and export add them up. null: `lora_model` in `output_dir`.",
+        "begins with the first; merge and export make them one (`combination`). null: `lora_model` in `output_dir`.",
     )
     image: Annotated[Paths, Shown("Generation", flag=True)] = Field(
         [],
@@ -256,7 +256,8 @@ class Config(BaseModel):
     )
     export_dtype: Annotated[Literal["auto", "f32", "f16", "bf16", "q8_0"], Shown("Export")] = Field(
         "auto",
-        description="Number format of what is written. `auto`: that of the base's files; `q8_0` is for `gguf` only.",
+        description="Number format of what is written. `auto`: that of the base's files, for `format: peft` f32; "
+        "`q8_0` is for `gguf` only.",
     )
     combination: Annotated[Literal["cat", "linear", "svd", "ties", "dare_linear", "dare_ties"], Shown("Export")] = (
         Field(

@@ -9,9 +9,9 @@ import torch
 
 from lorakit.errors import ModelError
 from lorakit.export.tensors import ModelTensors
+from lorakit.model_config.source import weight_files
 
 _INDEX = "model.safetensors.index.json"
-_SINGLE = "model.safetensors"
 _PATTERN = "model{suffix}.safetensors"
 # What is written is in memory twice until it is on the disk: as tensors and as bytes.
 SHARD_BYTES = 256 * 1024**2
@@ -40,22 +40,14 @@ def read_checkpoint(folder: Path) -> ModelTensors:
 
 
 def _places(folder: Path) -> dict[str, Path]:
-    """Find the file of each tensor, as transformers does: a folder may hold the same weights in a second layout."""
     from safetensors import safe_open
 
-    if (folder / _INDEX).is_file():
-        listed = json.loads((folder / _INDEX).read_text(encoding="utf-8"))["weight_map"]
-        places = {name: folder / Path(file).name for name, file in listed.items()}
-    else:
-        single = folder / _SINGLE
-        files = [single] if single.is_file() else sorted(folder.glob("*.safetensors"))[:1]
-        places = {}
-        for file in files:
-            with safe_open(file, framework="pt") as opened:
-                places |= dict.fromkeys(opened.keys(), file)
-    for file in set(places.values()):
+    places: dict[str, Path] = {}
+    for file in weight_files(folder):
         if not file.is_file():
             raise ModelError(f"{folder}: its index names {file.name}, which is missing", "fetch the model again")
+        with safe_open(file, framework="pt") as opened:
+            places |= dict.fromkeys(opened.keys(), file)
     return places
 
 

@@ -17,17 +17,16 @@ from lorakit.export.gguf_adapter import adapter_weights, write_adapter_gguf
 from lorakit.export.gguf_family import family_of
 from lorakit.export.gguf_model import write_model_gguf
 from lorakit.export.gguf_tensors import name_map
-from lorakit.export.merged import FORMATS, merged_tensors
-from lorakit.export.merging import format_of, read_plainly
+from lorakit.export.merged import NAMES, format_of, merged_tensors, unties_head
+from lorakit.export.merging import read_plainly
 from lorakit.export.modelfile import modelfile
+from lorakit.export.parcel import MODELFILE
 from lorakit.export.probes import LayerEffect, signs
 from lorakit.export.producing import Written
 from lorakit.export.proof import Reader, Reference
 from lorakit.inference import Adapters, Assistant
 
 ADAPTER_FILE = "adapter.gguf"
-MODELFILE = "Modelfile"
-_NAMES = {dtype: name for name, dtype in FORMATS.items()}
 _ARITHMETIC = 1e-4  # relative: products of the adapter's matrices in float32
 
 
@@ -39,10 +38,13 @@ def write_gguf_files(adapters: Adapters, config: Config, reference: Reference, f
     """
     assistant = adapters.assistant
     bundle, chat_format = assistant.bundle, assistant.chat_format
-    own_config = bundle.model.get_base_model().config
+    base_config = bundle.model.get_base_model().config
+    own_config = base_config.__class__.from_dict(base_config.to_dict())
+    if unties_head(bundle.model):
+        own_config.tie_word_embeddings = False
     family_of(own_config)  # refuses before anything is read
     base = read_checkpoint(bundle.source.folder)
-    dtype = _NAMES[format_of(base)] if config.export_dtype == "auto" else config.export_dtype
+    dtype = NAMES[format_of(base)] if config.export_dtype == "auto" else config.export_dtype
     name = " + ".join([Path(bundle.source.name).name, *adapters.active])
     file = folder / f"model-{dtype}.gguf"
     tensors = merged_tensors(bundle.model, base, torch.float32)
@@ -51,8 +53,7 @@ def write_gguf_files(adapters: Adapters, config: Config, reference: Reference, f
     stops = bundle.tokenizer.convert_ids_to_tokens(assistant.stop_ids)
     text = modelfile(chat_format, file.name, assistant.system_prompt, stops, config.temperature, assistant.thinking)
     (folder / MODELFILE).write_text(text, encoding="utf-8")
-    plain_config = own_config.__class__.from_dict(own_config.to_dict())
-    return Written(dtype, partial(_reader, file, type(bundle.model.get_base_model()), plain_config), faults)
+    return Written(dtype, partial(_reader, file, type(bundle.model.get_base_model()), own_config), faults)
 
 
 def _write_adapter(
@@ -87,8 +88,8 @@ def _adapter_faults(file: Path, own_config: Any, effects: Sequence[LayerEffect])
             yield f"{file.name} lacks {target}"
             continue
         added = alpha / len(a) * b @ (a @ signs(effect.path, a.shape[1]).T)  # [out, 4]
-        wanted = family.rows_as_computed(target, effect.effect.T, own_config)
-        if float((added - wanted).norm()) > _ARITHMETIC * float(wanted.norm() + effect.base.norm()):
+        wanted = family.rows_as_computed(target, effect.effect.T.cpu(), own_config)
+        if float((added - wanted).norm()) > _ARITHMETIC * float(wanted.norm() + effect.base.norm().cpu()):
             yield f"{file.name} does something else in {target}"
 
 

@@ -72,7 +72,9 @@ def write_gguf(file: Path, writer: GGUFWriter, tensors: Sequence[GgufTensor]) ->
 
 def _encoded(tensor: GgufTensor) -> np.ndarray[Any, Any]:
     with np.errstate(over="ignore"):  # found below
-        numbers: np.ndarray[Any, Any] = quantize(tensor.read().detach().float().contiguous().numpy(), tensor.format)
+        numbers: np.ndarray[Any, Any] = quantize(
+            tensor.read().detach().cpu().float().contiguous().numpy(), tensor.format
+        )
     if tensor.format == NumberFormat.F16 and not np.isfinite(numbers).all():
         raise ModelError(
             f"{tensor.name}: has numbers that 16 bits of f16 cannot hold", "set export_dtype to bf16 or f32"

@@ -13,10 +13,14 @@ from typing import Any
 
 import torch
 
-from lorakit.errors import AdapterError
+from lorakit.config import Config
+from lorakit.errors import AdapterError, SettingsError
 from lorakit.export.tensors import ModelTensors
 
+Compute = Callable[[Callable[[], torch.Tensor]], torch.Tensor]  # from how the base's own is read to the changed one
+_HEAD = "lm_head.weight"
 FORMATS = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
+NAMES = {dtype: name for name, dtype in FORMATS.items()}
 
 
 def merged_tensors(model: Any, base: ModelTensors, dtype: torch.dtype | None) -> ModelTensors:
@@ -30,24 +34,15 @@ def merged_tensors(model: Any, base: ModelTensors, dtype: torch.dtype | None) ->
     Raises:
         AdapterError: A changed layer has no place in the base's files.
     """
-    changed: dict[str, Callable[[], torch.Tensor]] = {}
-    shapes = dict(base.shapes)
-    for name, compute in _changed_parameters(model):
-        place = _place_of(name, base.shapes)
-        if place is None and name.startswith("lm_head."):  # a head that was tied to the embeddings, and no longer is
-            place = name
-        if place is None:
-            raise AdapterError(
-                f"the adapter changes {name}, which the base's files do not have under such a name",
-                "merging takes models whose files have the names that transformers gives them",
-            )
-        changed[place] = compute
-        if place not in shapes:
-            shapes[place] = tuple(compute().shape)
+    _check_mergeable(model)
+    shapes, changed = dict(base.shapes), _changes(model, base)
+    for name, compute in changed.items():
+        if name not in shapes:  # an output layer that is tied to the embeddings no longer
+            shapes[name] = tuple(compute().shape)
 
     def read(name: str) -> torch.Tensor:
         before = base.read(name) if name in base.shapes else None
-        wanted = dtype or (before.dtype if before is not None else torch.float32)
+        wanted = dtype or (before.dtype if before is not None else format_of(base))
         if name in changed:
             return changed[name]().to(wanted)
         assert before is not None
@@ -56,35 +51,104 @@ def merged_tensors(model: Any, base: ModelTensors, dtype: torch.dtype | None) ->
     return ModelTensors(shapes, read)
 
 
+def chosen_format(config: Config, base: ModelTensors) -> torch.dtype:
+    """Return the number format that safetensors are written in, as far as it is one.
+
+    Raises:
+        SettingsError: ``export_dtype`` is for another kind of file.
+    """
+    if config.export_dtype not in {"auto", *FORMATS}:
+        raise SettingsError(f"export_dtype: {config.export_dtype} is for GGUF files", "set f32, f16, bf16 or auto")
+    return FORMATS.get(config.export_dtype) or format_of(base)
+
+
+def format_of(base: ModelTensors) -> torch.dtype:
+    """Return the number format of a base's files: that of its largest tensor."""
+    largest = max(base.shapes, key=lambda name: torch.Size(base.shapes[name]).numel())
+    dtype = base.read(largest).dtype
+    return dtype if dtype in NAMES else torch.float32
+
+
 def unties_head(model: Any) -> bool:
-    """Tell whether merging changes an output layer that the base ties to its embeddings."""
-    is_tied = getattr(model.get_base_model().config, "tie_word_embeddings", False)
-    return is_tied and any(name.startswith("lm_head.") for name, _ in _changed_parameters(model))
+    """Tell whether merging parts an output layer from the embeddings to which the base ties it."""
+    base = model.get_base_model()
+    ends = {_HEAD, _embedding_of(base)}
+    return _is_tied(base) and any(name in ends for name, _ in _changed_parameters(model))
 
 
-def _changed_parameters(model: Any) -> Iterator[tuple[str, Callable[[], torch.Tensor]]]:
-    """Yield name and computation of every parameter that what is in use changes."""
+def _changes(model: Any, base: ModelTensors) -> dict[str, Callable[[], torch.Tensor]]:
+    """Return what is not the base's own, by its name in the base's files."""
+    own = model.get_base_model()
+    embedding = _place_of(_embedding_of(own), base.shapes)
+    changed: dict[str, Callable[[], torch.Tensor]] = {}
+    for name, compute in _changed_parameters(model):
+        place = _place_of(name, base.shapes)
+        source = place
+        if place is None and name == _HEAD and _is_tied(own):
+            place, source = name, embedding
+        if place is None or source is None:
+            raise AdapterError(
+                f"the adapter changes {name}, which the base's files do not have under such a name",
+                "merging takes models whose files have the names that transformers gives them",
+            )
+        changed[place] = partial(compute, partial(base.read, source))
+    if _is_tied(own) and embedding in changed and _HEAD not in changed:
+        changed[_HEAD] = partial(base.read, embedding)  # PEFT adapts the embeddings alone
+    return changed
+
+
+def _is_tied(base: Any) -> bool:
+    return bool(getattr(base.config, "tie_word_embeddings", False))
+
+
+def _embedding_of(base: Any) -> str:
+    embedding = base.get_input_embeddings()
+    own = getattr(embedding, "base_layer", embedding)
+    path = next(name for name, module in base.named_modules() if module is own)
+    return f"{path.removesuffix('.base_layer')}.weight"
+
+
+def _check_mergeable(model: Any) -> None:
+    for name in model.active_adapters:
+        if model.peft_config[name].trainable_token_indices:
+            raise AdapterError("the adapter has trained tokens of its own, which are not merged", "use it as it is")
+
+
+def _changed_parameters(model: Any) -> Iterator[tuple[str, Compute]]:
+    """Yield every parameter that what is in use changes: its name, and how it is computed from the base's own."""
     from peft.tuners.lora import LoraLayer
     from peft.utils import ModulesToSaveWrapper
 
     base = model.get_base_model()
     for path, module in base.named_modules():
         if isinstance(module, LoraLayer):
-            if any(name in module.lora_A or name in module.lora_embedding_A for name in module.active_adapters):
-                for parameter in dict(module.get_base_layer().named_parameters(recurse=False)):
-                    yield f"{path}.{parameter}", partial(_merged, module, parameter)
+            in_use = [
+                name for name in module.active_adapters if name in module.lora_A or name in module.lora_embedding_A
+            ]
+            if in_use:
+                yield f"{path}.weight", partial(_merged, module, "weight")
+            if any(module.lora_bias.get(name) for name in in_use):
+                yield f"{path}.bias", partial(_merged, module, "bias")
         elif isinstance(module, ModulesToSaveWrapper):
             for name in module.active_adapters:
                 for parameter, value in module.modules_to_save[name].named_parameters():
-                    yield f"{path}.{parameter}", value.detach
+                    yield f"{path}.{parameter}", partial(_own, value.detach())
 
 
-def _merged(layer: Any, parameter: str) -> torch.Tensor:
-    """Let PEFT merge a copy of a layer in float32, which covers DoRA, biases and transposed weights alike."""
-    own = copy.deepcopy(layer).float()
+def _merged(layer: Any, parameter: str, read_base: Callable[[], torch.Tensor]) -> torch.Tensor:
+    """Let PEFT merge a copy of a layer in float32, which covers DoRA, biases and transposed weights alike.
+
+    The copy begins with what the base's files have, which the model in memory may have rounded.
+    """
+    own = copy.deepcopy(layer).float().cpu()
+    own.get_base_layer().get_parameter(parameter).data = read_base().float()
     own.merge(safe_merge=False, adapter_names=list(own.active_adapters))
     value: torch.Tensor = own.get_base_layer().get_parameter(parameter)
     return value.detach()
+
+
+def _own(value: torch.Tensor, read_base: Callable[[], torch.Tensor]) -> torch.Tensor:
+    return value.cpu()
 
 
 def _place_of(name: str, names: dict[str, Any]) -> str | None:

@@ -17,19 +17,17 @@ import torch
 from lorakit import console
 from lorakit.config import Config
 from lorakit.data_processing import ChatFormat, Message
-from lorakit.engine import peak_bytes
-from lorakit.errors import ProofError, SettingsError
+from lorakit.engine import is_out_of_memory, peak_bytes
+from lorakit.errors import ProofError
 from lorakit.export.checkpoint import read_checkpoint, write_checkpoint
-from lorakit.export.merged import FORMATS, merged_tensors, unties_head
+from lorakit.export.merged import FORMATS, NAMES, chosen_format, merged_tensors, unties_head
 from lorakit.export.producing import Written, export_folder, open_combined, produce
 from lorakit.export.proof import Reader, Reference, unproven
-from lorakit.export.tensors import ModelTensors
 from lorakit.inference import Adapters, Assistant
 from lorakit.model_config import ModelBundle
 from lorakit.model_config.trust import first_line
 
 MERGED_FOLDER = "merged"
-_NAMES = {dtype: name for name, dtype in FORMATS.items()}
 
 
 def run(config: Config) -> int:
@@ -49,28 +47,20 @@ def write_merged(adapters: Adapters, config: Config, reference: Reference, folde
     Raises:
         SettingsError: ``export_dtype`` is for another kind of file.
     """
-    if config.export_dtype not in {"auto", *FORMATS}:
-        raise SettingsError(f"export_dtype: {config.export_dtype} is for GGUF files", "set f32, f16, bf16 or auto")
     assistant = adapters.assistant
     source, model = assistant.bundle.source, assistant.bundle.model
     base = read_checkpoint(source.folder)
-    dtype = FORMATS.get(config.export_dtype) or format_of(base)
+    dtype = chosen_format(config, base)
     tensors = merged_tensors(model, base, FORMATS.get(config.export_dtype))
     write_checkpoint(folder, tensors, dtype.itemsize)
-    for file in sorted(source.folder.glob("*.json")):  # of processors and the like; those below are written anew
-        if not file.name.endswith(".index.json"):
+    patterns = ["*.json", "*.py"] if source.runs_own_code else ["*.json"]
+    for file in sorted(file for pattern in patterns for file in source.folder.glob(pattern)):
+        if not file.name.endswith(".index.json"):  # of processors and the like; those below are written anew
             shutil.copyfile(file, folder / file.name)
     write_settings(assistant, dtype, folder)
     assistant.bundle.tokenizer.save_pretrained(str(folder))
     kind = type(model.get_base_model())
-    return Written(_NAMES[dtype], partial(_reader, folder, kind))
-
-
-def format_of(base: ModelTensors) -> torch.dtype:
-    """Return the number format of a base's files: that of its largest tensor."""
-    largest = max(base.shapes, key=lambda name: torch.Size(base.shapes[name]).numel())
-    dtype = base.read(largest).dtype
-    return dtype if dtype in _NAMES else torch.float32
+    return Written(NAMES[dtype], partial(_reader, folder, kind))
 
 
 def write_settings(assistant: Assistant, dtype: torch.dtype, folder: Path) -> None:
@@ -118,6 +108,8 @@ def read_plainly(folder: Path, kind: Any, bundle: ModelBundle, **how: Any) -> An
                 **how,
             )
     except Exception as error:  # a dozen classes, from safetensors' own to OSError
+        if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and is_out_of_memory(error)):
+            raise
         raise ProofError(f"{folder}: cannot be read back ({first_line(error)})", "report this") from error
     if missing := sorted(report["missing_keys"]):
         raise ProofError(f"{folder}: lacks {len(missing)} tensors, {missing[0]} among them", "report this")
@@ -131,7 +123,8 @@ def _prompts_by(folder: Path, assistant: Assistant) -> Callable[[Sequence[Messag
     def written() -> Assistant:
         from transformers import AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        runs_own_code = assistant.bundle.source.runs_own_code
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=runs_own_code)
         return replace(assistant, chat_format=ChatFormat(tokenizer, assistant.chat_format.images))
 
     return lambda messages: written().prompt_ids(messages)

@@ -91,7 +91,9 @@ def find_effects(effects: Sequence[LayerEffect], merged: Any, rounding: float) -
 def found_share(effects: Sequence[LayerEffect], found: Sequence[FoundEffect]) -> float:
     """Return how much of the adapter's effect is there, all layers together."""
     energies = [float(effect.effect.square().sum()) for effect in effects]
-    return sum(energy * layer.share for energy, layer in zip(energies, found, strict=True)) / max(sum(energies), 1e-30)
+    if not sum(energies):  # an adapter that does nothing
+        return 1.0
+    return sum(energy * layer.share for energy, layer in zip(energies, found, strict=True)) / sum(energies)
 
 
 def _find(effect: LayerEffect, layer: Any, rounding: float) -> FoundEffect:
@@ -113,7 +115,7 @@ def _find(effect: LayerEffect, layer: Any, rounding: float) -> FoundEffect:
 def _inputs(path: str, layer: Any) -> torch.Tensor:
     """Draw inputs for a layer: [4, in] of +1 and -1, or [4] rows of embeddings."""
     if isinstance(layer, torch.nn.Embedding):
-        return torch.randint(layer.num_embeddings, (_INPUTS,), generator=_generator(path))
+        return torch.randint(layer.num_embeddings, (_INPUTS,), generator=_generator(path)).to(layer.weight.device)
     weight = layer.weight
     return signs(path, weight.shape[1] if isinstance(layer, torch.nn.Linear) else weight.shape[0]).to(weight)
 

@@ -78,7 +78,12 @@ def produce(adapters: Adapters, config: Config, folder: Path, write: Writer, clo
         ProofError: What was written is not the adapter on its base.
     """
     assistant = adapters.assistant
-    with references(assistant, questions_of(config, assistant), config) as reference:
+    if getattr(assistant.bundle.model.get_base_model(), "is_quantized", False):
+        raise SettingsError(
+            f"{assistant.bundle.source.name}: an adapter is merged into full weights, these are quantised",
+            "take the base as it was before, and leave load_in_8bit and load_in_4bit out",
+        )
+    with references(assistant, questions_of(config, assistant), config, folder) as reference:
         written = write(adapters, config, reference, folder)
         facts = facts_of(adapters)
         if closes:

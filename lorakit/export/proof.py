@@ -11,7 +11,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -52,8 +52,12 @@ TOLERANCES = {
     "q8_0": Tolerance(2.0**-6, 0.02, 0.5),
 }
 _LEAST_SHARE = 0.8  # of the adapter's effect, that rounding may leave
-# Of distributions that are computed in another format than float32: the noise of the computation, whatever is written.
-_NOISE = {"float32": (0.0, 0.0), "float16": (5e-4, 0.03), "bfloat16": (0.02, 0.5)}
+# Of what is computed in another format than float32, into which weights are rounded when they are read back as well.
+_NOISE = {
+    "float32": Tolerance(0.0, 0.0, 0.0),
+    "float16": Tolerance(2.0**-10, 5e-4, 0.03),
+    "bfloat16": Tolerance(2.0**-8, 0.02, 0.5),
+}
 
 
 @dataclass(frozen=True)
@@ -96,12 +100,14 @@ def questions_of(config: Config, assistant: Assistant) -> list[Sequence[Message]
 
 
 @contextmanager
-def references(assistant: Assistant, questions: Sequence[Sequence[Message]], config: Config) -> Iterator[Reference]:
-    """Measure the adapter on its base; what takes much room is in a temporary folder inside this context."""
+def references(
+    assistant: Assistant, questions: Sequence[Sequence[Message]], config: Config, folder: Path
+) -> Iterator[Reference]:
+    """Measure the adapter on its base; what takes much room stands in ``folder`` for as long as this context."""
     if not questions:
         raise SettingsError("validation_file: has no question to prove with", "name a file with rows")
-    with TemporaryDirectory(prefix="lorakit-proof-") as folder:
-        replayed = replay_reference(assistant, questions, config, Path(folder))
+    with TemporaryDirectory(prefix=".proof-", dir=folder) as temporary:
+        replayed = replay_reference(assistant, questions, config, Path(temporary))
         effects = measure_effects(assistant.bundle.model)
         reference = Reference(tuple(effects), tuple(replayed), assistant.bundle.dtype.name)
         del assistant  # the caller may want to free its model before this context ends
@@ -116,13 +122,15 @@ def unproven(folder: Path) -> Iterator[Path]:
     Raises:
         SettingsError: Something that lorakit has not written stands there.
     """
+    folder = folder.absolute()
     open_folder(folder.parent, "export_dir")
     if folder.exists() and not folder.is_dir():
         raise SettingsError(f"export_dir: {str(folder)!r} is a file, not a folder", "name an empty or a new folder")
     if folder.exists() and any(folder.iterdir()) and not (folder / PROOF_FILE).is_file():
         raise SettingsError(f"export_dir: {str(folder)!r} holds other files", "name an empty or a new folder")
-    writing = folder.with_name(folder.name + UNPROVEN)
-    shutil.rmtree(writing, ignore_errors=True)
+    writing, older = (folder.with_name(folder.name + end) for end in (UNPROVEN, ".older"))
+    for left in (writing, older):
+        shutil.rmtree(left, ignore_errors=True)
     open_folder(writing, "export_dir")
     try:
         with explaining_write_errors(writing, "make room, or name another folder", "export_dir"):
@@ -131,8 +139,20 @@ def unproven(folder: Path) -> Iterator[Path]:
         if not isinstance(error, ProofError):  # nothing half-written; what is whole and wrong stays to be looked at
             shutil.rmtree(writing, ignore_errors=True)
         raise
-    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        os.replace(folder, older)
     os.replace(writing, folder)
+    if older.exists():
+        _keep_others_files(older, folder)
+        shutil.rmtree(older, ignore_errors=True)
+
+
+def _keep_others_files(older: Path, folder: Path) -> None:
+    """Take over what somebody has added, such as a README.md, but no weights."""
+    for file in older.iterdir():
+        is_ours = file.name.endswith((".safetensors", ".gguf", ".index.json"))
+        if not is_ours and not (folder / file.name).exists():
+            os.replace(file, folder / file.name)
 
 
 def prove(
@@ -161,7 +181,7 @@ def prove(
     tolerance = _tolerance(written_as, reference.computed_in)
     model = reader.load()
     agreement = replay(model, assistant, reference.replayed)
-    found = find_effects(reference.effects, model, TOLERANCES[written_as].rounding)
+    found = find_effects(reference.effects, model, tolerance.rounding)
     share = found_share(reference.effects, found)
     faults = [
         *known_faults,
@@ -194,8 +214,8 @@ def prove(
 
 
 def _tolerance(written_as: str, computed_in: str) -> Tolerance:
-    allowed, (mean_kl, largest_kl) = TOLERANCES[written_as], _NOISE[computed_in]
-    return replace(allowed, mean_kl=max(allowed.mean_kl, mean_kl), largest_kl=max(allowed.largest_kl, largest_kl))
+    pairs = zip(astuple(TOLERANCES[written_as]), astuple(_NOISE[computed_in]), strict=True)
+    return Tolerance(*map(max, pairs))
 
 
 def _kl_faults(agreement: Agreement, tolerance: Tolerance) -> Iterator[str]:

@@ -17,7 +17,6 @@ from lorakit.inference import Assistant
 from lorakit.inference.generation import answer_ids
 
 ANSWER_TOKENS = 32  # of each answer; more would be the same evidence again
-_AT_ONCE = 32  # questions
 
 
 @dataclass(frozen=True)
@@ -71,8 +70,8 @@ def replay_reference(
     length = min(config.max_new_tokens, ANSWER_TOKENS)
     greedy = config.model_copy(update={"temperature": 0.0, "repetition_penalty": 1.0, "max_new_tokens": length})
     replayed: list[Replayed] = []
-    for start in range(0, len(conversations), _AT_ONCE):
-        batch = conversations[start : start + _AT_ONCE]
+    for start in range(0, len(conversations), config.per_device_eval_batch_size):
+        batch = conversations[start : start + config.per_device_eval_batch_size]
         for messages, answer in zip(batch, answer_ids(assistant, batch, greedy), strict=True):
             prompt = tuple(assistant.prompt_ids(messages))
             one = Replayed(tuple(messages), prompt, answer, folder / f"{len(replayed)}.npy")

@@ -1,7 +1,6 @@
 """Asking a model: one question at a time in the terminal, or many in batches."""
 
 from lorakit.inference.adapters import (
-    BASE,
     Adapters,
     chosen_adapters,
     describe,
@@ -13,7 +12,6 @@ from lorakit.inference.contract import hold_to
 from lorakit.inference.session import run
 
 __all__ = [
-    "BASE",
     "Adapters",
     "Assistant",
     "assistant_for",

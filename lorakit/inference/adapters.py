@@ -16,6 +16,7 @@ from lorakit.errors import LorakitError, SettingsError
 from lorakit.inference.assistant import Assistant, assistant_for
 from lorakit.inference.contract import hold_to
 from lorakit.model_config import (
+    BASE,
     AdapterChoice,
     AdapterRecord,
     AdapterSet,
@@ -33,8 +34,6 @@ from lorakit.runs import ADAPTER_FOLDER
 
 if TYPE_CHECKING:
     import torch
-
-BASE = "base"
 
 
 class Adapters:
@@ -113,9 +112,13 @@ class Adapters:
         """Take an adapter out of memory."""
         self._set.unload(name)
         self._records.pop(name, None)
+        self._take_over(self.active)
 
     def use(self, name: str) -> None:
-        """Answer with one adapter, at the weight that it was loaded with."""
+        """Answer with one adapter, at the weight that it was loaded with, or as `BASE`."""
+        if name == BASE:
+            self.base()
+            return
         weights = {choice.name: choice.weight for choice in self.choices}
         self.mix({name: weights.get(name, 1.0)})
 
@@ -145,7 +148,7 @@ class Adapters:
         """Answer with one adapter, or with `BASE`, inside this context."""
         before, asked_as = self.active, self._asked_as
         try:
-            self.base() if name == BASE else self.use(name)
+            self.use(name)
             yield self.assistant
         finally:
             self._set.use(before)

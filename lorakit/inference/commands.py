@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from lorakit import console
 from lorakit.errors import LorakitError, SettingsError
-from lorakit.inference.adapters import BASE, describe
+from lorakit.inference.adapters import describe
 from lorakit.inference.session import Session, question
-from lorakit.model_config import choose_adapters, read_weighted
+from lorakit.model_config import BASE, choose_adapters, read_weighted
 
 _WORD = re.compile(r"/[a-z_]*", re.IGNORECASE)
 
@@ -27,6 +27,7 @@ class Command:
         arguments: As the help shows them.
         help: What it does.
         run: Gets the session and the words behind the command.
+        takes_text: Whether what stands behind it is a text, which is given as one word.
         completes: What the words may be: ``names`` of adapters, ``paths``, or nothing.
     """
 
@@ -34,6 +35,7 @@ class Command:
     help: str
     run: Callable[[Session, Sequence[str]], None]
     completes: str = ""
+    takes_text: bool = False
 
 
 def obey(session: Session, line: str) -> bool:
@@ -51,10 +53,17 @@ def obey(session: Session, line: str) -> bool:
         console.warn(f"{word} is no command\nhint: {f'did you mean {close[0]}?' if close else '/help lists them'}")
         return True
     try:
-        command.run(session, shlex.split(rest))
+        command.run(session, [rest.strip()] if command.takes_text else _words(rest))
     except (LorakitError, ValueError) as error:  # ValueError: a quotation mark without its partner
         console.warn(str(error))
     return True
+
+
+def _words(text: str) -> list[str]:
+    """Split at spaces outside quotation marks; on Windows a backslash is part of a path."""
+    if os.name == "nt":
+        return [word.strip("\"'") for word in shlex.split(text, posix=False)]
+    return shlex.split(text)
 
 
 def complete(session: Session, line: str) -> list[str]:
@@ -120,7 +129,7 @@ def _unload(session: Session, words: Sequence[str]) -> None:
 def _compare(session: Session, words: Sequence[str]) -> None:
     from lorakit.inference.generation import answer_batch
 
-    text = " ".join(words) or session.last_question
+    text = words[0] or session.last_question
     if text is None:
         raise SettingsError("/compare: there is no question yet", "/compare QUESTION, or ask one first")
     session.last_question = text
@@ -181,7 +190,9 @@ COMMANDS = {
     "/mix": Command("NAME:WEIGHT ...", "answer with the weighted sum of several", _mix, "names"),
     "/load": Command("[NAME=]PATH[:WEIGHT]", "load one more adapter", _load, "paths"),
     "/unload": Command("NAME", "take an adapter out of memory", _unload, "names"),
-    "/compare": Command("[QUESTION]", "the base and every adapter, side by side; the last question again", _compare),
+    "/compare": Command(
+        "[QUESTION]", "the base and every adapter, side by side; the last question again", _compare, takes_text=True
+    ),
     "/image": Command(
         "[PATH ...]", "the pictures that the next questions are about; without one, none", _image, "paths"
     ),

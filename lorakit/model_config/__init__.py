@@ -1,7 +1,7 @@
 """From the name of a model to a ModelBundle, with or without an adapter."""
 
 from lorakit.model_config.adapter import attach_adapter, save_adapter, weights_hash
-from lorakit.model_config.adapter_choice import AdapterChoice, choose_adapters, read_weighted
+from lorakit.model_config.adapter_choice import BASE, AdapterChoice, choose_adapters, read_weighted
 from lorakit.model_config.adapter_set import COMBINATIONS, AdapterSet
 from lorakit.model_config.loading import (
     TESTED_FAMILIES,
@@ -19,6 +19,7 @@ from lorakit.model_config.sizes import bytes_saved, fewer_bits, weight_bytes
 from lorakit.model_config.source import ModelSource, locate_model
 
 __all__ = [
+    "BASE",
     "COMBINATIONS",
     "TESTED_FAMILIES",
     "AdapterChoice",

@@ -115,6 +115,11 @@ def _read_settings(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         reason = "peft_type is missing" if isinstance(error, KeyError) else error
         raise AdapterError(f"{file}: is damaged ({reason})", "copy the adapter's folder again") from error
+    if settings.get("bias", "none") != "none":
+        raise AdapterError(
+            f"{folder}: has trained biases of its base (bias: {settings['bias']}), which would stay changed without it",
+            "train it again with bias: none",
+        )
     if kind != "LORA":
         raise AdapterError(f"{folder}: is a {kind} adapter, not LoRA", "choose a LoRA adapter")
     return settings  # type: ignore[no-any-return]

@@ -12,6 +12,7 @@ from lorakit.config.paths import is_folder
 from lorakit.errors import SettingsError
 from lorakit.runs import ADAPTER_FOLDER
 
+BASE = "base"  # how the model without an adapter is called
 _NAME = re.compile(r"[^\W\d][\w.-]*")
 _HOW = "write PATH, NAME=PATH, PATH:WEIGHT or NAME=PATH:WEIGHT, such as polite=output/lora_model:0.7"
 
@@ -44,6 +45,8 @@ def choose_adapters(listed: Sequence[str], place: str = "lora_model_path") -> li
     chosen = [_read(text, place) for text in listed]
     names = [choice.name for choice in chosen]
     for choice in chosen:
+        if choice.name == BASE:
+            raise SettingsError(f"{place}: {BASE!r} is what the base model is called", f"name the adapter; {_HOW}")
         if names.count(choice.name) > 1:
             raise SettingsError(f"{place}: two adapters are called {choice.name!r}", f"name them; {_HOW}")
     return chosen

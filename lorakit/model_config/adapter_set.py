@@ -23,6 +23,15 @@ COMBINATIONS = {
 }
 
 
+# What an adapter may have beside the matrices of LoRA, by PEFT's setting for it.
+_NOT_ADDED_UP = {
+    "modules_to_save": "layers of its own",
+    "trainable_token_indices": "tokens of its own",
+    "use_dora": "magnitudes (DoRA)",
+    "lora_bias": "biases",
+}
+
+
 class AdapterSet:
     """The adapters on one base model.
 
@@ -109,10 +118,10 @@ class AdapterSet:
         if len(slots) > 1:
             self._check_mixable(weights)
         if slots:
-            if not self._active:
-                model.base_model.enable_adapter_layers()
             model.active_adapter = next(iter(slots))
             model.base_model.set_adapter(list(slots), inference_mode=True)
+            if not self._active:
+                model.base_model.enable_adapter_layers()
             for layer in _lora_layers(model):
                 for slot, weight in slots.items():
                     layer.set_scale(slot, weight)
@@ -132,6 +141,7 @@ class AdapterSet:
             SettingsError: PEFT cannot combine these in this way.
         """
         self._check_names(weights)
+        self._check_mixable(weights)
         self.use({})
         kind, prunes = COMBINATIONS[combination]
         name, slot = combination, f"slot{self._loaded:04d}"
@@ -147,11 +157,15 @@ class AdapterSet:
                 combination_type=kind,
                 **({"density": density} if prunes else {}),
             )
-        except ValueError as error:
+        except (ValueError, RuntimeError) as error:  # RuntimeError: ranks that differ from layer to layer
             raise SettingsError(
                 f"combination: {combination} does not go with these adapters ({error})",
                 "cat and svd take adapters of different ranks",
             ) from error
+        self._bundle.model.peft_config[slot].use_rslora = False  # taken from the first; its scaling is in the matrices
+        for layer in _lora_layers(self._bundle.model):
+            if slot in layer.scaling:
+                layer.use_rslora[slot] = False
         self._slots[name] = slot
         self._choices[name] = AdapterChoice(name, next(iter(self._choices.values())).folder)
         self.use({name: 1.0})
@@ -178,9 +192,9 @@ class AdapterSet:
     def _check_mixable(self, names: Any) -> None:
         for name in names:
             config = self._bundle.model.peft_config[self._slots[name]]
-            if config.modules_to_save:
-                layers = ", ".join(config.modules_to_save)
-                raise SettingsError(f"{name!r} has layers of its own ({layers}), which cannot be mixed", "use it alone")
+            found = [words for setting, words in _NOT_ADDED_UP.items() if getattr(config, setting, None)]
+            if found:
+                raise SettingsError(f"{name!r} has {' and '.join(found)}, which cannot be added up", "use it alone")
 
 
 def _lora_layers(model: Any) -> list[Any]:

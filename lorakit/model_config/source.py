@@ -171,21 +171,24 @@ def tensor_shapes(folder: Path) -> Iterator[tuple[str, list[int]]]:
     Raises:
         OSError, ValueError, KeyError, struct.error: A file is damaged.
     """
-    for file in _loaded_files(folder):
+    for file in weight_files(folder):
         with open(file, "rb") as stream:
             for name, tensor in _read_header(stream).items():
                 if name != "__metadata__":
                     yield name, tensor["shape"]
 
 
-def _loaded_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
     """List the files that transformers will read: some makers add a second copy in a layout of their own."""
     index = folder / "model.safetensors.index.json"
     if (folder / "model.safetensors").is_file():
         return [folder / "model.safetensors"]
     if not index.is_file():
         return sorted(folder.glob("*.safetensors"))
-    return [folder / name for name in sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))]
+    return [
+        folder / Path(name).name
+        for name in sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    ]
 
 
 def _read_header(stream: BinaryIO) -> dict[str, Any]:

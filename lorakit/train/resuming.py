@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lorakit import console
-from lorakit.config import Config
+from lorakit.config import Config, load_config
 from lorakit.config.settings import settings
 from lorakit.data_processing import EncodedExample
 from lorakit.engine import DtypeChoice
@@ -33,7 +33,7 @@ _WITHOUT_EFFECT = {
     "early_stopping_patience",
     "load_best_model",
 }
-_SECTIONS_WITHOUT_EFFECT = {"Generation", "Evaluation"}
+_SECTIONS_WITHOUT_EFFECT = {"Generation", "Evaluation", "Export"}
 _ARGUMENTS_WITHOUT_EFFECT = (
     *("save_", "eval_", "logging_", "report_to", "run_name", "disable_tqdm", "dataloader_"),
     *("activation_checkpointing", "gradient_checkpointing"),
@@ -108,7 +108,7 @@ def check_same(earlier: EarlierRun, now: RunIdentity, is_forced: bool) -> None:
     Raises:
         RunError: It is another run, and ``resume: force`` is not set.
     """
-    differences = "; ".join(now.differences(earlier.identity))
+    differences = "; ".join(now.differences(_completed(earlier.identity)))
     if not differences:
         return
     if not is_forced:
@@ -117,6 +117,12 @@ def check_same(earlier: EarlierRun, now: RunIdentity, is_forced: bool) -> None:
             "give it what it had, or set resume=force to go on with the difference",
         )
     console.warn(f"resumed by force though {differences}")
+
+
+def _completed(identity: RunIdentity) -> RunIdentity:
+    """Give a run of an earlier version the settings that there were not yet, which it had at their defaults."""
+    defaults = effective_settings(load_config(None, {}, []))
+    return replace(identity, settings={**defaults, **identity.settings})
 
 
 def effective_settings(config: Config) -> dict[str, Any]:
