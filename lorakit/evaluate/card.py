@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from lorakit.config import Config
+from lorakit.export.gguf_family import FAMILIES
 from lorakit.inference import Assistant
 from lorakit.model_config import AdapterRecord, ModelSource, read_record
 from lorakit.model_config.starter import STARTER
@@ -92,6 +93,7 @@ def _loading(
         is_beyond_language=config.train_vision or config.train_projector,
         lorakit_base=placeholder if origin == "folder" else name,
         is_from_modelscope=origin == "modelscope",
+        has_gguf=assistant.bundle.family in FAMILIES,
     )
 
 

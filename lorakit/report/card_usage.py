@@ -34,6 +34,7 @@ class Loading:
         is_beyond_language: Whether layers outside the language model are adapted.
         lorakit_base: The base as lorakit's settings name it.
         is_from_modelscope: Whether it comes from there.
+        has_gguf: Whether lorakit exports GGUF files of its family.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Loading:
     is_beyond_language: bool
     lorakit_base: str
     is_from_modelscope: bool = False
+    has_gguf: bool = True
 
 
 def usage(loading: Loading) -> Iterator[str]:
@@ -160,7 +162,7 @@ def _vllm(loading: Loading) -> Iterator[str]:
 
 
 def _ollama(loading: Loading) -> Iterator[str]:
-    if loading.pixels:  # lorakit writes GGUF files of language models only
+    if not loading.has_gguf:
         return
     lines = [
         _lorakit(loading, "export", "--format", "gguf", "--export_dir", "gguf"),

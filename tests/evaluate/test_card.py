@@ -18,7 +18,7 @@ from lorakit.report import Report
 
 def assistant_of(source, template="{{ messages }}"):
     return SimpleNamespace(
-        bundle=SimpleNamespace(source=source, dtype=SimpleNamespace(name="bfloat16")),
+        bundle=SimpleNamespace(source=source, family="llama", dtype=SimpleNamespace(name="bfloat16")),
         chat_format=SimpleNamespace(tokenizer=SimpleNamespace(chat_template=template), is_plain=False),
         stop_ids=[2],
     )

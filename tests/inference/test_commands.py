@@ -111,6 +111,7 @@ def test_help_names_every_command(say):
         ("/use", "takes one word"),
         ("/use a b", "takes one word"),
         ("/use nobody", "loaded: early, green"),
+        ("/load base=nowhere", "is what the base model is called"),
         ("/mix", "names no adapter"),
         ("/mix early:1 early:2", "names an adapter twice"),
         ("/mix early:nan", "the weight of 'early' is nan"),
@@ -125,6 +126,24 @@ def test_a_wrong_command_is_explained_and_the_session_goes_on(say, line, said):
     shown = say(line, QUESTION)
     assert said in shown.err
     assert shown.out.strip() == ANSWERS["early"]
+
+
+def test_use_base_is_base(say):
+    assert "in use: base" in say("/use base").err
+
+
+def test_what_is_left_of_a_mixture_is_asked_as_it_was_trained(trained):
+    paths = [str(trained.root / name / "lora_model") for name in ANSWERS]
+    config = Config(model_name_or_path=trained.model, lora_model_path=paths, torch_dtype="float32")
+    adapters = open_adapters(config)
+    adapters.mix({"early": 1.0, "green": 1.0})
+    assert adapters.assistant.system_prompt == "early"
+    adapters.unload("early")
+    assert adapters.assistant.system_prompt == "green"
+
+
+def test_a_question_to_compare_keeps_its_quotation_marks(say):
+    assert 'What\'s "home"?' in say('/compare What\'s "home"?').out
 
 
 def test_a_question_may_begin_with_a_path(say):

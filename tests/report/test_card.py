@@ -68,7 +68,9 @@ def test_hubs_read_the_front_matter(card, tmp_path):
 
 
 def test_a_model_of_pictures_is_called_one(card):
-    shown = card_text(replace(card, record=record(pixels=(256, 4096)), loading=loading(pixels=(256, 4096))))
+    shown = card_text(
+        replace(card, record=record(pixels=(256, 4096)), loading=loading(pixels=(256, 4096), has_gguf=False))
+    )
     assert ModelCard(shown).data.pipeline_tag == "image-text-to-text"
     assert "- Pictures of 256 to 4,096 pixels." in shown
     assert '"shortest_edge": 256, "longest_edge": 4096' in shown

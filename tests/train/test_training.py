@@ -146,6 +146,16 @@ def test_resume_with_other_settings_is_refused(command, capsys):
     assert (folder / "lora_model").is_dir()
 
 
+def test_a_run_of_a_version_with_fewer_settings_is_resumed_and_what_is_written_later_does_not_matter(command):
+    _, folder = command("--num_train_epochs", "1")
+    identity = json.loads((folder / "run.json").read_text())
+    assert not {"format", "export_dir", "push_to"} & set(identity["settings"])
+    del identity["settings"]["min_pixels"]  # as if there had been none
+    (folder / "run.json").write_text(json.dumps(identity))
+    code, _ = command("--num_train_epochs", "1", "--push_to", "a/b", "--export_dir", "x", "--set", "resume=true")
+    assert code == 0
+
+
 def test_an_earlier_run_is_kept_aside(command):
     _, folder = command("--num_train_epochs", "1")
     first = adapter_weights(folder)
