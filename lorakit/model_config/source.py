@@ -45,7 +45,7 @@ class ModelSource:
     @property
     def reference(self) -> str:
         """What an adapter should name as its base: the hub name, or the folder."""
-        return self.name if _HUB_NAME.match(self.name) and self.name != STARTER else str(self.folder)
+        return self.hub_name or str(self.folder.absolute())
 
     @property
     def hub_name(self) -> str | None:
