@@ -140,8 +140,9 @@ def _merged(layer: Any, parameter: str, read_base: Callable[[], torch.Tensor]) -
 
     The copy begins with what the base's files have, which the model in memory may have rounded.
     """
-    own = copy.deepcopy(layer).float().cpu()
-    own.get_base_layer().get_parameter(parameter).data = read_base().float()
+    loaded = layer.get_base_layer().get_parameter(parameter)
+    of_the_files = torch.nn.Parameter(read_base().float(), requires_grad=False)
+    own = copy.deepcopy(layer, {id(loaded): of_the_files}).float().cpu()
     own.merge(safe_merge=False, adapter_names=list(own.active_adapters))
     value: torch.Tensor = own.get_base_layer().get_parameter(parameter)
     return value.detach()

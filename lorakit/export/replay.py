@@ -16,7 +16,8 @@ from lorakit.engine import grids
 from lorakit.inference import Assistant
 from lorakit.inference.generation import answer_ids
 
-ANSWER_TOKENS = 32  # of each answer; more would be the same evidence again
+_MOST_AT_ONCE, _TOKENS_AT_ONCE = 32, 8192  # questions, and tokens of prompts and answers together
+ANSWER_TOKENS = 24  # of each answer; more would be the same evidence again
 
 
 @dataclass(frozen=True)
@@ -64,14 +65,16 @@ def replay_reference(
     Args:
         assistant: Adapter on base.
         conversations: Each ends with a question.
-        config: For the length of answers and the batch.
+        config: For the length of answers.
         folder: Gets one file for each question.
     """
     length = min(config.max_new_tokens, ANSWER_TOKENS)
     greedy = config.model_copy(update={"temperature": 0.0, "repetition_penalty": 1.0, "max_new_tokens": length})
     replayed: list[Replayed] = []
-    for start in range(0, len(conversations), config.per_device_eval_batch_size):
-        batch = conversations[start : start + config.per_device_eval_batch_size]
+    longest = max(len(assistant.prompt_ids(messages)) for messages in conversations)
+    at_once = max(1, min(_MOST_AT_ONCE, _TOKENS_AT_ONCE // (longest + length)))
+    for start in range(0, len(conversations), at_once):
+        batch = conversations[start : start + at_once]
         for messages, answer in zip(batch, answer_ids(assistant, batch, greedy), strict=True):
             prompt = tuple(assistant.prompt_ids(messages))
             one = Replayed(tuple(messages), prompt, answer, folder / f"{len(replayed)}.npy")
