@@ -1,9 +1,12 @@
 """Adapters with an effect, made by plain PEFT, and what plain PEFT computes with them."""
 
+import json
+
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
+ROWS = [{"text": text, "target": "早睡早起。"} for text in ("怎样睡好？", "怎样吃好？", "Tea?")]
 IDS = torch.tensor([[5, 6, 7, 8, 90, 91]])
 
 
@@ -40,3 +43,8 @@ def plain_logits(base, adapters=()):
             for name, parameter in merged.named_parameters():
                 model.get_parameter(name).add_(parameter - before[name], alpha=weight)
     return logits_of(model)
+
+
+def proof_of(folder):
+    """What the proof of a merge or an export says."""
+    return json.loads((folder / "proof.json").read_text())

@@ -1,12 +1,14 @@
 """Rows to train tiny models on, and what to look at afterwards."""
 
+import os
+import signal
 from array import array
 
 import torch
 from safetensors.torch import load_file
 
 from lorakit.data_processing import EncodedExample
-from lorakit.runs import read_records
+from lorakit.runs import RecordLog, StepRecord, read_records
 
 ROWS = [
     {"text": f"第{number}个问题是什么？", "target": answer}
@@ -30,6 +32,18 @@ def assert_same_adapter(first, second, **tolerance):
 def recorded(folder, kind):
     """The records of one kind that a run has left."""
     return [record for record in read_records(folder) if isinstance(record, kind)]
+
+
+def interrupt_at(monkeypatch, step):
+    """Press Ctrl-C after a step."""
+    append = RecordLog.append
+
+    def append_and_interrupt(self, record):
+        append(self, record)
+        if isinstance(record, StepRecord) and record.step == step:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(RecordLog, "append", append_and_interrupt)
 
 
 LENGTHS = (9, 31, 4, 17)

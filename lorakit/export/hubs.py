@@ -96,13 +96,7 @@ class HuggingFace(Hub):
                 f"push_to: {repository!r} is there already and public, so nothing was sent",
                 "choose another name; or make it private on its page; or agree to a public one: push_private=false",
             )
-        api.upload_folder(
-            repo_id=repository,
-            folder_path=str(parcel.folder),
-            repo_type="model",
-            commit_message=_MESSAGE,
-            allow_patterns=_patterns(parcel),
-        )
+        _upload(api, parcel, repository)
         return str(address)
 
 
@@ -137,17 +131,22 @@ class ModelScope(Hub):
             exist_ok=True,
             create_default_config=False,
         )
-        api.upload_folder(
-            repo_id=repository,
-            folder_path=str(parcel.folder),
-            repo_type="model",
-            commit_message=_MESSAGE,
-            allow_patterns=_patterns(parcel),
-        )
+        _upload(api, parcel, repository)
         return f"{str(api.endpoint).rstrip('/')}/models/{repository}"
 
 
 HUBS: dict[str, Callable[[], Hub]] = {"huggingface": HuggingFace, "modelscope": ModelScope}
+
+
+def _upload(api: Any, parcel: Parcel, repository: str) -> None:
+    """Send what was shown; both hubs name this alike."""
+    api.upload_folder(
+        repo_id=repository,
+        folder_path=str(parcel.folder),
+        repo_type="model",
+        commit_message=_MESSAGE,
+        allow_patterns=_patterns(parcel),
+    )
 
 
 def _patterns(parcel: Parcel) -> list[str]:

@@ -134,10 +134,10 @@ class Adapters:
     def combine(self, weights: Mapping[str, float], combination: str, density: float) -> None:
         """Make one adapter of several, and answer with it; see `AdapterSet.combine`."""
         parts = tuple(replace(choice, weight=weights[choice.name]) for choice in self.choices if choice.name in weights)
-        self._set.combine(weights, combination, density)
-        self._combined[combination] = parts
+        name = self._set.combine(weights, combination, density)
+        self._combined[name] = parts
         self._take_over(weights)
-        self._records[combination] = self._asked_as
+        self._records[name] = self._asked_as
 
     def base(self) -> None:
         """Answer as the base model."""

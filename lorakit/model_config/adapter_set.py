@@ -13,16 +13,8 @@ from lorakit.model_config.adapter import attach_adapter, detach_adapter
 from lorakit.model_config.adapter_choice import AdapterChoice
 from lorakit.model_config.loading import ModelBundle
 
-COMBINATIONS = {
-    "cat": ("cat", False),
-    "linear": ("linear", False),
-    "svd": ("svd", False),
-    "ties": ("ties", True),
-    "dare_linear": ("dare_linear", True),
-    "dare_ties": ("dare_ties", True),
-}
-
-
+# PEFT's ways to make one adapter of several, and whether they prune.
+COMBINATIONS = {"cat": False, "linear": False, "svd": False, "ties": True, "dare_linear": True, "dare_ties": True}
 # What an adapter may have beside the matrices of LoRA, by PEFT's setting for it.
 _NOT_ADDED_UP = {
     "modules_to_save": "layers of its own",
@@ -129,7 +121,7 @@ class AdapterSet:
             model.base_model.disable_adapter_layers()
         self._active = dict(weights)
 
-    def combine(self, weights: Mapping[str, float], combination: str, density: float) -> None:
+    def combine(self, weights: Mapping[str, float], combination: str, density: float) -> str:
         """Make one adapter of several by PEFT's ``add_weighted_adapter``, and use it.
 
         Args:
@@ -137,14 +129,16 @@ class AdapterSet:
             combination: A key of `COMBINATIONS`.
             density: Share of the values kept, for those that prune.
 
+        Returns:
+            Its name, which no single adapter can have.
+
         Raises:
             SettingsError: PEFT cannot combine these in this way.
         """
         self._check_names(weights)
         self._check_mixable(weights)
         self.use({})
-        kind, prunes = COMBINATIONS[combination]
-        name, slot = combination, f"slot{self._loaded:04d}"
+        name, slot = "+".join(weights), f"slot{self._loaded:04d}"
         self._loaded += 1
         for layer in _lora_layers(self._bundle.model):
             for source in weights:
@@ -154,8 +148,8 @@ class AdapterSet:
                 [self._slots[source] for source in weights],
                 list(weights.values()),
                 slot,
-                combination_type=kind,
-                **({"density": density} if prunes else {}),
+                combination_type=combination,
+                **({"density": density} if COMBINATIONS[combination] else {}),
             )
         except (ValueError, RuntimeError) as error:  # RuntimeError: ranks that differ from layer to layer
             raise SettingsError(
@@ -169,6 +163,7 @@ class AdapterSet:
         self._slots[name] = slot
         self._choices[name] = AdapterChoice(name, next(iter(self._choices.values())).folder)
         self.use({name: 1.0})
+        return name
 
     def tensors_of(self, name: str) -> tuple[Any, dict[str, torch.Tensor]]:
         """Return PEFT's configuration of an adapter, and its tensors by the names that PEFT's files have."""

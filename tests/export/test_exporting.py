@@ -1,19 +1,17 @@
 """`--task export`: GGUF and PEFT files that compute what the adapter does, or a folder called unproven."""
 
-import json
 from dataclasses import replace
 
 import pytest
 import torch
 from export_models import loaded, metadata
 from peft import PeftModel
-from random_adapters import logits_of, plain_logits, plain_model, save_random_adapter
+from random_adapters import ROWS, logits_of, plain_logits, plain_model, proof_of, save_random_adapter
 from safetensors.torch import load_file
 
 from lorakit.cli import main
 from lorakit.export import gguf_export, peft_files
 
-ROWS = [{"text": text, "target": "早睡早起。"} for text in ("怎样睡好？", "怎样吃好？", "Tea?")]
 FAMILIES = ("qwen3", "llama", "gpt2")
 
 
@@ -30,10 +28,6 @@ def export(tmp_path, write_rows, capsys):
         return code, capsys.readouterr().err
 
     return run
-
-
-def proof_of(folder):
-    return json.loads((folder / "proof.json").read_text())
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -7,15 +7,13 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import FAMILIES, save_family
-from random_adapters import logits_of, plain_logits, plain_model, save_random_adapter
+from random_adapters import ROWS, logits_of, plain_logits, plain_model, proof_of, save_random_adapter
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from vision import draw, save_vision_model
 
 from lorakit.cli import main
 from lorakit.export import merging
-
-ROWS = [{"text": text, "target": "早睡早起。"} for text in ("怎样睡好？", "怎样吃好？", "Tea?")]
 
 
 @pytest.fixture
@@ -29,10 +27,6 @@ def merge(tmp_path, write_rows):
         return main([*arguments, f"--set=validation_file={write_rows(ROWS)}", "--max_new_tokens=12", *extra])
 
     return run
-
-
-def proof_of(folder):
-    return json.loads((folder / "proof.json").read_text())
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -5,13 +5,11 @@ import json
 import pytest
 import torch
 from conftest import family_config, save_family
-from random_adapters import logits_of, plain_logits, plain_model, save_random_adapter
+from random_adapters import ROWS, logits_of, plain_logits, plain_model, save_random_adapter
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from lorakit.cli import main
-
-ROWS = [{"text": text, "target": "早睡早起。"} for text in ("怎样睡好？", "怎样吃好？", "Tea?")]
 
 
 @pytest.fixture

@@ -61,7 +61,7 @@ def test_the_base_is_bit_for_bit_the_same_after_everything(two):
     adapters.unload("a")
     adapters.use({"b": 1.0})
     adapters.unload("b")
-    adapters.unload("cat")
+    adapters.unload("a+b")
     for value, own in zip(base_tensors(adapters.bundle.model), before, strict=True):
         assert torch.equal(value, own)
 
@@ -131,7 +131,7 @@ def test_cat_is_the_exact_weighted_sum_though_ranks_and_layers_differ(two):
     adapters.combine({"a": 0.7, "b": 0.3}, "cat", 0.5)
     wanted = plain_logits(base, [(a.folder, 0.7), (b.folder, 0.3)])
     torch.testing.assert_close(logits_of(adapters.bundle.model), wanted, **SAME)
-    assert adapters.active == {"cat": 1.0}
+    assert adapters.active == {"a+b": 1.0}
 
 
 @pytest.mark.parametrize("combination", COMBINATIONS)
@@ -142,6 +142,16 @@ def test_every_combination_is_an_adapter_of_its_own(combination, model_folder, t
         adapters.load(AdapterChoice(name, save_random_adapter(base, tmp_path / name, seed)))
     adapters.combine({"a": 0.6, "b": 0.6}, combination, 0.5)
     assert not torch.allclose(logits_of(adapters.bundle.model), plain_logits(base), atol=1e-3)
+
+
+def test_an_adapter_called_like_a_combination_stays_itself(two):
+    base, a, b = two
+    adapters = adapter_set(base)
+    adapters.load(AdapterChoice("cat", a.folder))
+    adapters.load(b)
+    adapters.combine({"cat": 0.7, "b": 0.3}, "cat", 0.5)
+    adapters.use({"cat": 1.0})
+    torch.testing.assert_close(logits_of(adapters.bundle.model), plain_logits(base, [(a.folder, 1.0)]), **SAME)
 
 
 def test_ranks_that_cannot_be_combined_are_refused_with_what_can(two):

@@ -1,18 +1,15 @@
 """A run that does not fit: what would make it fit is named, or with auto_fit applied and kept."""
 
-import os
-import signal
-
 import pytest
 import torch
 import yaml
-from trained import assert_same_adapter, recorded
+from trained import assert_same_adapter, interrupt_at, recorded
 
 from lorakit.engine import MemoryPlan
 from lorakit.engine import memory as memory_module
 from lorakit.errors import ModelError
 from lorakit.model_config import locate_model, weight_bytes
-from lorakit.runs import PlanRecord, RecordLog, StepRecord, read_identity
+from lorakit.runs import PlanRecord, StepRecord, read_identity
 from lorakit.train import planning, preparing, trial
 from lorakit.train.remedies import Remedy, candidates
 
@@ -30,17 +27,6 @@ def short_of_memory(monkeypatch, available=60_000_000, kept_per_token=600_000):
 
 def used(folder):
     return yaml.safe_load((folder / "config_used.yaml").read_text())
-
-
-def interrupted_after(monkeypatch, step):
-    append = RecordLog.append
-
-    def append_and_interrupt(self, record):
-        append(self, record)
-        if isinstance(record, StepRecord) and record.step == step:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    monkeypatch.setattr(RecordLog, "append", append_and_interrupt)
 
 
 def test_what_makes_a_run_fit_is_named_as_settings_to_copy(command, monkeypatch, capsys):
@@ -68,7 +54,7 @@ def test_auto_fit_trains_with_other_settings_keeps_them_and_resumes_with_them(co
         short_of_memory(patched)
         code, unbroken = command(*arguments, folder="unbroken")
         assert code == 0
-        interrupted_after(patched, 2)
+        interrupt_at(patched, 2)
         assert command(*arguments)[0] == 130
     code, folder = command(*arguments, "--set", "resume=true")
     assert code == 0, capsys.readouterr().err
@@ -115,7 +101,7 @@ def device_of_few_bits(monkeypatch):
 
 def test_what_runs_out_of_memory_when_tried_is_changed_until_it_does_not(command, device_of_few_bits, capsys):
     arguments = ("--num_train_epochs", "2", "--per_device_train_batch_size", "1", *FIT)
-    interrupted_after(device_of_few_bits, 3)
+    interrupt_at(device_of_few_bits, 3)
     code, folder = command(*arguments)
     said = capsys.readouterr().err
     assert code == 130

@@ -1,8 +1,6 @@
 """Runs from the command line on tiny models: what they leave, and that it is right."""
 
 import json
-import os
-import signal
 import sys
 
 import pytest
@@ -11,13 +9,13 @@ import yaml
 from conftest import FAMILIES
 from peft import PeftModel
 from safetensors.torch import load_file
-from trained import ROWS, adapter_weights, assert_same_adapter
+from trained import ROWS, adapter_weights, assert_same_adapter, interrupt_at
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import is_bitsandbytes_available
 
 from lorakit.cli import main
 from lorakit.engine import summed_loss
-from lorakit.runs import EvaluationRecord, RecordLog, StepRecord, read_records
+from lorakit.runs import EvaluationRecord, StepRecord, read_records
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -98,17 +96,6 @@ def test_the_configuration_used_can_be_used_again(command, tmp_path):
     assert yaml.safe_load(used.read_text())["num_train_epochs"] == 1
     assert main(["--task", "train", "--config", str(used), "--output_dir", str(tmp_path / "second")]) == 0
     assert_same_adapter(first, tmp_path / "second", rtol=0, atol=0)
-
-
-def interrupt_at(monkeypatch, step):
-    append = RecordLog.append
-
-    def append_and_interrupt(self, record):
-        append(self, record)
-        if isinstance(record, StepRecord) and record.step == step:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    monkeypatch.setattr(RecordLog, "append", append_and_interrupt)
 
 
 def test_ctrl_c_saves_a_checkpoint_and_the_resumed_run_equals_the_unbroken_one(command, monkeypatch, capsys):
