@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.resources import files
 from pathlib import Path
 
@@ -19,6 +19,8 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen3Config,
 )
+
+from lorakit.engine import choose_kernels
 
 ROOT = Path(__file__).parents[1]
 TRAIN_FILE = ROOT / "data" / "train.json"
@@ -108,6 +110,20 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pa
         return folder if folder.is_dir() else save_family(family, folder)
 
     return folder_of
+
+
+@pytest.fixture(autouse=True)
+def _without_kernels() -> Iterator[None]:
+    """A test that chooses lorakit's own C++ does so for itself alone."""
+    yield
+    choose_kernels(False, torch.device("cpu"))
+
+
+@pytest.fixture
+def own_kernels() -> None:
+    """Compute with lorakit's own C++."""
+    choice = choose_kernels(True, torch.device("cpu"))
+    assert choice.is_used, choice.reason
 
 
 @pytest.fixture

@@ -176,6 +176,11 @@ class Config(BaseModel):
         description="Compile the decoder layers with torch.compile: costs half a minute once and saves a tenth of each "
         "step or more. `auto`: where the training is estimated to take ten minutes or more and a compiler is there.",
     )
+    cpu_kernels: Annotated[bool, Shown("Training")] = Field(
+        True,
+        description="On a CPU compute attention, norms and activations with lorakit's own C++, which the g++ of this "
+        "machine compiles once, in three seconds. false, or where there is none: with PyTorch, a quarter more slowly.",
+    )
     seed: Annotated[int, Shown("Training")] = Field(
         42, ge=0, le=2**32 - 1, description="Seed of the adapter's first values, row order, dropout and sampling."
     )

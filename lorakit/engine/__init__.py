@@ -4,6 +4,7 @@ from lorakit.engine.accelerate import accelerate
 from lorakit.engine.attention import PACKED, register_packed_attention
 from lorakit.engine.compilation import compiled_layers, decide_compilation, uncompiled
 from lorakit.engine.device import DtypeChoice, choose_device, choose_dtype, free_bytes
+from lorakit.engine.kernels import KernelChoice, choose_kernels
 from lorakit.engine.loss import PACKED_FAMILIES, LossSum, base_model, shares_beginning, summed_loss
 from lorakit.engine.memory import (
     PROBE_TOKENS,
@@ -26,6 +27,7 @@ __all__ = [
     "PACKED_FAMILIES",
     "PROBE_TOKENS",
     "DtypeChoice",
+    "KernelChoice",
     "LossSum",
     "MemoryPlan",
     "MemoryPlanner",
@@ -38,6 +40,7 @@ __all__ = [
     "base_model",
     "choose_device",
     "choose_dtype",
+    "choose_kernels",
     "compiled_layers",
     "decide_compilation",
     "free_bytes",

@@ -21,7 +21,7 @@ import torch
 from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 
-from lorakit.engine.row_attention import RowAttention
+from lorakit.engine.row_attention import RowAttention, Span
 
 PACKED = "lorakit_packed"
 # Stands in for the mask of a packed row, which would grow with the square of the row. Nothing ever attends by it.
@@ -45,6 +45,23 @@ class PackedRows:
     shared: int = 0
     tails: tuple[int, ...] | None = None
     wanted: torch.Tensor | None = None
+
+    def spans(self, is_tail: bool) -> tuple[Span, ...]:
+        """Return the sequences one by one, the shared tokens as the first where there are any.
+
+        Args:
+            is_tail: Whether only the wanted tokens have queries.
+        """
+        lengths = (self.shared, *self.lengths) if self.shared else self.lengths
+        asking = lengths
+        if is_tail and self.tails is not None:
+            asking = (0, *self.tails) if self.shared else self.tails
+        spans, query, key = [], 0, 0
+        for asked, tokens in zip(asking, lengths, strict=True):
+            shared = self.shared if key else 0
+            spans.append(Span(slice(query, query + asked), slice(key, key + tokens), shared))
+            query, key = query + asked, key + tokens
+        return tuple(spans)
 
 
 # (query, key, value, row lengths, scaling) to [1, tokens, heads, head size]; the first three as in `packed_attention`
@@ -92,13 +109,10 @@ def packed_attention(  # noqa: PLR0913, PLR0917 - the signature is that of trans
     attend_all = None if packed_rows.shared or is_tail else _serving(query, dropout)
     if attend_all is not None:
         return attend_all(query, key, value, packed_rows.lengths, scale), None
-    lengths = [packed_rows.shared, *packed_rows.lengths]
-    asking = [0, *packed_rows.tails] if is_tail and packed_rows.tails else lengths
-    queries, keys, values = query.split(asking, 2), list(key.split(lengths, 2)), list(value.split(lengths, 2))
-    if packed_rows.shared:
-        keys[1:] = [torch.cat([keys[0], own], dim=2) for own in keys[1:]]
-        values[1:] = [torch.cat([values[0], own], dim=2) for own in values[1:]]
-    rows = [_attend(q, k, v, scale, dropout) for q, k, v in zip(queries, keys, values, strict=True) if q.shape[2]]
+    spans = packed_rows.spans(is_tail)
+    if query.device.type == "cpu" and dropout == 0:
+        return RowAttention.apply(query, key, value, spans, scale), None
+    rows = [_attend(query, key, value, span, scale, dropout) for span in spans]
     return torch.cat(rows, dim=2).transpose(1, 2).contiguous(), None
 
 
@@ -118,10 +132,9 @@ def _attend_by_mask(
 
 
 def _attend(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float, dropout: float
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, span: Span, scaling: float, dropout: float
 ) -> torch.Tensor:
-    if query.device.type == "cpu" and dropout == 0:
-        return RowAttention.apply(query, key, value, scaling)  # type: ignore[no-any-return]
+    query, key, value = query[:, :, span.asking], span.seen(key[0])[None], span.seen(value[0])[None]
     is_whole = query.shape[2] == key.shape[2]
     mask = None if is_whole else causal_lower_right(query.shape[2], key.shape[2])
     return scaled_dot_product_attention(

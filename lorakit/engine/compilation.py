@@ -28,13 +28,16 @@ def compiler_fault(device: torch.device) -> str | None:
     return None if any(shutil.which(name) for name in _COMPILERS) else "there is no C++ compiler"
 
 
-def decide_compilation(setting: str | bool, estimated_seconds: float, device: torch.device) -> tuple[bool, str]:
+def decide_compilation(
+    setting: str | bool, estimated_seconds: float, device: torch.device, has_kernels: bool = False
+) -> tuple[bool, str]:
     """Decide whether to compile.
 
     Args:
         setting: auto, true or false.
         estimated_seconds: Of the training that remains.
         device: Where it runs.
+        has_kernels: Whether kernels.cpp computes, which compiled layers do without.
 
     Returns:
         The decision, and its reason.
@@ -49,6 +52,8 @@ def decide_compilation(setting: str | bool, estimated_seconds: float, device: to
     minutes = estimated_seconds / 60
     if estimated_seconds < _WORTHWHILE_SECONDS:
         return False, f"about {minutes:.1f} minutes to train; it pays from {_WORTHWHILE_SECONDS // 60} on"
+    if has_kernels:
+        return False, "lorakit's own C++ gains more"
     return True, f"about {minutes:.0f} minutes to train"
 
 

@@ -12,6 +12,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from lorakit.engine.attention import NO_MASK, PACKED
+from lorakit.engine.kernels import kernels_for
 from lorakit.engine.last_layer import place_rows
 from lorakit.engine.micro_batch import IGNORED_LABEL, MicroBatch, isolation_mask
 from lorakit.engine.pictures import picture_inputs
@@ -72,30 +73,28 @@ class TargetLoss(torch.autograd.Function):
             weight: [vocabulary, hidden], frozen.
             targets: [targets], token ids.
         """
-        wants_gradient = ctx.needs_input_grad[0]
-        gradient = torch.empty_like(hidden) if wants_gradient else None
+        gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         exact = torch.promote_types(hidden.dtype, torch.float32)
         nats = torch.zeros((), dtype=exact, device=hidden.device)
         rows = _chunk_targets(len(hidden), len(weight))
         # Fresh memory of this size would cost more than the arithmetic on it, so all chunks share it.
         buffer = hidden.new_empty(rows, weight.shape[0])
-        exact_buffer = buffer.to(exact)  # the same where hidden is exact already
+        kernels = kernels_for(buffer)
+        exact_buffer = buffer if kernels else buffer.to(exact)  # the same where hidden is exact already
         for start in range(0, len(hidden), rows):
-            chunk = slice(start, start + rows)
-            wanted = targets[chunk, None]
+            chunk, wanted = slice(start, start + rows), targets[start : start + rows]
             logits = torch.mm(hidden[chunk], weight.T, out=buffer[: len(wanted)])  # [rows, vocabulary]
-            exponents = logits if exact_buffer is buffer else exact_buffer[: len(wanted)].copy_(logits)
-            at_target = exponents.gather(1, wanted)
-            largest = exponents.amax(dim=-1, keepdim=True)  # [rows, 1]
-            total = exponents.sub_(largest).exp_().sum(dim=-1, keepdim=True)  # [rows, 1]
-            nats += (total.log() + largest - at_target).sum()
+            if kernels:
+                each, total = nats.new_empty(len(wanted)), None
+                kernels.cross_entropy(logits, wanted, each, *logits.shape, gradient is not None)
+                nats += each.sum()
+            else:
+                loss, total = _cross_entropy(logits, wanted[:, None], exact_buffer[: len(wanted)])
+                nats += loss
             if gradient is not None:
-                if hidden.dtype is torch.float16:  # it ends at 65,504, which the total may exceed
-                    exponents.div_(total)
-                    total.fill_(1)
-                # d loss / d logits = softmax - one-hot, here times the total, which leaves with the product
-                exponents.scatter_add_(1, wanted, -total)
-                torch.mm(logits.copy_(exponents), weight, out=gradient[chunk]).div_(total)
+                product = torch.mm(logits, weight, out=gradient[chunk])
+                if total is not None:
+                    product.div_(total)
         if gradient is not None:
             ctx.save_for_backward(gradient)
         return nats
@@ -105,6 +104,33 @@ class TargetLoss(torch.autograd.Function):
         """Scale the gradient that the forward pass has already computed."""
         (gradient,) = ctx.saved_tensors
         return gradient * grad.to(gradient.dtype), None, None
+
+
+def _cross_entropy(
+    logits: torch.Tensor, targets: torch.Tensor, exponents: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Take the loss, and turn logits into its gradient, (softmax - one-hot), times the total that is returned.
+
+    Args:
+        logits: [rows, vocabulary]
+        targets: [rows, 1]
+        exponents: Room for the logits in float32; logits itself where they have that format.
+
+    Returns:
+        Nats, and the total of each row, [rows, 1]: to divide the product is cheaper than to divide the gradient.
+    """
+    if exponents.data_ptr() != logits.data_ptr():
+        exponents.copy_(logits)
+    at_target = exponents.gather(1, targets)
+    largest = exponents.amax(dim=-1, keepdim=True)  # [rows, 1]
+    total = exponents.sub_(largest).exp_().sum(dim=-1, keepdim=True)  # [rows, 1]
+    nats = (total.log() + largest - at_target).sum()
+    if logits.dtype is torch.float16:  # it ends at 65,504, which the total may exceed
+        exponents.div_(total)
+        total.fill_(1)
+    exponents.scatter_add_(1, targets, -total)
+    logits.copy_(exponents)
+    return nats, total
 
 
 def _chunk_targets(targets: int, vocabulary: int) -> int:

@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch.nn.functional import silu
 
+from lorakit.engine.kernels import kernels_for
+
 # Families whose modules compute exactly these formulas.
 _FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "qwen3_vl")
 _MODULES = tuple(f"transformers.models.{family}.modeling_{family}" for family in _FAMILIES)
@@ -30,6 +32,11 @@ class RmsNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:  # type: ignore[override]
         """Normalise x [..., width] with weight [width]."""
+        if kernels := kernels_for(x, weight):
+            y, inverse = torch.empty_like(x), x.new_empty((*x.shape[:-1], 1), dtype=torch.float32)
+            kernels.rms_norm_forward(x, weight, y, inverse, inverse.numel(), x.shape[-1], epsilon)
+            ctx.save_for_backward(x, weight, inverse)
+            return y
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         norm = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
         inverse = norm.square_().div_(x.shape[-1]).add_(epsilon).rsqrt_()  # [..., 1]
@@ -40,6 +47,11 @@ class RmsNorm(torch.autograd.Function):
     def backward(ctx: Any, grad: torch.Tensor) -> Any:  # type: ignore[override]
         """Return the gradient of x."""
         x, weight, inverse = ctx.saved_tensors
+        grad = grad.contiguous()
+        if kernels := kernels_for(x, weight, grad):
+            grad_x = torch.empty_like(x)
+            kernels.rms_norm_backward(grad, x, weight, inverse, grad_x, inverse.numel(), x.shape[-1])
+            return grad_x, None, None
         wide = x.to(inverse.dtype)
         scaled = (grad * weight).to(inverse.dtype)
         # dx = r (g - x r^2 mean(g x)) with g = w dy and r the inverse root
@@ -54,12 +66,16 @@ class Rotary(torch.autograd.Function):
     def forward(ctx: Any, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
         """Rotate x [rows, heads, tokens, size] by cos and sin [rows, 1, tokens, size]."""
         ctx.save_for_backward(cos, sin)
+        if (rotated := _rotated_in_one_pass(x, cos, sin, is_back=False)) is not None:
+            return rotated
         return _rotated(x, cos, -sin[..., : sin.shape[-1] // 2], sin[..., sin.shape[-1] // 2 :])
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> Any:  # type: ignore[override]
         """Rotate back."""
         cos, sin = ctx.saved_tensors
+        if (rotated := _rotated_in_one_pass(grad, cos, sin, is_back=True)) is not None:
+            return rotated, None, None
         half = sin.shape[-1] // 2
         return _rotated(grad, cos, sin[..., half:], -sin[..., :half]), None, None
 
@@ -73,6 +89,21 @@ def _rotated(x: torch.Tensor, cos: torch.Tensor, first: torch.Tensor, second: to
     return rotated
 
 
+def _rotated_in_one_pass(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, is_back: bool) -> torch.Tensor | None:
+    """Rotate by the kernel; None where it does not serve.
+
+    The result lies head by head, as attention reads it, and its gradient token by token, as the projection wrote it.
+    """
+    kernels = kernels_for(cos, sin)
+    if kernels is None or x.shape[0] != 1 or x.stride(-1) != 1 or x.dtype is not cos.dtype:
+        return None
+    _, heads, tokens, size = x.shape
+    rotated = x.new_empty(1, tokens, heads, size).transpose(1, 2) if is_back else x.new_empty(x.shape)
+    strides = (x.stride(1), x.stride(2), rotated.stride(1), rotated.stride(2))
+    kernels.rotary(x, cos, sin, rotated, heads, tokens, size, *strides, -1.0 if is_back else 1.0)
+    return rotated
+
+
 class SwiGlu(torch.autograd.Function):
     """y = silu(gate) up; silu is taken anew in the backward pass rather than kept."""
 
@@ -80,12 +111,21 @@ class SwiGlu(torch.autograd.Function):
     def forward(ctx: Any, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
         """Multiply two tensors of one shape."""
         ctx.save_for_backward(gate, up)
+        if kernels := kernels_for(gate, up):
+            product = torch.empty_like(gate)
+            kernels.gated_forward(gate, up, product, gate.numel())
+            return product
         return silu(gate).mul_(up)
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> Any:  # type: ignore[override]
         """Return the gradients of gate and up."""
         gate, up = ctx.saved_tensors
+        grad = grad.contiguous()
+        if kernels := kernels_for(gate, up, grad):
+            grad_gate, grad_up = torch.empty_like(gate), torch.empty_like(up)
+            kernels.gated_backward(grad, gate, up, grad_gate, grad_up, gate.numel())
+            return grad_gate, grad_up
         return torch.ops.aten.silu_backward(grad * up, gate), silu(gate).mul_(grad)
 
 

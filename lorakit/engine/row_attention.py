@@ -1,4 +1,4 @@
-"""Causal attention of one sequence on a CPU, as one autograd function of plain batched products.
+"""Causal attention of packed sequences on a CPU, as one autograd function of plain batched products.
 
 torch's flash kernel is fast forward on a CPU but slow backward. Here the query heads of a key head are computed
 together, queries a tile at a time, so that what causal order forbids is hardly ever computed. Short sequences keep
@@ -9,92 +9,200 @@ Source for the tiles: Dao et al., 2022, "FlashAttention", arXiv 2205.14135.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import torch
 
+from lorakit.engine.kernels import kernels_for
+
 # Queries computed at once: enough rows for a fast product, and little beyond the diagonal is computed in vain.
 _TILE_TOKENS = 128
 # The probabilities of longer sequences are computed anew in the backward pass: kept, they grow with the square.
 _LONGEST_KEPT_ROW = 256
+_MOST_KEY_ELEMENTS = 40_000  # of one head, 625 tokens of 64: up to there the kernels are faster in bfloat16
+
+
+@dataclass(frozen=True)
+class Span:
+    """Where one sequence lies in a packed row.
+
+    Attributes:
+        asking: Of the queries: those of its last tokens, or of all.
+        own: Of keys and values.
+        shared: Keys and values at the start of the packed row that come before its own.
+    """
+
+    asking: slice
+    own: slice
+    shared: int = 0
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether the backward pass finds its probabilities."""
+        return len(range(self.asking.start, self.asking.stop)) <= _LONGEST_KEPT_ROW
+
+    def seen(self, packed: torch.Tensor) -> torch.Tensor:
+        """Take its keys or values out of the packed row's [heads, tokens, size]: [heads, shared + own, size]."""
+        own = packed[:, self.own]
+        # contiguous: far faster to multiply by
+        return torch.cat([packed[:, : self.shared], own], dim=1) if self.shared else own.contiguous()
+
+    def tiles(self) -> Iterator[tuple[slice, int]]:
+        """Yield queries and how many keys the last of them sees, the last queries first."""
+        keys = self.shared + self.own.stop - self.own.start
+        start, end = self.asking.start, self.asking.stop
+        for first in reversed(range(start, end, _TILE_TOKENS)):
+            after = min(first + _TILE_TOKENS, end)
+            yield slice(first, after), keys - (end - after)
 
 
 class RowAttention(torch.autograd.Function):
-    """Causal attention of one sequence, with grouped heads; the queries may be those of its last tokens alone."""
+    """Causal attention within each sequence of a packed row, with grouped heads."""
 
     @staticmethod
     def forward(  # type: ignore[override]
-        ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
+        ctx: Any,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        spans: tuple[Span, ...],
+        scaling: float,
     ) -> torch.Tensor:
         """Attend.
 
         Args:
             ctx: Of autograd.
-            query: [1, heads, tokens, head size]
-            key: [1, key heads, earlier + tokens, head size]
-            value: [1, key heads, earlier + tokens, head size]
+            query: [1, heads, asking, head size]
+            key: [1, key heads, tokens, head size]
+            value: [1, key heads, tokens, head size]
+            spans: The sequences; together they ask with every query.
             scaling: Of the products of queries and keys.
 
         Returns:
-            [1, heads, tokens, head size]
+            [1, asking, heads, head size]
         """
-        _, heads, tokens, size = query.shape
-        key_heads, earlier = key.shape[1], key.shape[2] - tokens
-        query = query.reshape(key_heads, heads // key_heads, tokens, size)
-        key, value = key[0].contiguous(), value[0].contiguous()  # far faster to multiply by
-        output = torch.empty_like(query, memory_format=torch.contiguous_format)
+        query, key, value = query[0], key[0], value[0]
+        heads, asking, size = query.shape
+        ctx.spans, ctx.scaling = spans, scaling
+        if kernels := _kernels_for(query, key, value, spans):
+            output, normaliser = query.new_empty(asking, heads, size), query.new_empty(heads, asking).float()
+            places, layout = _layout(query, key, value, spans)
+            kernels.attention_forward(query, key, value, output, normaliser, places, layout, scaling)
+            ctx.save_for_backward(query, key, value, normaliser)
+            return output[None]
+        output = query.new_empty(asking, heads, size)
         kept = []
-        for start, end in _tiles(tokens):
-            probabilities = _probabilities(query, key, start, end, scaling)
-            output[:, :, start:end] = torch.bmm(probabilities, value[:, : earlier + end]).view(
-                key_heads, -1, end - start, size
-            )
-            if tokens <= _LONGEST_KEPT_ROW:
-                kept.append(probabilities)
+        for span in spans:
+            keys, values = span.seen(key), span.seen(value)
+            for part, seen in span.tiles():
+                probabilities = _probabilities(_grouped(query[:, part], len(key)), keys[:, :seen], part, scaling)
+                attended = torch.bmm(probabilities, values[:, :seen])  # [key heads, repeats * tile, size]
+                output[part].transpose(0, 1).copy_(attended.view(heads, -1, size))
+                if span.is_kept:
+                    kept.append(probabilities)
         ctx.save_for_backward(query, key, value, *kept)
-        ctx.scaling = scaling
-        return output.view(1, heads, tokens, size)
+        return output[None]
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> Any:  # type: ignore[override]
         """Return the gradients of query, key and value."""
         query, key, value, *kept = ctx.saved_tensors
-        key_heads, repeats, tokens, size = query.shape
-        earlier = key.shape[1] - tokens
-        grad = grad.reshape(query.shape)
+        heads, _, size = query.shape
         grad_query = torch.empty_like(query, memory_format=torch.contiguous_format)
-        grad_key, grad_value = torch.zeros_like(key), torch.zeros_like(value)
-        for number, (start, end) in enumerate(_tiles(tokens)):
-            part = (slice(None), slice(None), slice(start, end))
-            keys = (slice(None), slice(0, earlier + end))
-            probabilities = kept[number] if kept else _probabilities(query, key, start, end, ctx.scaling)
-            grad_tile = grad[part].reshape(key_heads, -1, size)
-            grad_value[keys].baddbmm_(probabilities.transpose(1, 2), grad_tile)
-            grad_probabilities = torch.bmm(grad_tile, value[keys].transpose(1, 2))
-            grad_scores = torch.ops.aten._softmax_backward_data(
-                grad_probabilities, probabilities, -1, probabilities.dtype
+        grad_key = torch.zeros_like(key, memory_format=torch.contiguous_format)
+        # laid out as the projection's output, whose gradient it becomes
+        grad_value = value.new_zeros(value.shape[1], value.shape[0], size).transpose(0, 1)
+        if kernels := _kernels_for(query, key, value, ctx.spans):
+            places, layout = _layout(query, key, value, ctx.spans)
+            shared = ctx.spans[-1].shared
+            shared_grads = torch.zeros(2, len(ctx.spans), len(key), shared, size)
+            kernels.attention_backward(
+                *(query, key, value, grad.contiguous(), *kept, grad_query, grad_key, grad_value, *shared_grads),
+                *(places, layout, ctx.scaling, key.shape[1]),
             )
-            grad_query[part] = torch.bmm(grad_scores, key[keys]).view(key_heads, repeats, end - start, size)
-            grad_key[keys].baddbmm_(grad_scores.transpose(1, 2), query[part].reshape(key_heads, -1, size))
-        grad_query, grad_key = grad_query.mul_(ctx.scaling), grad_key.mul_(ctx.scaling)
-        return grad_query.view(1, -1, tokens, size), grad_key[None], grad_value[None], None
+            grad_key[:, :shared] += shared_grads[0].sum(0)
+            grad_value[:, :shared] += shared_grads[1].sum(0)
+            return grad_query[None], grad_key[None], grad_value[None], None, None
+        grad = grad[0].transpose(0, 1)  # [heads, asking, size]
+        remembered = iter(kept)
+        for span in ctx.spans:
+            keys, values = span.seen(key), span.seen(value)
+            grad_keys, grad_values = torch.empty_like(keys), torch.empty_like(values)
+            for number, (part, seen) in enumerate(span.tiles()):
+                queries, grads = _grouped(query[:, part], len(key)), _grouped(grad[:, part], len(key))
+                probabilities = (
+                    next(remembered) if span.is_kept else _probabilities(queries, keys[:, :seen], part, ctx.scaling)
+                )
+                grad_scores = _scores_gradient(
+                    torch.bmm(grads, values[:, :seen].transpose(1, 2)), probabilities, part, ctx.scaling
+                )
+                grad_query[:, part] = torch.bmm(grad_scores, keys[:, :seen]).view(heads, -1, size)
+                # The first tile sees all keys, so there is nothing to add to yet.
+                beta = 1 if number else 0
+                grad_values[:, :seen].baddbmm_(probabilities.transpose(1, 2), grads, beta=beta)
+                grad_keys[:, :seen].baddbmm_(grad_scores.transpose(1, 2), queries, beta=beta)
+            if span.asking.start < span.asking.stop:
+                _give_back(grad_key, grad_keys, span)
+                _give_back(grad_value, grad_values, span)
+        return grad_query[None], grad_key[None], grad_value[None], None, None
 
 
-def _tiles(tokens: int) -> list[tuple[int, int]]:
-    return [(start, min(start + _TILE_TOKENS, tokens)) for start in range(0, tokens, _TILE_TOKENS)]
+def _kernels_for(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, spans: tuple[Span, ...]) -> Any:
+    """Return the kernels where they serve these tensors, and serve them faster than PyTorch does.
+
+    They compute in float32; the bfloat16 products of long sequences are faster than that.
+    """
+    longest = max(span.shared + span.own.stop - span.own.start for span in spans)
+    is_long = query.dtype is torch.bfloat16 and longest * query.shape[-1] > _MOST_KEY_ELEMENTS
+    if is_long or any(tensor.stride(-1) != 1 for tensor in (query, key, value)):
+        return None
+    return kernels_for(query[:0], key[:0], value[:0])
 
 
-def _probabilities(query: torch.Tensor, key: torch.Tensor, start: int, end: int, scaling: float) -> torch.Tensor:
-    """Return what the queries from start to end pay to each key: [key heads, repeats * tile, earlier + end]."""
-    key_heads, repeats, tokens, size = query.shape
-    keys = key.shape[1] - tokens + end
-    tile = query[:, :, start:end].reshape(key_heads, -1, size)
-    unused = tile.new_empty(1)
-    scores = torch.baddbmm(unused, tile, key[:, :keys].transpose(1, 2), beta=0, alpha=scaling)
-    on_diagonal = scores.view(key_heads, repeats, end - start, keys)[..., start - end :]
-    on_diagonal.add_(_future(end - start, query.dtype, query.device))
+def _layout(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, spans: tuple[Span, ...]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return spans and layout as kernels.cpp reads them."""
+    places = [
+        (span.asking.start, span.asking.stop - span.asking.start, span.own.start, span.own.stop - span.own.start)
+        for span in spans
+    ]
+    heads, asking, size = query.shape
+    strides = [stride for tensor in (query, key, value) for stride in tensor.stride()[:2]]
+    layout = [len(spans), spans[-1].shared, heads, len(key), size, asking, *strides]
+    return torch.tensor(places), torch.tensor(layout)
+
+
+def _grouped(tile: torch.Tensor, key_heads: int) -> torch.Tensor:
+    """Put the query heads of a key head below each other: [heads, tile, size] to [key heads, repeats * tile, size]."""
+    return tile.reshape(key_heads, -1, tile.shape[-1])
+
+
+def _give_back(packed: torch.Tensor, seen: torch.Tensor, span: Span) -> None:
+    """Undo `Span.seen` for gradients: what is shared adds up."""
+    packed[:, : span.shared] += seen[:, : span.shared]
+    packed[:, span.own] += seen[:, span.shared :]
+
+
+def _probabilities(queries: torch.Tensor, keys: torch.Tensor, part: slice, scaling: float) -> torch.Tensor:
+    """Return what queries [key heads, repeats * tile, size] pay to keys [key heads, seen, size].
+
+    The last query of the tile sees all keys, each one before it a key less.
+    """
+    tile, seen = part.stop - part.start, keys.shape[1]
+    scores = torch.bmm(queries, keys.transpose(1, 2))  # [key heads, repeats * tile, seen]
+    on_diagonal = scores.mul_(scaling).view(len(scores), -1, tile, seen)[..., -tile:]
+    on_diagonal.add_(_future(tile, scores.dtype, scores.device))
     return torch.softmax(scores, dim=-1)
+
+
+def _scores_gradient(grad: torch.Tensor, probabilities: torch.Tensor, part: slice, scaling: float) -> torch.Tensor:
+    """Turn the gradient of the probabilities into that of the products of queries and keys."""
+    gradient = torch.ops.aten._softmax_backward_data(grad, probabilities, -1, probabilities.dtype)
+    return gradient.mul_(scaling)
 
 
 @lru_cache(maxsize=2 * _TILE_TOKENS)

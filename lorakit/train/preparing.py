@@ -10,7 +10,15 @@ from transformers import PreTrainedTokenizerBase, TrainingArguments, set_seed
 from lorakit import console
 from lorakit.config import Config
 from lorakit.data_processing import ChatFormat, Dataset, Example, ImageFormat, load_datasets
-from lorakit.engine import DtypeChoice, Ranks, choose_device, choose_dtype, free_bytes
+from lorakit.engine import (
+    DtypeChoice,
+    KernelChoice,
+    Ranks,
+    choose_device,
+    choose_dtype,
+    choose_kernels,
+    free_bytes,
+)
 from lorakit.errors import RunError, SettingsError
 from lorakit.inference import stop_ids
 from lorakit.model_config import (
@@ -29,6 +37,7 @@ from lorakit.model_config import (
 )
 from lorakit.train.arguments import training_arguments
 from lorakit.train.remedies import Remedy, any_of, applied, fitting
+from lorakit.train.resuming import EarlierRun
 
 ROWS_ANSWERED_AT_END = 20
 
@@ -51,6 +60,7 @@ class Gathered:
     data: Data
     device: torch.device
     dtype: DtypeChoice
+    kernels: KernelChoice
 
 
 @dataclass(frozen=True)
@@ -63,6 +73,7 @@ class Prepared:
     data: Data
     arguments: TrainingArguments
     record: AdapterRecord
+    kernels: KernelChoice
 
     @property
     def held_out(self) -> Dataset:
@@ -75,12 +86,12 @@ class Prepared:
         return self.held_out.examples[: self.config.max_generated_rows or ROWS_ANSWERED_AT_END]
 
 
-def gather(config: Config, earlier_dtype: DtypeChoice | None) -> Gathered:
+def gather(config: Config, earlier: EarlierRun | None) -> Gathered:
     """Load tokenizer and rows, and choose device and number format.
 
     Args:
         config: Of the run.
-        earlier_dtype: The number format of a run that is resumed; None to choose one.
+        earlier: The run that is resumed, whose number format and kernels it keeps; None to choose.
 
     Raises:
         LorakitError: Something in the settings or the rows is wrong.
@@ -94,10 +105,14 @@ def gather(config: Config, earlier_dtype: DtypeChoice | None) -> Gathered:
     chat_format = ChatFormat(tokenizer, ImageFormat.of(load_image_processor(source), config))
     _, position_limit = read_model_type(source)
     data = _load_data(config, chat_format, position_limit)
-    dtype = earlier_dtype or choose_dtype(config.torch_dtype, device)
+    dtype = (earlier and earlier.dtype) or choose_dtype(config.torch_dtype, device)
     if dtype.warning:
         console.warn(dtype.warning)
-    return Gathered(source, tokenizer, chat_format, data, device, dtype)
+    if earlier is None:
+        kernels = choose_kernels(config.cpu_kernels, device)
+    else:
+        kernels = choose_kernels(earlier.identity.kernels, device, "as in the run that is resumed")
+    return Gathered(source, tokenizer, chat_format, data, device, dtype, kernels)
 
 
 def prepare(config: Config, gathered: Gathered) -> Prepared:
@@ -129,7 +144,7 @@ def prepare(config: Config, gathered: Gathered) -> Prepared:
         pixels=(config.min_pixels, config.max_pixels) if chat_format.images else None,
     )
     bundle = ModelBundle(source, tokenizer, adapted, bundle.family, dtype, device)
-    return Prepared(config, bundle, chat_format, gathered.data, arguments, record)
+    return Prepared(config, bundle, chat_format, gathered.data, arguments, record, gathered.kernels)
 
 
 def _load_data(config: Config, chat_format: ChatFormat, position_limit: int | None) -> Data:

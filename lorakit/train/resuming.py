@@ -28,6 +28,7 @@ _WITHOUT_EFFECT = {
     "max_tokens_per_microbatch",
     "auto_fit",
     "compile_layers",
+    "cpu_kernels",
     "resume",
     "trainer_args",
     "early_stopping_patience",

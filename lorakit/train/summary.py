@@ -8,23 +8,16 @@ import sys
 from transformers import TrainingArguments
 
 from lorakit import console
-from lorakit.config import Config
 from lorakit.data_processing import Dataset
-from lorakit.model_config import TESTED_FAMILIES, ModelBundle, adapted_parts
+from lorakit.model_config import TESTED_FAMILIES, adapted_parts
 from lorakit.train.planning import RunPlan, memory_line
+from lorakit.train.preparing import Prepared
 
 
-def show_plan(  # noqa: PLR0913, PLR0917 - a summary is of everything
-    config: Config,
-    bundle: ModelBundle,
-    data: Dataset,
-    validation: Dataset | None,
-    arguments: TrainingArguments,
-    plan: RunPlan,
-    steps: int,
-    after_step: int,
-) -> None:
+def show_plan(prepared: Prepared, plan: RunPlan, steps: int, after_step: int) -> None:
     """Print model, rows, memory and steps of a run that is about to begin."""
+    config, bundle, arguments = prepared.config, prepared.bundle, prepared.arguments
+    data, validation = prepared.data.train, prepared.data.validation
     trainable = sum(p.numel() for p in bundle.model.parameters() if p.requires_grad)
     every = sum(p.numel() for p in bundle.model.parameters())
     tested = TESTED_FAMILIES.get(bundle.family)
@@ -41,6 +34,7 @@ def show_plan(  # noqa: PLR0913, PLR0917 - a summary is of everything
         ("validation", f"{len(validation.examples)} rows from {validation.name}" if validation else "none"),
         ("memory", memory_line(plan.memory, bundle.device)),
         ("time", f"about {duration(plan.seconds)} to train, validation and answers not counted"),
+        ("kernels", str(prepared.kernels)),
         ("compiled", f"{'yes' if plan.is_compiled else 'no'} ({plan.compile_reason})"),
         ("steps", f"{steps} of {rows_a_step} rows" + (f", {after_step} done before" if after_step else "")),
     ]

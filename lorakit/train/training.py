@@ -119,6 +119,7 @@ def _identity(config: Config, prepared: Prepared) -> RunIdentity:
         template_hash=prepared.record.template_hash,
         dtype=prepared.bundle.dtype.name,
         processes=prepared.arguments.world_size,
+        kernels=prepared.kernels.is_used,
     )
 
 
@@ -149,7 +150,7 @@ def _train_steps(config: Config, prepared: Prepared, plan: RunPlan, folder: Path
             callbacks=[stop, *_early_stopping(config)],
         )
     steps = trainer.planned_steps
-    show_plan(config, prepared.bundle, prepared.data.train, validation, prepared.arguments, plan, steps, after_step)
+    show_plan(prepared, plan, steps, after_step)
     reset_peak(prepared.bundle.device)
     started = time.perf_counter()
     with (

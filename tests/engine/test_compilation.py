@@ -33,6 +33,12 @@ def test_it_pays_for_long_runs(setting, seconds, decision, reason):
     assert reason in why
 
 
+@pytest.mark.usefixtures("_compiler")
+def test_where_kernels_compute_layers_are_compiled_only_when_asked_for():
+    assert decide_compilation("auto", 1e6, CPU, has_kernels=True) == (False, "lorakit's own C++ gains more")
+    assert decide_compilation(True, 1e6, CPU, has_kernels=True)[0]
+
+
 @pytest.mark.parametrize("setting", ["auto", True])
 def test_without_a_compiler_it_is_off_with_the_reason(monkeypatch, setting):
     monkeypatch.setattr(shutil, "which", lambda name: None)

@@ -27,17 +27,19 @@ def assert_packed_is_one_by_one(make):
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("budget", [20, 10_000])
-@pytest.mark.parametrize("attention", ["sdpa", PACKED])
-@pytest.mark.parametrize("longest_kept_row", [512, 10])
+@pytest.mark.parametrize("attention", ["sdpa", PACKED, "computed anew", "own kernels"])
 @pytest.mark.parametrize("beginning", [0, 9])
 def test_a_packed_step_has_the_loss_and_gradients_of_its_rows_one_by_one(
-    model_folder, monkeypatch, family, budget, attention, longest_kept_row, beginning
+    model_folder, monkeypatch, request, family, budget, attention, beginning
 ):
-    monkeypatch.setattr(row_attention, "_LONGEST_KEPT_ROW", longest_kept_row)
+    if attention == "own kernels":
+        request.getfixturevalue("own_kernels")
+    if attention == "computed anew":
+        monkeypatch.setattr(row_attention, "_LONGEST_KEPT_ROW", 10)
     folder = model_folder(family)
     rows = sequences(beginning)
     wanted_loss, wanted = reference(adapted(folder), rows)
-    model = adapted(folder, attention)
+    model = adapted(folder, "sdpa" if attention == "sdpa" else PACKED)
     accelerate(model)
     batches = list(pack_under_budget(rows, budget, is_beginning_shared=True))
     assert {batch.shared_tokens for batch in batches if batch.rows > 1} <= {beginning}

@@ -3,7 +3,15 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from lorakit.engine import row_attention
+from lorakit.engine.attention import PackedRows
 from lorakit.engine.row_attention import RowAttention
+
+
+def attend(query, key, value):
+    """One sequence, of whose last tokens there are queries: [1, heads, tokens, size]."""
+    asked, tokens = query.shape[2], key.shape[2]
+    spans = PackedRows((tokens,), tails=(asked,)).spans(is_tail=True)
+    return RowAttention.apply(query, key, value, spans, 0.5).transpose(1, 2)
 
 
 def tensors(dtype, tokens=5, heads=6, key_heads=2, size=4):
@@ -24,14 +32,14 @@ def _tiles(request, monkeypatch):
 @pytest.mark.usefixtures("_tiles")
 def test_the_gradient_is_that_of_finite_differences(key_heads):
     inputs = tensors(torch.float64, key_heads=key_heads)
-    assert torch.autograd.gradcheck(lambda q, k, v: RowAttention.apply(q, k, v, 0.5), inputs)
+    assert torch.autograd.gradcheck(attend, inputs)
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 33, 128, 129, 300])
 def test_value_and_gradients_are_those_of_torch_s_causal_attention(tokens):
     inputs = tensors(torch.float64, tokens)
     wanted = scaled_dot_product_attention(*inputs, is_causal=True, scale=0.5, enable_gqa=True)
-    found = RowAttention.apply(*inputs, 0.5)
+    found = attend(*inputs)
     torch.testing.assert_close(found, wanted)
     toward = torch.randn_like(wanted)
     for mine, theirs in zip(
@@ -44,14 +52,12 @@ def test_value_and_gradients_are_those_of_torch_s_causal_attention(tokens):
 def test_the_last_queries_alone_have_the_gradient_of_finite_differences():
     query, key, value = tensors(torch.float64)
     last = query[:, :, 2:].detach().requires_grad_()
-    torch.testing.assert_close(
-        RowAttention.apply(last, key, value, 0.5), RowAttention.apply(query, key, value, 0.5)[:, :, 2:]
-    )
-    assert torch.autograd.gradcheck(lambda q, k, v: RowAttention.apply(q, k, v, 0.5), (last, key, value))
+    torch.testing.assert_close(attend(last, key, value), attend(query, key, value)[:, :, 2:])
+    assert torch.autograd.gradcheck(attend, (last, key, value))
 
 
 def test_bfloat16_stays_close_to_float32():
     query, key, value = tensors(torch.float32, tokens=60)
-    wanted = RowAttention.apply(query, key, value, 0.5)
-    low = RowAttention.apply(*(tensor.bfloat16() for tensor in (query, key, value)), 0.5)
+    wanted = attend(query, key, value)
+    low = attend(*(tensor.bfloat16() for tensor in (query, key, value)))
     torch.testing.assert_close(low.float(), wanted, atol=0.05, rtol=0.05)

@@ -15,7 +15,8 @@ import torch
 from conftest import ROOT
 from trained import ROWS, assert_same_adapter, recorded
 
-from lorakit.engine import DtypeChoice
+from lorakit.engine import DtypeChoice, kernels
+from lorakit.engine.kernel_build import NoKernelsError
 from lorakit.runs import EvaluationRecord, RecordLog, StepRecord, checkpoints, fault_in, writing_alone
 from lorakit.train import preparing
 
@@ -127,6 +128,25 @@ def test_what_was_chosen_by_itself_is_kept_by_a_resumed_run(command, monkeypatch
     code, folder = command("--num_train_epochs", "1", "--set", "torch_dtype=auto", "--set", "resume=true")
     assert code == 0
     assert json.loads((folder / "run.json").read_text())["dtype"] == chosen
+
+
+def test_a_resumed_run_computes_with_or_without_kernels_as_before(command, monkeypatch, capsys):
+    _, folder = command("--num_train_epochs", "1", "--set", "cpu_kernels=false")
+    code, _ = command("--num_train_epochs", "1", "--set", "resume=true")
+    assert code == 0
+    assert "PyTorch (as in the run that is resumed)" in capsys.readouterr().err
+    assert json.loads((folder / "run.json").read_text())["kernels"] is False
+    command("--num_train_epochs", "1")
+    monkeypatch.setattr(kernels, "built_kernels", no_compiler)
+    code, _ = command("--num_train_epochs", "1", "--set", "resume=true")
+    assert code == 2
+    assert "was another one (cpu_kernels computed it, and cannot here)" in capsys.readouterr().err
+    code, _ = command("--num_train_epochs", "1", "--set", "resume=force")
+    assert code == 0
+
+
+def no_compiler():
+    raise NoKernelsError("there is no C++ compiler")
 
 
 @pytest.mark.slow

@@ -23,6 +23,7 @@ def test_the_plan_is_shown_recorded_and_held_against_the_peak(command, capsys):
     assert f"about {plan.planned_bytes / 1e9:.2f} GB of the machine's" in message
     assert f"peak memory {memory.peak_bytes / 1e9:.2f} GB, planned {plan.planned_bytes / 1e9:.2f}" in message
     assert not plan.is_checkpointed
+    assert "kernels               C++ (compiled for this processor)" in message
     assert "compiled              no (about 0.0 minutes to train" in message
 
 
@@ -69,7 +70,7 @@ def test_the_estimate_follows_the_work(command, monkeypatch, capsys, arguments):
     short_of_memory(monkeypatch, available=10**10, kept_per_token=1000, seconds_per_token=0.1)
     monkeypatch.setattr(compilation_module, "compiler_fault", lambda device: None)
     monkeypatch.setattr("lorakit.train.planning.STEP_PER_FORWARD", 1.0)
-    _, folder = command(*arguments)
+    _, folder = command(*arguments, "--set", "cpu_kernels=false")
     tokens = sum(record.tokens for record in recorded(folder, StepRecord))
     estimate = re.search(r"about ([\d.]+) minutes to train", capsys.readouterr().err)
     assert float(estimate[1]) == pytest.approx(tokens * 0.1 / 60, rel=0.2)
