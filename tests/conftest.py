@@ -116,13 +116,13 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pa
 def _without_kernels() -> Iterator[None]:
     """A test that chooses lorakit's own C++ does so for itself alone."""
     yield
-    choose_kernels(False, torch.device("cpu"))
+    choose_kernels(False, torch.device("cpu"), torch.float32)
 
 
 @pytest.fixture
 def own_kernels() -> None:
     """Compute with lorakit's own C++."""
-    choice = choose_kernels(True, torch.device("cpu"))
+    choice = choose_kernels(True, torch.device("cpu"), torch.float32)
     assert choice.is_used, choice.reason
 
 

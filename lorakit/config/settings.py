@@ -179,7 +179,7 @@ class Config(BaseModel):
     cpu_kernels: Annotated[bool, Shown("Training")] = Field(
         True,
         description="On a CPU compute attention, norms and activations with lorakit's own C++, which the g++ of this "
-        "machine compiles once, in three seconds. false, or where there is none: with PyTorch, a quarter more slowly.",
+        "machine compiles once, in two seconds. false, or where there is none: with PyTorch, a quarter more slowly.",
     )
     seed: Annotated[int, Shown("Training")] = Field(
         42, ge=0, le=2**32 - 1, description="Seed of the adapter's first values, row order, dropout and sampling."

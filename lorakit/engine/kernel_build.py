@@ -1,4 +1,4 @@
-"""kernels.cpp compiled for this machine's processor: once, in a second or two, and kept in the cache."""
+"""kernels.cpp compiled for this machine's processor: once for a number format, in two seconds, and kept in the cache."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import shutil
 import stat
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ from lorakit.runs import cache_folder
 _SOURCE = Path(__file__).with_name("kernels.cpp")
 # The rules of IEEE 754 that stand in the way of vector instructions and that nothing here relies on.
 _FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC")
+_FORMATS = {torch.float32: "float", torch.bfloat16: "BFloat16"}
 _COMPILERS = ("g++", "c++")
 _LONGEST_SECONDS = 60
 _OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
@@ -28,13 +30,15 @@ class NoKernelsError(Exception):
     """Nothing can be compiled here; says why. Caught within the engine."""
 
 
-def built_kernels() -> Path:
-    """Return the shared library, compiled now if it is not in the cache.
+def built_kernels(dtype: torch.dtype) -> Path:
+    """Return the shared library for a number format, compiled now if it is not in the cache.
 
     Raises:
-        NoKernelsError: There is no GNU compiler, or PyTorch computes with other threads than its programs do, or
-            the compiler fails.
+        NoKernelsError: There is nothing for this format, there is no GNU compiler, or PyTorch computes with other
+            threads than its programs do, or the compiler fails.
     """
+    if dtype not in _FORMATS:
+        raise NoKernelsError(f"not for {dtype}".replace("torch.", ""))
     threads = _openmp_of_torch()
     compiler = next((found for name in _COMPILERS if (found := shutil.which(name))), None)
     if compiler is None:
@@ -43,9 +47,10 @@ def built_kernels() -> Path:
         version = _run([compiler, "--version"])
         if "Free Software Foundation" not in version:
             raise NoKernelsError("the C++ compiler is not GNU's")
-        library = _place(version)
+        flags = (*_FLAGS, f"-DFORMAT={_FORMATS[dtype]}")
+        library = _place(version, flags)
         if not library.is_file():
-            _compile(compiler, threads, library)
+            _compile([compiler, *flags], threads, library)
         _check_is_own(library)
     except (OSError, subprocess.SubprocessError) as error:
         raise NoKernelsError(f"the C++ compiler failed ({_last_line(error)})") from error
@@ -63,10 +68,10 @@ def _openmp_of_torch() -> Path:
     return Path(loaded.group())
 
 
-def _place(version: str) -> Path:
+def _place(version: str, flags: Sequence[str]) -> Path:
     """Return the library's path, which tells source, flags, compiler and processor apart."""
     digest = hashlib.sha256(_SOURCE.read_bytes())
-    for part in (*_FLAGS, version, _processor()):
+    for part in (*flags, version, _processor()):
         digest.update(part.encode())
     return cache_folder() / "kernels" / f"{digest.hexdigest()[:24]}.so"
 
@@ -78,11 +83,11 @@ def _processor() -> str:
     return platform.machine() + "\n".join(sorted(set(lines)))
 
 
-def _compile(compiler: str, threads: Path, library: Path) -> None:
+def _compile(command: list[str], threads: Path, library: Path) -> None:
     library.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with tempfile.TemporaryDirectory(dir=library.parent, prefix="building-") as folder:
         built = Path(folder) / library.name
-        _run([compiler, *_FLAGS, str(_SOURCE), "-o", str(built), "-Wl,--as-needed", str(threads)])
+        _run([*command, str(_SOURCE), "-o", str(built), "-Wl,--as-needed", str(threads)])
         built.replace(library)  # several processes may do this at once
 
 

@@ -425,27 +425,15 @@ void cross_entropy(T* logits, const std::int64_t* targets, float* nats, std::int
     }
 }
 
-// In the order of kernels.py.
-template <class T>
-struct Table {
-    static void* const functions[];
-};
-
-template <class T>
-void* const Table<T>::functions[] = {
-    reinterpret_cast<void*>(rms_norm_forward<T>),
-    reinterpret_cast<void*>(rms_norm_backward<T>),
-    reinterpret_cast<void*>(rotary<T>),
-    reinterpret_cast<void*>(gated_forward<T>),
-    reinterpret_cast<void*>(gated_backward<T>),
-    reinterpret_cast<void*>(attention_forward<T>),
-    reinterpret_cast<void*>(attention_backward<T>),
-    reinterpret_cast<void*>(cross_entropy<T>),
-};
-
 }  // namespace
 
-extern "C" {
-void* const* float32_kernels() { return Table<float>::functions; }
-void* const* bfloat16_kernels() { return Table<BFloat16>::functions; }
+// For the number format that the compiler is given, in the order of kernels.py.
+extern "C" void* const* kernels() {
+    static void* const table[] = {
+        reinterpret_cast<void*>(rms_norm_forward<FORMAT>),   reinterpret_cast<void*>(rms_norm_backward<FORMAT>),
+        reinterpret_cast<void*>(rotary<FORMAT>),             reinterpret_cast<void*>(gated_forward<FORMAT>),
+        reinterpret_cast<void*>(gated_backward<FORMAT>),     reinterpret_cast<void*>(attention_forward<FORMAT>),
+        reinterpret_cast<void*>(attention_backward<FORMAT>), reinterpret_cast<void*>(cross_entropy<FORMAT>),
+    };
+    return table;
 }

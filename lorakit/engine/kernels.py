@@ -29,8 +29,7 @@ _FUNCTIONS = {
     "attention_backward": "ppppppppppppfi",
     "cross_entropy": "pppiii",
 }
-_TABLES = {torch.float32: "float32_kernels", torch.bfloat16: "bfloat16_kernels"}
-_LOADED: dict[torch.dtype, Any] = {}
+_LOADED: dict[torch.dtype, Any] = {}  # of one format at most
 
 
 @dataclass(frozen=True)
@@ -44,12 +43,15 @@ class KernelChoice:
         return f"{'C++' if self.is_used else 'PyTorch'} ({self.reason})"
 
 
-def choose_kernels(is_wanted: bool, device: torch.device, reason: str = "as set in cpu_kernels") -> KernelChoice:
+def choose_kernels(
+    is_wanted: bool, device: torch.device, dtype: torch.dtype, reason: str = "as set in cpu_kernels"
+) -> KernelChoice:
     """Compute with kernels.cpp from now on, or with PyTorch alone.
 
     Args:
         is_wanted: Otherwise they are left out, for the reason.
         device: Where the model computes.
+        dtype: In which format.
         reason: Why they are wanted or not.
     """
     _LOADED.clear()
@@ -58,10 +60,9 @@ def choose_kernels(is_wanted: bool, device: torch.device, reason: str = "as set 
     if not is_wanted:
         return KernelChoice(False, reason)
     try:
-        library = ctypes.CDLL(str(built_kernels()))
+        _LOADED[dtype] = _table(ctypes.CDLL(str(built_kernels(dtype))))
     except (NoKernelsError, OSError) as error:
         return KernelChoice(False, str(error))
-    _LOADED.update({dtype: _table(library, name) for dtype, name in _TABLES.items()})
     return KernelChoice(True, "compiled for this processor")
 
 
@@ -86,8 +87,8 @@ def kernels_for(*tensors: torch.Tensor) -> Any:
     return kernels if is_served else None
 
 
-def _table(library: ctypes.CDLL, name: str) -> SimpleNamespace:
-    listing = getattr(library, name)
+def _table(library: ctypes.CDLL) -> SimpleNamespace:
+    listing = library.kernels
     listing.restype = ctypes.POINTER(ctypes.c_void_p * len(_FUNCTIONS))
     addresses = listing().contents
     return SimpleNamespace(

@@ -180,7 +180,7 @@ def open_adapters(config: Config) -> Adapters:
     dtype = choose_dtype(config.torch_dtype, device)
     if dtype.warning:
         console.warn(dtype.warning)
-    choose_kernels(config.cpu_kernels, device)
+    choose_kernels(config.cpu_kernels, device, dtype.dtype)
     bundle = load_model(source, tokenizer, dtype, device, quantization_of(config, device))
     bundle.model.eval()
     adapters = Adapters(bundle, chat_format, config)

@@ -109,9 +109,9 @@ def gather(config: Config, earlier: EarlierRun | None) -> Gathered:
     if dtype.warning:
         console.warn(dtype.warning)
     if earlier is None:
-        kernels = choose_kernels(config.cpu_kernels, device)
+        kernels = choose_kernels(config.cpu_kernels, device, dtype.dtype)
     else:
-        kernels = choose_kernels(earlier.identity.kernels, device, "as in the run that is resumed")
+        kernels = choose_kernels(earlier.identity.kernels, device, dtype.dtype, "as in the run that is resumed")
     return Gathered(source, tokenizer, chat_format, data, device, dtype, kernels)
 
 

@@ -27,11 +27,11 @@ def _same_numbers():
     torch.manual_seed(0)
 
 
-def both_ways(function, inputs):
+def both_ways(function, inputs, dtype):
     """Value and gradients by PyTorch, then by the kernels."""
     found = []
     for is_wanted in (False, True):
-        assert choose_kernels(is_wanted, CPU).is_used is is_wanted
+        assert choose_kernels(is_wanted, CPU, dtype).is_used is is_wanted
         value = function(*inputs)
         torch.manual_seed(1)
         toward = torch.randn(value.shape).to(value.dtype)
@@ -41,7 +41,7 @@ def both_ways(function, inputs):
 
 
 def assert_both_the_same(function, inputs, dtype):
-    for theirs, ours in zip(*both_ways(function, inputs), strict=True):
+    for theirs, ours in zip(*both_ways(function, inputs, dtype), strict=True):
         assert (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype)
         torch.testing.assert_close(ours, theirs, **FORMATS[dtype])
 
@@ -136,17 +136,18 @@ def test_the_number_of_threads_changes_nothing():
 
 
 @pytest.mark.usefixtures("own_kernels")
-def test_they_serve_dense_tensors_of_two_formats_on_the_cpu():
+def test_they_serve_dense_tensors_of_the_model_s_format_on_the_cpu():
     assert kernels_for(torch.ones(2, 3))
     assert kernels_for(torch.ones(2, 3).T) is None
-    assert kernels_for(torch.ones(2, dtype=torch.float64)) is None
+    assert kernels_for(torch.ones(2).bfloat16()) is None
     assert kernels_for(torch.ones(2), torch.ones(2).bfloat16()) is None
     assert kernels_for(torch.ones(2, device="meta")) is None
 
 
-def test_a_gpu_and_a_setting_do_without():
-    assert choose_kernels(True, torch.device("cuda", 0)).reason == "not for cuda"
-    assert str(choose_kernels(False, CPU)) == "PyTorch (as set in cpu_kernels)"
+def test_a_gpu_other_formats_and_a_setting_do_without():
+    assert choose_kernels(True, CPU, torch.float64).reason == "not for float64"
+    assert choose_kernels(True, torch.device("cuda", 0), torch.bfloat16).reason == "not for cuda"
+    assert str(choose_kernels(False, CPU, torch.float32)) == "PyTorch (as set in cpu_kernels)"
     assert kernels_for(torch.ones(1)) is None
 
 
@@ -179,7 +180,7 @@ COMPILERS = {
 def test_without_a_compiler_that_will_do_pytorch_computes(monkeypatch, tmp_path, cache, text, reason):
     found = text and program(tmp_path, text)
     monkeypatch.setattr(shutil, "which", lambda name: found)
-    choice = choose_kernels(True, CPU)
+    choice = choose_kernels(True, CPU, torch.float32)
     assert not choice.is_used
     assert choice.reason.startswith(reason)
     assert kernels_for(torch.ones(1)) is None
@@ -188,22 +189,22 @@ def test_without_a_compiler_that_will_do_pytorch_computes(monkeypatch, tmp_path,
 
 @pytest.mark.usefixtures("own_kernels")
 def test_what_is_built_is_used_again_and_what_others_may_write_is_not(monkeypatch, cache):
-    assert choose_kernels(True, CPU).is_used
+    assert choose_kernels(True, CPU, torch.float32).is_used
     (library,) = cache.iterdir()
     monkeypatch.setattr(kernel_build, "_compile", None)  # there is nothing to compile any more
-    assert choose_kernels(True, CPU).is_used
+    assert choose_kernels(True, CPU, torch.float32).is_used
     library.chmod(library.stat().st_mode | stat.S_IWOTH)
-    assert choose_kernels(True, CPU).reason == f"others may write {library}"
+    assert choose_kernels(True, CPU, torch.float32).reason == f"others may write {library}"
 
 
 @pytest.mark.usefixtures("cache")
 def test_other_threads_than_pytorch_s_are_not_brought_in(monkeypatch):
     monkeypatch.setattr(kernel_build.platform, "system", lambda: "Darwin")
-    assert choose_kernels(True, CPU).reason == "only on Linux"
+    assert choose_kernels(True, CPU, torch.float32).reason == "only on Linux"
 
 
 def test_a_library_that_cannot_be_loaded_is_left_alone(monkeypatch, tmp_path):
     broken = tmp_path / "broken.so"
     broken.write_bytes(b"no library")
-    monkeypatch.setattr("lorakit.engine.kernels.built_kernels", lambda: broken)
-    assert not choose_kernels(True, CPU).is_used
+    monkeypatch.setattr("lorakit.engine.kernels.built_kernels", lambda dtype: broken)
+    assert not choose_kernels(True, CPU, torch.float32).is_used

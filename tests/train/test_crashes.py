@@ -145,7 +145,7 @@ def test_a_resumed_run_computes_with_or_without_kernels_as_before(command, monke
     assert code == 0
 
 
-def no_compiler():
+def no_compiler(dtype):
     raise NoKernelsError("there is no C++ compiler")
 
 
