@@ -1,4 +1,4 @@
-"""kernels.cpp compiled for this machine's processor: once for a number format, in two seconds, and kept in the cache."""
+"""kernels.cpp compiled for this machine's processor: once a number format, in two seconds, and kept in the cache."""
 
 from __future__ import annotations
 

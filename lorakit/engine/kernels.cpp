@@ -16,7 +16,9 @@ struct BFloat16 {
     std::uint16_t bits;
 };
 
-inline float widen(float x) { return x; }
+inline float widen(float x) {
+    return x;
+}
 
 inline float widen(BFloat16 x) {
     const std::uint32_t bits = static_cast<std::uint32_t>(x.bits) << 16;
@@ -25,7 +27,9 @@ inline float widen(BFloat16 x) {
     return wide;
 }
 
-inline void store(float& place, float x) { place = x; }
+inline void store(float& place, float x) {
+    place = x;
+}
 
 inline void store(BFloat16& place, float x) {  // to the nearest, ties to even
     std::uint32_t bits;
@@ -163,16 +167,19 @@ inline std::int64_t padded(std::int64_t count, std::int64_t multiple) {
     return (count + multiple - 1) / multiple * multiple;
 }
 
-inline Vector load(const float* from) { return *reinterpret_cast<const Unaligned*>(from); }
+inline Vector load(const float* from) {
+    return *reinterpret_cast<const Unaligned*>(from);
+}
 
 // c [rows, columns] = a b, or c += a b. Element (row, k) of a lies at row * a_row + k * a_depth; rows is a multiple of
 // kRows and columns of kColumns: what lies beyond a matrix is zero, or is never read.
-inline void multiply(const float* a, std::int64_t a_row, std::int64_t a_depth, const float* b, std::int64_t b_row, float* c,
-                     std::int64_t c_row, std::int64_t rows, std::int64_t columns, std::int64_t depth, bool adds) {
+[[gnu::noinline]] void multiply(const float* a, std::int64_t a_row, std::int64_t a_depth, const float* b,
+                                std::int64_t b_row, float* c, std::int64_t c_row, std::int64_t rows,
+                                std::int64_t columns, std::int64_t depth, bool adds) {
     if (depth > kDepth) {  // in parts, each of which finds its share of b in the first cache
         multiply(a, a_row, a_depth, b, b_row, c, c_row, rows, columns, kDepth, adds);
-        multiply(a + kDepth * a_depth, a_row, a_depth, b + kDepth * b_row, b_row, c, c_row, rows, columns, depth - kDepth,
-                 true);
+        multiply(a + kDepth * a_depth, a_row, a_depth, b + kDepth * b_row, b_row, c, c_row, rows, columns,
+                 depth - kDepth, true);
         return;
     }
     for (std::int64_t column = 0; column < columns; column += kColumns) {
@@ -230,7 +237,8 @@ void gather_seen(const T* from, std::int64_t stride, const Layout& at, const Spa
 // What one thread works with; all matrices are padded, and zero where nothing was written.
 struct Workspace {
     std::int64_t keys, size;  // padded
-    std::vector<float> key, key_turned, value, value_turned, query, grad, scores, grad_scores, grad_key, grad_value, output;
+    std::vector<float> key, key_turned, value, value_turned, query, grad, scores, grad_scores, grad_key, grad_value,
+        output;
 
     Workspace(std::int64_t seen, std::int64_t head_size, bool is_backward)
         : keys(padded(seen, kVector * 2)),
@@ -291,8 +299,8 @@ void attention_forward(const T* query, const T* key, const T* value, T* output, 
                     const std::int64_t first = span.ask_start + start;
                     const std::int64_t before = all - span.asked + start;  // keys that come before the tile's first
                     const std::int64_t seen = before + rows;
-                    gather_tile(query + head * at.query_head + first * at.query_token, at.query_token, rows, at, w.query,
-                                w.size);
+                    gather_tile(query + head * at.query_head + first * at.query_token, at.query_token, rows, at,
+                                w.query, w.size);
                     multiply(w.query.data(), w.size, 1, w.key_turned.data(), w.keys, w.scores.data(), w.keys,
                              padded(rows, kRows), padded(seen, kColumns), at.size, false);
                     for (std::int64_t row = 0; row < rows; ++row) {
@@ -326,9 +334,9 @@ void attention_forward(const T* query, const T* key, const T* value, T* output, 
 // Gradients: grad as output; grad_query as query, grad_key as key, both contiguous; grad_value: [tokens, key heads,
 // size]; those of the shared keys and values span by span, [spans, key heads, shared, size].
 template <class T>
-void attention_backward(const T* query, const T* key, const T* value, const T* grad, const float* normaliser, T* grad_query,
-                        T* grad_key, T* grad_value, float* shared_key, float* shared_value, const Span* spans,
-                        const Layout* layout, float scaling, std::int64_t tokens) {
+void attention_backward(const T* query, const T* key, const T* value, const T* grad, const float* normaliser,
+                        T* grad_query, T* grad_key, T* grad_value, float* shared_key, float* shared_value,
+                        const Span* spans, const Layout* layout, float scaling, std::int64_t tokens) {
     const std::int64_t tasks = layout->spans * layout->key_heads, repeats = layout->heads / layout->key_heads;
 #pragma omp parallel
     {
@@ -350,13 +358,14 @@ void attention_backward(const T* query, const T* key, const T* value, const T* g
                     const std::int64_t first = span.ask_start + start;
                     const std::int64_t before = all - span.asked + start, seen = before + rows;
                     const std::int64_t some = padded(rows, kRows), wide = padded(seen, kColumns);
-                    gather_tile(query + head * at.query_head + first * at.query_token, at.query_token, rows, at, w.query,
+                    gather_tile(query + head * at.query_head + first * at.query_token, at.query_token, rows, at,
+                                w.query, w.size);
+                    gather_tile(grad + (first * at.heads + head) * at.size, at.heads * at.size, rows, at, w.grad,
                                 w.size);
-                    gather_tile(grad + (first * at.heads + head) * at.size, at.heads * at.size, rows, at, w.grad, w.size);
-                    multiply(w.query.data(), w.size, 1, w.key_turned.data(), w.keys, w.scores.data(), w.keys, some, wide,
-                             at.size, false);
-                    multiply(w.grad.data(), w.size, 1, w.value_turned.data(), w.keys, w.grad_scores.data(), w.keys, some,
+                    multiply(w.query.data(), w.size, 1, w.key_turned.data(), w.keys, w.scores.data(), w.keys, some,
                              wide, at.size, false);
+                    multiply(w.grad.data(), w.size, 1, w.value_turned.data(), w.keys, w.grad_scores.data(), w.keys,
+                             some, wide, at.size, false);
                     for (std::int64_t row = 0; row < some; ++row) {
                         float *p = w.scores.data() + row * w.keys, *g = w.grad_scores.data() + row * w.keys;
                         const std::int64_t visible = row < rows ? before + row + 1 : 0;
@@ -371,8 +380,8 @@ void attention_backward(const T* query, const T* key, const T* value, const T* g
                         for (std::int64_t i = 0; i < visible; ++i) g[i] = p[i] * (g[i] - product) * scaling;
                         for (std::int64_t i = visible; i < wide; ++i) p[i] = g[i] = 0;
                     }
-                    multiply(w.grad_scores.data(), w.keys, 1, w.key.data(), w.size, w.output.data(), w.size, some, w.size,
-                             seen, false);
+                    multiply(w.grad_scores.data(), w.keys, 1, w.key.data(), w.size, w.output.data(), w.size, some,
+                             w.size, seen, false);
                     for (std::int64_t row = 0; row < rows; ++row) {
                         T* to = grad_query + (head * at.asking + first + row) * at.size;
                         for (std::int64_t i = 0; i < at.size; ++i) store(to[i], w.output[row * w.size + i]);
@@ -430,10 +439,14 @@ void cross_entropy(T* logits, const std::int64_t* targets, float* nats, std::int
 // For the number format that the compiler is given, in the order of kernels.py.
 extern "C" void* const* kernels() {
     static void* const table[] = {
-        reinterpret_cast<void*>(rms_norm_forward<FORMAT>),   reinterpret_cast<void*>(rms_norm_backward<FORMAT>),
-        reinterpret_cast<void*>(rotary<FORMAT>),             reinterpret_cast<void*>(gated_forward<FORMAT>),
-        reinterpret_cast<void*>(gated_backward<FORMAT>),     reinterpret_cast<void*>(attention_forward<FORMAT>),
-        reinterpret_cast<void*>(attention_backward<FORMAT>), reinterpret_cast<void*>(cross_entropy<FORMAT>),
+        reinterpret_cast<void*>(rms_norm_forward<FORMAT>),
+        reinterpret_cast<void*>(rms_norm_backward<FORMAT>),
+        reinterpret_cast<void*>(rotary<FORMAT>),
+        reinterpret_cast<void*>(gated_forward<FORMAT>),
+        reinterpret_cast<void*>(gated_backward<FORMAT>),
+        reinterpret_cast<void*>(attention_forward<FORMAT>),
+        reinterpret_cast<void*>(attention_backward<FORMAT>),
+        reinterpret_cast<void*>(cross_entropy<FORMAT>),
     };
     return table;
 }
