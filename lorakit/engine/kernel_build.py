@@ -88,6 +88,7 @@ def _compile(command: list[str], threads: Path, library: Path) -> None:
     with tempfile.TemporaryDirectory(dir=library.parent, prefix="building-") as folder:
         built = Path(folder) / library.name
         _run([*command, str(_SOURCE), "-o", str(built), "-Wl,--as-needed", str(threads)])
+        built.chmod(0o700)  # whatever the umask
         built.replace(library)  # several processes may do this at once
 
 

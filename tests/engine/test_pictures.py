@@ -12,7 +12,7 @@ from lorakit.data_processing.files import RawRow
 from lorakit.data_processing.formats import FieldNames, to_example
 from lorakit.data_processing.images import ImageError
 from lorakit.data_processing.packing import pack, pack_under_budget
-from lorakit.engine import DtypeChoice, picture_inputs, summed_loss
+from lorakit.engine import DtypeChoice, choose_kernels, picture_inputs, summed_loss
 from lorakit.engine.pictures import _STORES as STORES
 from lorakit.engine.pictures import kept_feature_bytes, pixel_inputs
 from lorakit.model_config import attach_new_adapter, load_model, load_tokenizer, locate_model
@@ -79,9 +79,11 @@ OPTED_IN = [{}, {"train_projector": True}, {"train_vision": True, "train_project
 
 @pytest.mark.parametrize("settings", OPTED_IN, ids=["language", "projector", "vision and projector"])
 @pytest.mark.parametrize("budget", [20, 10_000])
-def test_a_packed_step_with_pictures_is_that_of_its_rows_one_by_one(folder, rows, budget, settings):
+@pytest.mark.parametrize("is_wanted", [False, True], ids=["PyTorch", "own kernels"])
+def test_a_packed_step_with_pictures_is_that_of_its_rows_one_by_one(folder, rows, budget, settings, is_wanted):
     wanted_loss, wanted = reference(bundle(folder, **settings), rows)
     model = bundle(folder, **settings)
+    assert choose_kernels(is_wanted, CPU, torch.float32).is_used is is_wanted
     batches = list(pack_under_budget(rows, budget, is_beginning_shared=True))
     loss = sum(summed_loss(model, batch) for batch in batches)
     loss.backward()
