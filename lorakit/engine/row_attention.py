@@ -1,15 +1,16 @@
-"""Causal attention of packed sequences on a CPU, as one autograd function of plain batched products.
+"""Causal attention of packed sequences on a CPU, as one autograd function.
 
 torch's flash kernel is fast forward on a CPU but slow backward. Here the query heads of a key head are computed
-together, queries a tile at a time, so that what causal order forbids is hardly ever computed. Short sequences keep
-their probabilities for the backward pass; long ones compute them anew.
+together, queries a tile at a time, so that what causal order forbids is hardly ever computed: by kernels.cpp in one
+call, or by plain batched products. With these, short sequences keep their probabilities for the backward pass; all
+others compute them anew.
 
 Source for the tiles: Dao et al., 2022, "FlashAttention", arXiv 2205.14135.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -59,6 +60,40 @@ class Span:
             yield slice(first, after), keys - (end - after)
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """What attends to what: query [heads, asking, size]; key and value [key heads, tokens, size]."""
+
+    query: torch.Tensor
+    key: torch.Tensor
+    value: torch.Tensor
+    spans: tuple[Span, ...]
+    scaling: float
+
+    def layout(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return spans and layout as kernels.cpp reads them."""
+        places = [
+            (span.asking.start, span.asking.stop - span.asking.start, span.own.start, span.own.stop - span.own.start)
+            for span in self.spans
+        ]
+        heads, asking, size = self.query.shape
+        strides = [stride for tensor in (self.query, self.key, self.value) for stride in tensor.stride()[:2]]
+        layout = [len(self.spans), self.spans[-1].shared, heads, len(self.key), size, asking, *strides]
+        return torch.tensor(places), torch.tensor(layout)
+
+    def kernels(self) -> Any:
+        """Return the kernels where they serve, and serve faster than PyTorch's products do.
+
+        They compute in float32; the bfloat16 products of long sequences are faster than that.
+        """
+        longest = max(span.shared + span.own.stop - span.own.start for span in self.spans)
+        is_long = self.query.dtype is torch.bfloat16 and longest * self.query.shape[-1] > _MOST_KEY_ELEMENTS
+        tensors = (self.query, self.key, self.value)
+        if is_long or any(tensor.stride(-1) != 1 for tensor in tensors):
+            return None
+        return kernels_for(*(tensor[:0] for tensor in tensors))  # strides of heads and tokens are served
+
+
 class RowAttention(torch.autograd.Function):
     """Causal attention within each sequence of a packed row, with grouped heads."""
 
@@ -84,96 +119,97 @@ class RowAttention(torch.autograd.Function):
         Returns:
             [1, asking, heads, head size]
         """
-        query, key, value = query[0], key[0], value[0]
-        heads, asking, size = query.shape
+        asked = _Asked(query[0], key[0], value[0], spans, scaling)
+        if kernels := asked.kernels():
+            output, *kept = _attend_by_kernels(asked, kernels)
+        else:
+            output, *kept = _attend_by_products(asked)
+        ctx.save_for_backward(asked.query, asked.key, asked.value, *kept)
         ctx.spans, ctx.scaling = spans, scaling
-        if kernels := _kernels_for(query, key, value, spans):
-            output, normaliser = query.new_empty(asking, heads, size), query.new_empty(heads, asking).float()
-            places, layout = _layout(query, key, value, spans)
-            kernels.attention_forward(query, key, value, output, normaliser, places, layout, scaling)
-            ctx.save_for_backward(query, key, value, normaliser)
-            return output[None]
-        output = query.new_empty(asking, heads, size)
-        kept = []
-        for span in spans:
-            keys, values = span.seen(key), span.seen(value)
-            for part, seen in span.tiles():
-                probabilities = _probabilities(_grouped(query[:, part], len(key)), keys[:, :seen], part, scaling)
-                attended = torch.bmm(probabilities, values[:, :seen])  # [key heads, repeats * tile, size]
-                output[part].transpose(0, 1).copy_(attended.view(heads, -1, size))
-                if span.is_kept:
-                    kept.append(probabilities)
-        ctx.save_for_backward(query, key, value, *kept)
         return output[None]
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> Any:  # type: ignore[override]
         """Return the gradients of query, key and value."""
         query, key, value, *kept = ctx.saved_tensors
-        heads, _, size = query.shape
-        grad_query = torch.empty_like(query, memory_format=torch.contiguous_format)
-        grad_key = torch.zeros_like(key, memory_format=torch.contiguous_format)
-        # laid out as the projection's output, whose gradient it becomes
-        grad_value = value.new_zeros(value.shape[1], value.shape[0], size).transpose(0, 1)
-        if kernels := _kernels_for(query, key, value, ctx.spans):
-            places, layout = _layout(query, key, value, ctx.spans)
-            shared = ctx.spans[-1].shared
-            shared_grads = torch.zeros(2, len(ctx.spans), len(key), shared, size)
-            kernels.attention_backward(
-                *(query, key, value, grad.contiguous(), *kept, grad_query, grad_key, grad_value, *shared_grads),
-                *(places, layout, ctx.scaling, key.shape[1]),
-            )
-            grad_key[:, :shared] += shared_grads[0].sum(0)
-            grad_value[:, :shared] += shared_grads[1].sum(0)
-            return grad_query[None], grad_key[None], grad_value[None], None, None
-        grad = grad[0].transpose(0, 1)  # [heads, asking, size]
-        remembered = iter(kept)
-        for span in ctx.spans:
-            keys, values = span.seen(key), span.seen(value)
-            grad_keys, grad_values = torch.empty_like(keys), torch.empty_like(values)
-            for number, (part, seen) in enumerate(span.tiles()):
-                queries, grads = _grouped(query[:, part], len(key)), _grouped(grad[:, part], len(key))
-                probabilities = (
-                    next(remembered) if span.is_kept else _probabilities(queries, keys[:, :seen], part, ctx.scaling)
-                )
-                grad_scores = _scores_gradient(
-                    torch.bmm(grads, values[:, :seen].transpose(1, 2)), probabilities, part, ctx.scaling
-                )
-                grad_query[:, part] = torch.bmm(grad_scores, keys[:, :seen]).view(heads, -1, size)
-                # The first tile sees all keys, so there is nothing to add to yet.
-                beta = 1 if number else 0
-                grad_values[:, :seen].baddbmm_(probabilities.transpose(1, 2), grads, beta=beta)
-                grad_keys[:, :seen].baddbmm_(grad_scores.transpose(1, 2), queries, beta=beta)
-            if span.asking.start < span.asking.stop:
-                _give_back(grad_key, grad_keys, span)
-                _give_back(grad_value, grad_values, span)
-        return grad_query[None], grad_key[None], grad_value[None], None, None
+        asked = _Asked(query, key, value, ctx.spans, ctx.scaling)
+        gradients = (
+            torch.empty_like(query, memory_format=torch.contiguous_format),
+            torch.zeros_like(key, memory_format=torch.contiguous_format),
+            # laid out as the projection's output, whose gradient it becomes
+            value.new_zeros(value.shape[1], value.shape[0], value.shape[2]).transpose(0, 1),
+        )
+        if kernels := asked.kernels():
+            _fill_by_kernels(gradients, grad[0].contiguous(), kept[0], asked, kernels)
+        else:
+            _fill_by_products(gradients, grad[0].transpose(0, 1), kept, asked)
+        return *(gradient[None] for gradient in gradients), None, None
 
 
-def _kernels_for(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, spans: tuple[Span, ...]) -> Any:
-    """Return the kernels where they serve these tensors, and serve them faster than PyTorch does.
-
-    They compute in float32; the bfloat16 products of long sequences are faster than that.
-    """
-    longest = max(span.shared + span.own.stop - span.own.start for span in spans)
-    is_long = query.dtype is torch.bfloat16 and longest * query.shape[-1] > _MOST_KEY_ELEMENTS
-    if is_long or any(tensor.stride(-1) != 1 for tensor in (query, key, value)):
-        return None
-    return kernels_for(query[:0], key[:0], value[:0])
-
-
-def _layout(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, spans: tuple[Span, ...]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return spans and layout as kernels.cpp reads them."""
-    places = [
-        (span.asking.start, span.asking.stop - span.asking.start, span.own.start, span.own.stop - span.own.start)
-        for span in spans
-    ]
+def _attend_by_kernels(asked: _Asked, kernels: Any) -> tuple[torch.Tensor, ...]:
+    """Return the output [asking, heads, size], and the logarithm of what each query divides by [heads, asking]."""
+    query = asked.query
     heads, asking, size = query.shape
-    strides = [stride for tensor in (query, key, value) for stride in tensor.stride()[:2]]
-    layout = [len(spans), spans[-1].shared, heads, len(key), size, asking, *strides]
-    return torch.tensor(places), torch.tensor(layout)
+    output, normaliser = query.new_empty(asking, heads, size), query.new_empty(heads, asking, dtype=torch.float32)
+    kernels.attention_forward(query, asked.key, asked.value, output, normaliser, *asked.layout(), asked.scaling)
+    return output, normaliser
+
+
+def _fill_by_kernels(
+    gradients: tuple[torch.Tensor, ...], grad: torch.Tensor, normaliser: torch.Tensor, asked: _Asked, kernels: Any
+) -> None:
+    """Fill the gradients of query, key and value for that of the output, [asking, heads, size]."""
+    query, key, value, shared = asked.query, asked.key, asked.value, asked.spans[-1].shared
+    of_shared = torch.zeros(2, len(asked.spans), len(key), shared, key.shape[-1])  # each span's own, to be added up
+    kernels.attention_backward(
+        *(query, key, value, grad, normaliser, *gradients, *of_shared),
+        *(*asked.layout(), asked.scaling, key.shape[1]),
+    )
+    for gradient, own in zip(gradients[1:], of_shared, strict=True):
+        gradient[:, :shared] += own.sum(0)
+
+
+def _attend_by_products(asked: _Asked) -> tuple[torch.Tensor, ...]:
+    """Return the output [asking, heads, size], and the probabilities that are kept, tile by tile."""
+    heads, asking, size = asked.query.shape
+    output, kept = asked.query.new_empty(asking, heads, size), []
+    for span in asked.spans:
+        keys, values = span.seen(asked.key), span.seen(asked.value)
+        for part, seen in span.tiles():
+            queries = _grouped(asked.query[:, part], len(keys))
+            probabilities = _probabilities(queries, keys[:, :seen], part, asked.scaling)
+            attended = torch.bmm(probabilities, values[:, :seen])  # [key heads, repeats * tile, size]
+            output[part].transpose(0, 1).copy_(attended.view(heads, -1, size))
+            if span.is_kept:
+                kept.append(probabilities)
+    return output, *kept
+
+
+def _fill_by_products(
+    gradients: tuple[torch.Tensor, ...], grad: torch.Tensor, kept: Sequence[torch.Tensor], asked: _Asked
+) -> None:
+    """Fill the gradients of query, key and value for that of the output, [heads, asking, size]."""
+    grad_query, grad_key, grad_value = gradients
+    remembered = iter(kept)
+    for span in asked.spans:
+        keys, values = span.seen(asked.key), span.seen(asked.value)
+        grad_keys, grad_values = torch.empty_like(keys), torch.empty_like(values)
+        for number, (part, seen) in enumerate(span.tiles()):
+            queries, grads = _grouped(asked.query[:, part], len(keys)), _grouped(grad[:, part], len(keys))
+            if span.is_kept:
+                probabilities = next(remembered)
+            else:
+                probabilities = _probabilities(queries, keys[:, :seen], part, asked.scaling)
+            grad_probabilities = torch.bmm(grads, values[:, :seen].transpose(1, 2))
+            grad_scores = _scores_gradient(grad_probabilities, probabilities, asked.scaling)
+            grad_query[:, part] = torch.bmm(grad_scores, keys[:, :seen]).view(len(grad), -1, grad.shape[-1])
+            # The first tile sees all keys, so there is nothing to add to yet.
+            beta = 1 if number else 0
+            grad_values[:, :seen].baddbmm_(probabilities.transpose(1, 2), grads, beta=beta)
+            grad_keys[:, :seen].baddbmm_(grad_scores.transpose(1, 2), queries, beta=beta)
+        if span.asking.start < span.asking.stop:
+            _give_back(grad_key, grad_keys, span)
+            _give_back(grad_value, grad_values, span)
 
 
 def _grouped(tile: torch.Tensor, key_heads: int) -> torch.Tensor:
@@ -199,7 +235,7 @@ def _probabilities(queries: torch.Tensor, keys: torch.Tensor, part: slice, scali
     return torch.softmax(scores, dim=-1)
 
 
-def _scores_gradient(grad: torch.Tensor, probabilities: torch.Tensor, part: slice, scaling: float) -> torch.Tensor:
+def _scores_gradient(grad: torch.Tensor, probabilities: torch.Tensor, scaling: float) -> torch.Tensor:
     """Turn the gradient of the probabilities into that of the products of queries and keys."""
     gradient = torch.ops.aten._softmax_backward_data(grad, probabilities, -1, probabilities.dtype)
     return gradient.mul_(scaling)
