@@ -1,10 +1,12 @@
-// Pointwise passes of a training step on a CPU, each one pass over memory where PyTorch takes several.
+// What lies between the matrix products of a training step on a CPU, each in one pass where PyTorch takes several.
 //
-// Matrix products stay with PyTorch. Every function works row by row, rows shared out among PyTorch's own OpenMP
-// threads, and every row is computed by one thread: results do not depend on the number of threads. Arithmetic is in
-// float32; results are rounded once, except where the models themselves round in between. The formulas are those of
-// pointwise.py, row_attention.py and loss.py, whose tests hold both ways of computing against each other.
+// The products of the layers stay with PyTorch. Work is shared out among PyTorch's own OpenMP threads by rows, in
+// attention by sequences and key heads, and each is computed by one thread from beginning to end: results do not depend
+// on the number of threads. Arithmetic is in float32; results are rounded once, except where the models themselves
+// round in between. The formulas are those of pointwise.py, row_attention.py and loss.py; test_kernels.py holds both
+// ways of computing against each other.
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -218,12 +220,20 @@ struct Span {
     std::int64_t ask_start, asked, own_start, own;
 };
 
-// Copies rows of one head into float32, zeros behind them; transposed where asked for.
+// Copies rows of one head into float32, or transposes them.
 template <class T>
 void gather(const T* from, std::int64_t stride, std::int64_t rows, std::int64_t size, float* to, std::int64_t to_row,
             std::int64_t to_column) {
     for (std::int64_t row = 0; row < rows; ++row)
         for (std::int64_t i = 0; i < size; ++i) to[row * to_row + i * to_column] = widen(from[row * stride + i]);
+}
+
+// The way back.
+template <class T>
+void scatter(const float* from, std::int64_t from_row, std::int64_t rows, std::int64_t size, T* to,
+             std::int64_t to_row) {
+    for (std::int64_t row = 0; row < rows; ++row)
+        for (std::int64_t i = 0; i < size; ++i) store(to[row * to_row + i], from[row * from_row + i]);
 }
 
 // The keys or values that a span sees: the shared ones, then its own. [seen, size], or transposed.
@@ -258,10 +268,37 @@ struct Workspace {
 
 // A tile of queries in float32, and zeros in the rows that it lacks.
 template <class T>
-void gather_tile(const T* from, std::int64_t stride, std::int64_t rows, const Layout& at, std::vector<float>& to,
+void gather_tile(const T* from, std::int64_t stride, std::int64_t rows, std::int64_t size, std::vector<float>& to,
                  std::int64_t to_row) {
-    if (rows < kTile) std::memset(to.data(), 0, to.size() * sizeof(float));
-    gather(from, stride, rows, at.size, to.data(), to_row, 1);
+    if (rows < kTile) std::fill(to.begin(), to.end(), 0.0f);
+    gather(from, stride, rows, size, to.data(), to_row, 1);
+}
+
+// Scores of visible keys become probabilities; returns the logarithm of what they were divided by.
+inline float softmax(float* scores, std::int64_t visible, float scaling) {
+    const float largest = largest_of(scores, visible);
+    float total = 0;
+#pragma omp simd reduction(+ : total)
+    for (std::int64_t i = 0; i < visible; ++i) {
+        scores[i] = exponential((scores[i] - largest) * scaling);
+        total += scores[i];
+    }
+    const float share = 1.0f / total;
+#pragma omp simd
+    for (std::int64_t i = 0; i < visible; ++i) scores[i] *= share;
+    return largest * scaling + std::log(total);
+}
+
+// Scores become probabilities again, and the gradient of these that of the scores.
+inline void softmax_backward(float* scores, float* grad, std::int64_t visible, float divisor, float scaling) {
+    float product = 0;
+#pragma omp simd reduction(+ : product)
+    for (std::int64_t i = 0; i < visible; ++i) {
+        scores[i] = exponential(scores[i] * scaling - divisor);
+        product += scores[i] * grad[i];
+    }
+#pragma omp simd
+    for (std::int64_t i = 0; i < visible; ++i) grad[i] = scores[i] * (grad[i] - product) * scaling;
 }
 
 inline std::int64_t most_seen(const Layout& at, const Span* spans) {
@@ -299,32 +336,20 @@ void attention_forward(const T* query, const T* key, const T* value, T* output, 
                     const std::int64_t first = span.ask_start + start;
                     const std::int64_t before = all - span.asked + start;  // keys that come before the tile's first
                     const std::int64_t seen = before + rows;
-                    gather_tile(query + head * at.query_head + first * at.query_token, at.query_token, rows, at,
+                    gather_tile(query + head * at.query_head + first * at.query_token, at.query_token, rows, at.size,
                                 w.query, w.size);
                     multiply(w.query.data(), w.size, 1, w.key_turned.data(), w.keys, w.scores.data(), w.keys,
                              padded(rows, kRows), padded(seen, kColumns), at.size, false);
                     for (std::int64_t row = 0; row < rows; ++row) {
-                        float* s = w.scores.data() + row * w.keys;
+                        float* scores = w.scores.data() + row * w.keys;
                         const std::int64_t visible = before + row + 1;
-                        const float largest = largest_of(s, visible);
-                        float total = 0;
-#pragma omp simd reduction(+ : total)
-                        for (std::int64_t i = 0; i < visible; ++i) {
-                            s[i] = exponential((s[i] - largest) * scaling);
-                            total += s[i];
-                        }
-                        const float share = 1.0f / total;
-#pragma omp simd
-                        for (std::int64_t i = 0; i < visible; ++i) s[i] *= share;
-                        for (std::int64_t i = visible; i < seen; ++i) s[i] = 0;
-                        normaliser[head * at.asking + first + row] = largest * scaling + std::log(total);
+                        normaliser[head * at.asking + first + row] = softmax(scores, visible, scaling);
+                        std::fill(scores + visible, scores + seen, 0.0f);
                     }
                     multiply(w.scores.data(), w.keys, 1, w.value.data(), w.size, w.output.data(), w.size,
                              padded(rows, kRows), w.size, seen, false);
-                    for (std::int64_t row = 0; row < rows; ++row) {
-                        T* to = output + ((first + row) * at.heads + head) * at.size;
-                        for (std::int64_t i = 0; i < at.size; ++i) store(to[i], w.output[row * w.size + i]);
-                    }
+                    scatter(w.output.data(), w.size, rows, at.size, output + (first * at.heads + head) * at.size,
+                            at.heads * at.size);
                 }
             }
         }
@@ -350,64 +375,48 @@ void attention_backward(const T* query, const T* key, const T* value, const T* g
             gather_seen(keys, at.key_token, at, span, w.key.data(), w.size, 1);
             gather_seen(keys, at.key_token, at, span, w.key_turned.data(), 1, w.keys);
             gather_seen(value + key_head * at.value_head, at.value_token, at, span, w.value_turned.data(), 1, w.keys);
-            std::memset(w.grad_key.data(), 0, w.grad_key.size() * sizeof(float));
-            std::memset(w.grad_value.data(), 0, w.grad_value.size() * sizeof(float));
+            std::fill(w.grad_key.begin(), w.grad_key.end(), 0.0f);
+            std::fill(w.grad_value.begin(), w.grad_value.end(), 0.0f);
             for (std::int64_t head = key_head * repeats; head < (key_head + 1) * repeats; ++head) {
                 for (std::int64_t start = 0; start < span.asked; start += kTile) {
                     const std::int64_t rows = span.asked - start < kTile ? span.asked - start : kTile;
                     const std::int64_t first = span.ask_start + start;
                     const std::int64_t before = all - span.asked + start, seen = before + rows;
                     const std::int64_t some = padded(rows, kRows), wide = padded(seen, kColumns);
-                    gather_tile(query + head * at.query_head + first * at.query_token, at.query_token, rows, at,
+                    gather_tile(query + head * at.query_head + first * at.query_token, at.query_token, rows, at.size,
                                 w.query, w.size);
-                    gather_tile(grad + (first * at.heads + head) * at.size, at.heads * at.size, rows, at, w.grad,
+                    gather_tile(grad + (first * at.heads + head) * at.size, at.heads * at.size, rows, at.size, w.grad,
                                 w.size);
                     multiply(w.query.data(), w.size, 1, w.key_turned.data(), w.keys, w.scores.data(), w.keys, some,
                              wide, at.size, false);
                     multiply(w.grad.data(), w.size, 1, w.value_turned.data(), w.keys, w.grad_scores.data(), w.keys,
                              some, wide, at.size, false);
                     for (std::int64_t row = 0; row < some; ++row) {
-                        float *p = w.scores.data() + row * w.keys, *g = w.grad_scores.data() + row * w.keys;
+                        float *scores = w.scores.data() + row * w.keys, *grads = w.grad_scores.data() + row * w.keys;
                         const std::int64_t visible = row < rows ? before + row + 1 : 0;
-                        const float divisor = row < rows ? normaliser[head * at.asking + first + row] : 0;
-                        float product = 0;
-#pragma omp simd reduction(+ : product)
-                        for (std::int64_t i = 0; i < visible; ++i) {
-                            p[i] = exponential(p[i] * scaling - divisor);
-                            product += p[i] * g[i];
-                        }
-#pragma omp simd
-                        for (std::int64_t i = 0; i < visible; ++i) g[i] = p[i] * (g[i] - product) * scaling;
-                        for (std::int64_t i = visible; i < wide; ++i) p[i] = g[i] = 0;
+                        if (visible)
+                            softmax_backward(scores, grads, visible, normaliser[head * at.asking + first + row],
+                                             scaling);
+                        std::fill(scores + visible, scores + wide, 0.0f);
+                        std::fill(grads + visible, grads + wide, 0.0f);
                     }
                     multiply(w.grad_scores.data(), w.keys, 1, w.key.data(), w.size, w.output.data(), w.size, some,
                              w.size, seen, false);
-                    for (std::int64_t row = 0; row < rows; ++row) {
-                        T* to = grad_query + (head * at.asking + first + row) * at.size;
-                        for (std::int64_t i = 0; i < at.size; ++i) store(to[i], w.output[row * w.size + i]);
-                    }
+                    scatter(w.output.data(), w.size, rows, at.size, grad_query + (head * at.asking + first) * at.size,
+                            at.size);
                     multiply(w.grad_scores.data(), 1, w.keys, w.query.data(), w.size, w.grad_key.data(), w.size,
                              padded(seen, kRows), w.size, rows, true);
                     multiply(w.scores.data(), 1, w.keys, w.grad.data(), w.size, w.grad_value.data(), w.size,
                              padded(seen, kRows), w.size, rows, true);
                 }
             }
-            for (std::int64_t row = 0; row < all; ++row) {
-                const float *k = w.grad_key.data() + row * w.size, *v = w.grad_value.data() + row * w.size;
-                if (row < at.shared) {
-                    const std::int64_t place = (task * at.shared + row) * at.size;
-                    std::memcpy(shared_key + place, k, at.size * sizeof(float));
-                    std::memcpy(shared_value + place, v, at.size * sizeof(float));
-                    continue;
-                }
-                const std::int64_t token = span.own_start + row - at.shared;
-                T* to_key = grad_key + (key_head * tokens + token) * at.size;
-                T* to_value = grad_value + (token * at.key_heads + key_head) * at.size;
-                for (std::int64_t i = 0; i < at.size; ++i) {
-                    store(to_key[i], k[i]);
-                    store(to_value[i], v[i]);
-                }
-            }
+            const std::int64_t of_shared = task * at.shared * at.size, own = at.shared * w.size;
+            scatter(w.grad_key.data(), w.size, at.shared, at.size, shared_key + of_shared, at.size);
+            scatter(w.grad_value.data(), w.size, at.shared, at.size, shared_value + of_shared, at.size);
+            scatter(w.grad_key.data() + own, w.size, span.own, at.size,
+                    grad_key + (key_head * tokens + span.own_start) * at.size, at.size);
+            scatter(w.grad_value.data() + own, w.size, span.own, at.size,
+                    grad_value + (span.own_start * at.key_heads + key_head) * at.size, at.key_heads * at.size);
         }
     }
 }

@@ -95,9 +95,10 @@ def _rotated_in_one_pass(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, 
     The result lies head by head, as attention reads it, and its gradient token by token, as the projection wrote it.
     """
     kernels = kernels_for(cos, sin)
-    if kernels is None or x.shape[0] != 1 or x.stride(-1) != 1 or x.dtype is not cos.dtype:
+    rows, heads, tokens, size = x.shape
+    has_own_angles = cos.shape == sin.shape == (rows, 1, tokens, size)
+    if kernels is None or rows != 1 or not has_own_angles or x.stride(-1) != 1 or x.dtype is not cos.dtype:
         return None
-    _, heads, tokens, size = x.shape
     rotated = x.new_empty(1, tokens, heads, size).transpose(1, 2) if is_back else x.new_empty(x.shape)
     strides = (x.stride(1), x.stride(2), rotated.stride(1), rotated.stride(2))
     kernels.rotary(x, cos, sin, rotated, heads, tokens, size, *strides, -1.0 if is_back else 1.0)

@@ -1,5 +1,4 @@
 import hashlib
-import sys
 import zipfile
 
 import pytest
@@ -80,16 +79,6 @@ def test_what_is_there_is_used_without_fetching(cache, monkeypatch):
     (folder / "config.json").write_text("{}")
     monkeypatch.setattr(starter, "_download", lambda workspace: pytest.fail("fetched"))
     assert starter.starter_folder() == folder
-
-
-def test_the_cache_has_a_place_on_every_platform(monkeypatch, tmp_path):
-    monkeypatch.delenv("LORAKIT_CACHE", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(sys, "platform", "linux")
-    assert starter.cache_folder() == tmp_path / "lorakit"
-    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "local"))
-    monkeypatch.setattr(sys, "platform", "win32")
-    assert starter.cache_folder() == tmp_path / "local" / "lorakit"
 
 
 @pytest.fixture(scope="session")
