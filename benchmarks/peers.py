@@ -1,4 +1,4 @@
-"""The environments of the peers: one each, with pinned versions, made on first use."""
+"""The environments: one for each peer, with pinned versions, and lorakit's as a user has it; made on first use."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from pathlib import Path
 
 from jobs import ROOT
 
+# lorakit's environment, without the packages of development: some are imported wherever they are found.
+OWN = "lorakit"
+_OWN_FILES = ("constraints.txt", "pyproject.toml")
 _REQUIREMENTS = Path(__file__).parent / "peers"
 _PACKAGES = ("torch", "transformers", "peft", "accelerate")
 _VERSIONS_PROGRAM = (
@@ -34,29 +37,35 @@ def cache_folder() -> Path:
     return folder
 
 
-def python_of(environment: str | None) -> Path:
-    """Return the Python of a peer's environment, which is installed where it is missing or out of date.
+def python_of(environment: str) -> Path:
+    """Return the Python of an environment, which is installed where it is missing or out of date.
 
     Args:
-        environment: Name of a file in ``peers/``; None for the Python that runs this program.
+        environment: `OWN`, or the name of a file in ``peers/``.
 
     Raises:
         NotInstalledError: pip could not install it.
     """
-    if environment is None:
-        return Path(sys.executable)
-    requirements = _REQUIREMENTS / f"{environment}.txt"
+    files, arguments = _installation(environment)
     folder = cache_folder() / environment
     python = folder / "bin" / "python"
     stamp = folder / "installed"
-    digest = hashlib.sha256(requirements.read_bytes()).hexdigest()
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
     if not (stamp.is_file() and stamp.read_text() == digest):
-        print(f"installing {requirements.relative_to(ROOT)} ...", flush=True)
+        print(f"installing {environment} ...", flush=True)
         shutil.rmtree(folder, ignore_errors=True)
         _run([sys.executable, "-m", "venv", str(folder)])
-        _run([str(python), "-m", "pip", "install", "--quiet", "-r", str(requirements)])
+        _run([str(python), "-m", "pip", "install", "--quiet", *arguments])
         stamp.write_text(digest)
     return python
+
+
+def _installation(environment: str) -> tuple[list[Path], list[str]]:
+    """Return the files that say what is installed, and the arguments for pip."""
+    if environment == OWN:
+        return [ROOT / name for name in _OWN_FILES], ["-c", str(ROOT / "constraints.txt"), "-e", f"{ROOT}[vision]"]
+    requirements = _REQUIREMENTS / f"{environment}.txt"
+    return [requirements], ["-r", str(requirements)]
 
 
 def _run(command: list[str]) -> None:
@@ -74,9 +83,8 @@ def reason_in(text: str) -> str:
     return re.sub(r"(?:/[^\s/'\":]+)+/([^\s/'\":]+)", r"\1", line)[:200]
 
 
-def versions_of(environment: str | None) -> Mapping[str, str]:
-    """Read the versions of what matters in an environment; a peer's environment is named after its package."""
-    packages = _PACKAGES if environment is None else (environment, *_PACKAGES)
-    command = [str(python_of(environment)), "-c", _VERSIONS_PROGRAM, *packages]
+def versions_of(environment: str) -> Mapping[str, str]:
+    """Read the versions of what matters in an environment, which is named after its package."""
+    command = [str(python_of(environment)), "-c", _VERSIONS_PROGRAM, environment, *_PACKAGES]
     found: dict[str, str] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     return found

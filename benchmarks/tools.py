@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs import ROOT, Job, Work
+from peers import OWN
 from spec import (
     LEARNING_RATE,
     LORA_ALPHA,
@@ -33,7 +34,7 @@ class Tool:
         name: For ``--tools``.
         title: In tables.
         program: A child program of this folder; None for lorakit's command line.
-        environment: A file of ``peers/``; None for the project's own Python.
+        environment: Whose packages it finds, a name that `peers.python_of` knows.
         settings: Beyond the common ones.
         picture_program: The same for rows with pictures; None where the tool is not measured on them.
         packs: Whether it lays rows into bins of `MAX_LENGTH_TOKENS`, so that its batches differ.
@@ -44,7 +45,7 @@ class Tool:
     title: str
     program: str | None
     note: str
-    environment: str | None = None
+    environment: str = OWN
     settings: Mapping[str, Any] = field(default_factory=dict)
     packs: bool = False
     picture_program: str | None = None

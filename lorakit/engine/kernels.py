@@ -66,6 +66,11 @@ def choose_kernels(
     return KernelChoice(True, "compiled for this processor")
 
 
+def has_kernels(dtype: torch.dtype) -> bool:
+    """Whether the kernels compute what is in this format."""
+    return dtype in _LOADED
+
+
 def kernels_for(*tensors: torch.Tensor) -> Any:
     """Return the kernels for these tensors, each a function named as in kernels.cpp.
 

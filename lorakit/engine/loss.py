@@ -12,14 +12,14 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from lorakit.engine.attention import NO_MASK, PACKED
-from lorakit.engine.kernels import kernels_for
+from lorakit.engine.kernels import has_kernels, kernels_for
 from lorakit.engine.last_layer import place_rows
 from lorakit.engine.micro_batch import IGNORED_LABEL, MicroBatch, isolation_mask
 from lorakit.engine.pictures import picture_inputs
 
-# Logits of so many elements are held at a time, 260 targets of a 50k vocabulary; but no fewer targets than the other
-# number, below which the product waits for the weights to be read.
-_CHUNK_ELEMENTS = 12_800_000
+# The logits of a chunk take about so much, where that leaves no fewer targets than the other number, below which the
+# product waits for the weights to be read. In bfloat16, 780 targets of a 50k vocabulary; 260 with a float32 copy.
+_CHUNK_BYTES = 76_800_000
 _FEWEST_CHUNK_TARGETS = 160
 # Families whose packed rows are proven equal to rows one by one; all others are computed one by one.
 PACKED_FAMILIES = frozenset({"gpt2", "llama", "mistral", "opt", "qwen2", "qwen3", "qwen3_vl"})
@@ -76,7 +76,7 @@ class TargetLoss(torch.autograd.Function):
         gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         exact = torch.promote_types(hidden.dtype, torch.float32)
         nats = torch.zeros((), dtype=exact, device=hidden.device)
-        rows = _chunk_targets(len(hidden), len(weight))
+        rows = _chunk_targets(len(hidden), len(weight), hidden.dtype)
         # Fresh memory of this size would cost more than the arithmetic on it, so all chunks share it.
         buffer = hidden.new_empty(rows, weight.shape[0])
         kernels = kernels_for(buffer)
@@ -133,15 +133,26 @@ def _cross_entropy(
     return nats, total
 
 
-def _chunk_targets(targets: int, vocabulary: int) -> int:
-    """Choose how many targets to project at a time."""
-    return max(min(max(_CHUNK_ELEMENTS // vocabulary, _FEWEST_CHUNK_TARGETS), targets), 1)
+def _chunk_targets(targets: int, vocabulary: int, dtype: torch.dtype) -> int:
+    """Choose how many targets to project at a time: in as few chunks as fit, all of about one size."""
+    chunks = math.ceil(targets / _most_chunk_targets(vocabulary, dtype))
+    return math.ceil(targets / max(chunks, 1)) or 1
 
 
-def loss_buffer_bytes(targets: int, vocabulary: int, element_bytes: int) -> int:
-    """Return what the logits of a chunk take, in the model's number format and in float32."""
-    rows = _chunk_targets(targets, vocabulary)
-    return rows * vocabulary * (element_bytes + (4 if element_bytes < 4 else 0))
+def loss_buffer_bytes(targets: int, vocabulary: int, dtype: torch.dtype) -> int:
+    """Return the most that logits take for so many targets or fewer."""
+    rows = min(targets, _most_chunk_targets(vocabulary, dtype))
+    return rows * vocabulary * _logit_bytes(dtype)
+
+
+def _most_chunk_targets(vocabulary: int, dtype: torch.dtype) -> int:
+    return max(_CHUNK_BYTES // (vocabulary * _logit_bytes(dtype)), _FEWEST_CHUNK_TARGETS)
+
+
+def _logit_bytes(dtype: torch.dtype) -> int:
+    """Return what one logit takes, with the float32 copy that PyTorch's operations need."""
+    is_copied = dtype.itemsize < torch.float32.itemsize and not has_kernels(dtype)
+    return dtype.itemsize + (torch.float32.itemsize if is_copied else 0)
 
 
 def summed_loss(model: Any, micro_batch: MicroBatch, label_smoothing: float = 0.0) -> torch.Tensor:

@@ -137,7 +137,7 @@ class MemoryPlanner:
         self._layer_input_per_token = hidden * width
         self._transient_per_token = _TRANSIENT_WIDTHS * inner * width
         self._vocabulary: int = settings.vocab_size
-        self._width = width
+        self._dtype: torch.dtype = model.dtype
         self._program, self._available = _program_and_available(device, self._weights + self._adapter // 2)
 
     def bytes_per_token(self, is_checkpointed: bool) -> float:
@@ -157,7 +157,7 @@ class MemoryPlanner:
             adapter=self._adapter,
             optimizer=self._optimizer,
             activations=int(self.bytes_per_token(is_checkpointed) * tokens),
-            loss=loss_buffer_bytes(tokens, self._vocabulary, self._width),
+            loss=loss_buffer_bytes(tokens, self._vocabulary, self._dtype),
             features=self._features,
             program=self._program,
             available=self._available,
@@ -167,7 +167,7 @@ class MemoryPlanner:
 
     def fitting_tokens(self, share: float, is_checkpointed: bool) -> int:
         """Return how many tokens fit into a share of the available memory; 0 or less if not even the model does."""
-        loss = loss_buffer_bytes(sys.maxsize, self._vocabulary, self._width)
+        loss = loss_buffer_bytes(sys.maxsize, self._vocabulary, self._dtype)
         room = share * self._available - self.plan(0, is_checkpointed).peak - loss
         return int(room / self.bytes_per_token(is_checkpointed))
 

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from lorakit.engine import LossSum
+from lorakit.engine import LossSum, choose_kernels
 from lorakit.engine import loss as loss_module
 from lorakit.engine.loss import TargetLoss
 
@@ -20,9 +20,9 @@ def test_extremes_do_not_raise():
     assert LossSum(1e9, 1).perplexity == math.inf
 
 
-@pytest.mark.parametrize("chunk_elements", [7, 20, 10_000])
-def test_target_loss_has_the_gradient_of_finite_differences_in_any_chunks(monkeypatch, chunk_elements):
-    monkeypatch.setattr(loss_module, "_CHUNK_ELEMENTS", chunk_elements)
+@pytest.mark.parametrize("chunk_targets", [1, 2, 4, 1000])
+def test_target_loss_has_the_gradient_of_finite_differences_in_any_chunks(monkeypatch, chunk_targets):
+    monkeypatch.setattr(loss_module, "_CHUNK_BYTES", 8 * 7 * chunk_targets)
     monkeypatch.setattr(loss_module, "_FEWEST_CHUNK_TARGETS", 1)
     torch.manual_seed(0)
     hidden = torch.randn(9, 5, dtype=torch.float64, requires_grad=True)
@@ -30,6 +30,22 @@ def test_target_loss_has_the_gradient_of_finite_differences_in_any_chunks(monkey
     assert torch.autograd.gradcheck(lambda hidden: TargetLoss.apply(hidden, weight, targets), (hidden,))
     wanted = torch.nn.functional.cross_entropy(hidden @ weight.T, targets, reduction="sum")
     torch.testing.assert_close(TargetLoss.apply(hidden, weight, targets), wanted)
+
+
+def test_chunks_are_of_about_one_size_and_never_take_more_than_is_planned():
+    vocabulary, dtype = 50_000, torch.bfloat16
+    planned = [loss_module.loss_buffer_bytes(targets, vocabulary, dtype) for targets in range(1, 2000)]
+    chunks = [loss_module._chunk_targets(targets, vocabulary, dtype) for targets in range(1, 2000)]
+    assert planned == sorted(planned)
+    assert all(chunk * vocabulary * 6 <= most for chunk, most in zip(chunks, planned, strict=True))
+    assert planned[-1] == 256 * vocabulary * 6
+    assert (chunks[255], chunks[256], chunks[599]) == (256, 129, 200)
+
+
+def test_without_the_float32_copy_a_chunk_takes_three_times_as_many_targets(own_kernels):
+    choose_kernels(True, torch.device("cpu"), torch.bfloat16)
+    assert loss_module._chunk_targets(768, 50_000, torch.bfloat16) == 768
+    assert loss_module.loss_buffer_bytes(10_000, 50_000, torch.bfloat16) == 768 * 50_000 * 2
 
 
 def test_without_a_gradient_wanted_none_is_kept():

@@ -76,7 +76,7 @@ def test_the_tokens_that_fit_do_fit_and_no_more(model, monkeypatch, is_checkpoin
     plans = planner(model, monkeypatch, 120_000_000, kept=300_000.0)
     fitting = plans.fitting_tokens(0.5, is_checkpointed)
     assert plans.plan(fitting, is_checkpointed).peak <= 60_000_000
-    most_of_loss = memory_module.loss_buffer_bytes(10**9, 90, 4)
+    most_of_loss = memory_module.loss_buffer_bytes(10**9, 90, torch.float32)
     assert plans.plan(fitting + 1, is_checkpointed).peak + most_of_loss > 60_000_000
 
 
