@@ -10,7 +10,11 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #include <vector>
+#ifdef __AVX512BF16__
+#include <immintrin.h>
+#endif
 
 namespace {
 
@@ -37,6 +41,10 @@ inline void store(BFloat16& place, float x) {  // to the nearest, ties to even
     std::uint32_t bits;
     std::memcpy(&bits, &x, sizeof bits);
     place.bits = static_cast<std::uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+
+inline void store(BFloat16& place, BFloat16 x) {
+    place = x;
 }
 
 template <class T>
@@ -173,11 +181,60 @@ inline Vector load(const float* from) {
     return *reinterpret_cast<const Unaligned*>(from);
 }
 
-// c [rows, columns] = a b, or c += a b. Element (row, k) of a lies at row * a_row + k * a_depth; rows is a multiple of
-// kRows and columns of kColumns: what lies beyond a matrix is zero, or is never read.
-[[gnu::noinline]] void multiply(const float* a, std::int64_t a_row, std::int64_t a_depth, const float* b,
-                                std::int64_t b_row, float* c, std::int64_t c_row, std::int64_t rows,
-                                std::int64_t columns, std::int64_t depth, bool adds) {
+// Products are summed up unit by unit. A unit is one float; or, where the processor multiplies such pairs, two bfloat16
+// numbers that are neighbours in the direction of the sum.
+template <class T>
+struct UnitOf {
+    using Type = float;
+};
+
+template <class X>
+inline void join(float& unit, X first, X) {
+    unit = widen(first);
+}
+
+inline Vector plus_product(Vector sum, float left, const float* right) {
+    return sum + left * load(right);
+}
+
+#ifdef __AVX512BF16__
+struct Pair {
+    BFloat16 first, second;
+};
+
+template <>
+struct UnitOf<BFloat16> {
+    using Type = Pair;
+};
+
+template <class X>
+inline void join(Pair& unit, X first, X second) {
+    store(unit.first, first);
+    store(unit.second, second);
+}
+
+inline Vector plus_product(Vector sum, Pair left, const Pair* right) {
+    std::int32_t bits;
+    std::memcpy(&bits, &left, sizeof bits);
+    return (Vector)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32(bits),
+                                    (__m512bh)_mm512_loadu_si512(right));
+}
+#endif
+
+template <class U>
+constexpr std::int64_t kNumbers = std::is_same_v<U, float> ? 1 : 2;  // in a unit
+
+template <class U>
+inline std::int64_t units(std::int64_t numbers) {
+    return padded(numbers, kNumbers<U>) / kNumbers<U>;
+}
+
+// c [rows, columns] = a b, or c += a b, summed over a depth in units. Element (row, k) of a lies at row * a_row + k *
+// a_depth; rows is a multiple of kRows and columns of kColumns: what lies beyond a matrix is zero, or is never read.
+template <class U>
+[[gnu::noinline]] void multiply(const U* a, std::int64_t a_row, std::int64_t a_depth, const U* b, std::int64_t b_row,
+                                float* c, std::int64_t c_row, std::int64_t rows, std::int64_t columns,
+                                std::int64_t depth, bool adds) {
     if (depth > kDepth) {  // in parts, each of which finds its share of b in the first cache
         multiply(a, a_row, a_depth, b, b_row, c, c_row, rows, columns, kDepth, adds);
         multiply(a + kDepth * a_depth, a_row, a_depth, b + kDepth * b_row, b_row, c, c_row, rows, columns,
@@ -186,7 +243,7 @@ inline Vector load(const float* from) {
     }
     for (std::int64_t column = 0; column < columns; column += kColumns) {
         for (std::int64_t row = 0; row < rows; row += kRows) {
-            const float *from = a + row * a_row, *right = b + column;
+            const U *from = a + row * a_row, *right = b + column;
             float* to = c + row * c_row + column;
             // Unrolled, so that the sums stay in registers.
             Vector sums[kRows][kVectors];
@@ -199,7 +256,8 @@ inline Vector load(const float* from) {
                 for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 2
                     for (int v = 0; v < kVectors; ++v)
-                        sums[r][v] += from[r * a_row + k * a_depth] * load(right + k * b_row + v * kVector);
+                        sums[r][v] =
+                            plus_product(sums[r][v], from[r * a_row + k * a_depth], right + k * b_row + v * kVector);
             }
 #pragma GCC unroll 8
             for (int r = 0; r < kRows; ++r)
@@ -220,15 +278,80 @@ struct Span {
     std::int64_t ask_start, asked, own_start, own;
 };
 
-// Copies rows of one head into float32, or transposes them.
+// What one thread computes from beginning to end: one span with one key head, and the query heads of that.
+struct Task {
+    Span span;
+    std::int64_t key_head, first_head, after_head, shared, keys;  // shared ones, and all that the span sees
+
+    Task(const Layout& at, const Span* spans, std::int64_t number) : span(spans[number / at.key_heads]) {
+        key_head = number % at.key_heads;
+        first_head = key_head * (at.heads / at.key_heads);
+        after_head = first_head + at.heads / at.key_heads;
+        shared = number < at.key_heads ? 0 : at.shared;  // the first span is the shared beginning, if there is one
+        keys = shared + span.own;
+    }
+};
+
+// Some queries of a task: how many, which is the first, the keys that come before it, and those that the last one sees.
+struct Tile {
+    std::int64_t rows, first, before, seen;
+
+    Tile(const Task& task, std::int64_t start) {
+        rows = std::min(task.span.asked - start, kTile);
+        first = task.span.ask_start + start;
+        before = task.keys - task.span.asked + start;
+        seen = before + rows;
+    }
+};
+
+// A matrix whose rows lie in two places: shared ones, then own ones.
 template <class T>
-void gather(const T* from, std::int64_t stride, std::int64_t rows, std::int64_t size, float* to, std::int64_t to_row,
-            std::int64_t to_column) {
-    for (std::int64_t row = 0; row < rows; ++row)
-        for (std::int64_t i = 0; i < size; ++i) to[row * to_row + i * to_column] = widen(from[row * stride + i]);
+struct Rows {
+    const T *beginning, *own;
+    std::int64_t stride, shared, count;
+
+    Rows(const T* from, std::int64_t stride, std::int64_t count)
+        : beginning(from), own(from), stride(stride), shared(0), count(count) {}
+
+    Rows(const T* from, std::int64_t stride, const Task& task)
+        : beginning(from),
+          own(from + task.span.own_start * stride),
+          stride(stride),
+          shared(task.shared),
+          count(task.keys) {}
+
+    const T* operator[](std::int64_t row) const {
+        return row < shared ? beginning + row * stride : own + (row - shared) * stride;
+    }
+};
+
+// Copies a matrix into units of neighbours in a row.
+template <class T, class U>
+void gather_along(const Rows<T>& from, std::int64_t size, U* to, std::int64_t to_row, std::int64_t to_unit) {
+    for (std::int64_t row = 0; row < from.count; ++row) {
+        const T* in = from[row];
+        U* out = to + row * to_row;
+        for (std::int64_t i = 0; i < size / kNumbers<U>; ++i)
+            join(out[i * to_unit], in[i * kNumbers<U>], in[(i + 1) * kNumbers<U> - 1]);
+        if (size % kNumbers<U>) join(out[size / kNumbers<U> * to_unit], in[size - 1], T{});
+    }
 }
 
-// The way back.
+// Copies a matrix into units of neighbours in a column.
+template <class T, class U>
+void gather_across(const Rows<T>& from, std::int64_t size, U* to, std::int64_t to_row) {
+    for (std::int64_t unit = 0; unit < units<U>(from.count); ++unit) {
+        const T* in = from[unit * kNumbers<U>];
+        U* out = to + unit * to_row;
+        if ((unit + 1) * kNumbers<U> > from.count) {
+            for (std::int64_t i = 0; i < size; ++i) join(out[i], in[i], T{});
+            continue;
+        }
+        const T* next = from[(unit + 1) * kNumbers<U> - 1];
+        for (std::int64_t i = 0; i < size; ++i) join(out[i], in[i], next[i]);
+    }
+}
+
 template <class T>
 void scatter(const float* from, std::int64_t from_row, std::int64_t rows, std::int64_t size, T* to,
              std::int64_t to_row) {
@@ -236,19 +359,12 @@ void scatter(const float* from, std::int64_t from_row, std::int64_t rows, std::i
         for (std::int64_t i = 0; i < size; ++i) store(to[row * to_row + i], from[row * from_row + i]);
 }
 
-// The keys or values that a span sees: the shared ones, then its own. [seen, size], or transposed.
-template <class T>
-void gather_seen(const T* from, std::int64_t stride, const Layout& at, const Span& span, float* to, std::int64_t to_row,
-                 std::int64_t to_column) {
-    gather(from, stride, at.shared, at.size, to, to_row, to_column);
-    gather(from + span.own_start * stride, stride, span.own, at.size, to + at.shared * to_row, to_row, to_column);
-}
-
 // What one thread works with; all matrices are padded, and zero where nothing was written.
+template <class U>
 struct Workspace {
     std::int64_t keys, size;  // padded
-    std::vector<float> key, key_turned, value, value_turned, query, grad, scores, grad_scores, grad_key, grad_value,
-        output;
+    std::vector<U> key, key_turned, value, value_turned, query, query_across, grad, grad_across, rounded;
+    std::vector<float> scores, grad_scores, grad_key, grad_value, output;
 
     Workspace(std::int64_t seen, std::int64_t head_size, bool is_backward)
         : keys(padded(seen, kVector * 2)),
@@ -258,21 +374,47 @@ struct Workspace {
           value(is_backward ? 0 : keys * size),
           value_turned(is_backward ? keys * size : 0),
           query(kTile * size),
+          query_across(is_backward ? kTile * size : 0),
           grad(is_backward ? kTile * size : 0),
+          grad_across(is_backward ? kTile * size : 0),
+          rounded(kNumbers<U> == 1 ? 0 : kTile * keys),
           scores(kTile * keys),
           grad_scores(is_backward ? kTile * keys : 0),
           grad_key(is_backward ? keys * size : 0),
           grad_value(is_backward ? keys * size : 0),
           output(kTile * size) {}
-};
 
-// A tile of queries in float32, and zeros in the rows that it lacks.
-template <class T>
-void gather_tile(const T* from, std::int64_t stride, std::int64_t rows, std::int64_t size, std::vector<float>& to,
-                 std::int64_t to_row) {
-    if (rows < kTile) std::fill(to.begin(), to.end(), 0.0f);
-    gather(from, stride, rows, size, to.data(), to_row, 1);
-}
+    // A tile of queries or gradients, with zeros in the rows that it lacks.
+    template <class T>
+    void gather_tile(const Rows<T>& from, std::int64_t head_size, std::vector<U>& to) {
+        if (from.count < kTile) std::fill(to.begin(), to.end(), U{});
+        gather_along(from, head_size, to.data(), size, 1);
+    }
+
+    template <class T>
+    void gather_tile_across(const Rows<T>& from, std::int64_t head_size, std::vector<U>& to) {
+        if (from.count < kTile) std::fill(to.begin(), to.end(), U{});
+        gather_across(from, head_size, to.data(), size);
+    }
+
+    // A tile of scores in units along its rows, or across them; itself where a unit is one number. Valid until the
+    // next.
+    const U* along(const std::vector<float>& tile, std::int64_t rows, std::int64_t columns) {
+        if constexpr (kNumbers<U> == 1)
+            return tile.data();
+        else
+            gather_along(Rows<float>(tile.data(), keys, rows), columns, rounded.data(), keys, 1);
+        return rounded.data();
+    }
+
+    const U* across(const std::vector<float>& tile, std::int64_t rows, std::int64_t columns) {
+        if constexpr (kNumbers<U> == 1)
+            return tile.data();
+        else
+            gather_across(Rows<float>(tile.data(), keys, rows), columns, rounded.data(), keys);
+        return rounded.data();
+    }
+};
 
 // Scores of visible keys become probabilities; returns the logarithm of what they were divided by.
 inline float softmax(float* scores, std::int64_t visible, float scaling) {
@@ -303,15 +445,8 @@ inline void softmax_backward(float* scores, float* grad, std::int64_t visible, f
 
 inline std::int64_t most_seen(const Layout& at, const Span* spans) {
     std::int64_t most = 0;
-    for (std::int64_t i = 0; i < at.spans; ++i) most = spans[i].own > most ? spans[i].own : most;
+    for (std::int64_t i = 0; i < at.spans; ++i) most = std::max(most, spans[i].own);
     return most + at.shared;
-}
-
-// The first span is the shared beginning itself where there is one: it sees nothing but itself.
-inline Layout layout_of(const Layout& at, std::int64_t span) {
-    Layout own = at;
-    if (span == 0) own.shared = 0;
-    return own;
 }
 
 // query: [heads, asking, size]; key, value: [key heads, tokens, size]; output: [asking, heads, size]; normaliser: the
@@ -319,37 +454,35 @@ inline Layout layout_of(const Layout& at, std::int64_t span) {
 template <class T>
 void attention_forward(const T* query, const T* key, const T* value, T* output, float* normaliser, const Span* spans,
                        const Layout* layout, float scaling) {
-    const std::int64_t tasks = layout->spans * layout->key_heads, repeats = layout->heads / layout->key_heads;
+    using U = typename UnitOf<T>::Type;
+    const Layout& at = *layout;
 #pragma omp parallel
     {
-        Workspace w(most_seen(*layout, spans), layout->size, false);
+        Workspace<U> w(most_seen(at, spans), at.size, false);
 #pragma omp for schedule(dynamic)
-        for (std::int64_t task = 0; task < tasks; ++task) {
-            const Span span = spans[task / layout->key_heads];
-            const Layout at = layout_of(*layout, task / layout->key_heads);
-            const std::int64_t key_head = task % at.key_heads, all = at.shared + span.own;
-            gather_seen(key + key_head * at.key_head, at.key_token, at, span, w.key_turned.data(), 1, w.keys);
-            gather_seen(value + key_head * at.value_head, at.value_token, at, span, w.value.data(), w.size, 1);
-            for (std::int64_t head = key_head * repeats; head < (key_head + 1) * repeats; ++head) {
-                for (std::int64_t start = 0; start < span.asked; start += kTile) {
-                    const std::int64_t rows = span.asked - start < kTile ? span.asked - start : kTile;
-                    const std::int64_t first = span.ask_start + start;
-                    const std::int64_t before = all - span.asked + start;  // keys that come before the tile's first
-                    const std::int64_t seen = before + rows;
-                    gather_tile(query + head * at.query_head + first * at.query_token, at.query_token, rows, at.size,
-                                w.query, w.size);
+        for (std::int64_t number = 0; number < at.spans * at.key_heads; ++number) {
+            const Task task(at, spans, number);
+            gather_along(Rows<T>(key + task.key_head * at.key_head, at.key_token, task), at.size, w.key_turned.data(),
+                         1, w.keys);
+            gather_across(Rows<T>(value + task.key_head * at.value_head, at.value_token, task), at.size, w.value.data(),
+                          w.size);
+            for (std::int64_t head = task.first_head; head < task.after_head; ++head) {
+                for (std::int64_t start = 0; start < task.span.asked; start += kTile) {
+                    const Tile tile(task, start);
+                    const T* asking = query + head * at.query_head + tile.first * at.query_token;
+                    w.gather_tile(Rows<T>(asking, at.query_token, tile.rows), at.size, w.query);
                     multiply(w.query.data(), w.size, 1, w.key_turned.data(), w.keys, w.scores.data(), w.keys,
-                             padded(rows, kRows), padded(seen, kColumns), at.size, false);
-                    for (std::int64_t row = 0; row < rows; ++row) {
+                             padded(tile.rows, kRows), padded(tile.seen, kColumns), units<U>(at.size), false);
+                    for (std::int64_t row = 0; row < tile.rows; ++row) {
                         float* scores = w.scores.data() + row * w.keys;
-                        const std::int64_t visible = before + row + 1;
-                        normaliser[head * at.asking + first + row] = softmax(scores, visible, scaling);
-                        std::fill(scores + visible, scores + seen, 0.0f);
+                        const std::int64_t visible = tile.before + row + 1;
+                        normaliser[head * at.asking + tile.first + row] = softmax(scores, visible, scaling);
+                        std::fill(scores + visible, scores + tile.seen, 0.0f);
                     }
-                    multiply(w.scores.data(), w.keys, 1, w.value.data(), w.size, w.output.data(), w.size,
-                             padded(rows, kRows), w.size, seen, false);
-                    scatter(w.output.data(), w.size, rows, at.size, output + (first * at.heads + head) * at.size,
-                            at.heads * at.size);
+                    multiply(w.along(w.scores, tile.rows, tile.seen), w.keys, 1, w.value.data(), w.size,
+                             w.output.data(), w.size, padded(tile.rows, kRows), w.size, units<U>(tile.seen), false);
+                    scatter(w.output.data(), w.size, tile.rows, at.size,
+                            output + (tile.first * at.heads + head) * at.size, at.heads * at.size);
                 }
             }
         }
@@ -362,61 +495,63 @@ template <class T>
 void attention_backward(const T* query, const T* key, const T* value, const T* grad, const float* normaliser,
                         T* grad_query, T* grad_key, T* grad_value, float* shared_key, float* shared_value,
                         const Span* spans, const Layout* layout, float scaling, std::int64_t tokens) {
-    const std::int64_t tasks = layout->spans * layout->key_heads, repeats = layout->heads / layout->key_heads;
+    using U = typename UnitOf<T>::Type;
+    const Layout& at = *layout;
 #pragma omp parallel
     {
-        Workspace w(most_seen(*layout, spans), layout->size, true);
+        Workspace<U> w(most_seen(at, spans), at.size, true);
 #pragma omp for schedule(dynamic)
-        for (std::int64_t task = 0; task < tasks; ++task) {
-            const Span span = spans[task / layout->key_heads];
-            const Layout at = layout_of(*layout, task / layout->key_heads);
-            const std::int64_t key_head = task % at.key_heads, all = at.shared + span.own;
-            const T* keys = key + key_head * at.key_head;
-            gather_seen(keys, at.key_token, at, span, w.key.data(), w.size, 1);
-            gather_seen(keys, at.key_token, at, span, w.key_turned.data(), 1, w.keys);
-            gather_seen(value + key_head * at.value_head, at.value_token, at, span, w.value_turned.data(), 1, w.keys);
+        for (std::int64_t number = 0; number < at.spans * at.key_heads; ++number) {
+            const Task task(at, spans, number);
+            const Rows<T> keys(key + task.key_head * at.key_head, at.key_token, task);
+            gather_across(keys, at.size, w.key.data(), w.size);
+            gather_along(keys, at.size, w.key_turned.data(), 1, w.keys);
+            gather_along(Rows<T>(value + task.key_head * at.value_head, at.value_token, task), at.size,
+                         w.value_turned.data(), 1, w.keys);
             std::fill(w.grad_key.begin(), w.grad_key.end(), 0.0f);
             std::fill(w.grad_value.begin(), w.grad_value.end(), 0.0f);
-            for (std::int64_t head = key_head * repeats; head < (key_head + 1) * repeats; ++head) {
-                for (std::int64_t start = 0; start < span.asked; start += kTile) {
-                    const std::int64_t rows = span.asked - start < kTile ? span.asked - start : kTile;
-                    const std::int64_t first = span.ask_start + start;
-                    const std::int64_t before = all - span.asked + start, seen = before + rows;
-                    const std::int64_t some = padded(rows, kRows), wide = padded(seen, kColumns);
-                    gather_tile(query + head * at.query_head + first * at.query_token, at.query_token, rows, at.size,
-                                w.query, w.size);
-                    gather_tile(grad + (first * at.heads + head) * at.size, at.heads * at.size, rows, at.size, w.grad,
-                                w.size);
+            for (std::int64_t head = task.first_head; head < task.after_head; ++head) {
+                for (std::int64_t start = 0; start < task.span.asked; start += kTile) {
+                    const Tile tile(task, start);
+                    const std::int64_t some = padded(tile.rows, kRows), wide = padded(tile.seen, kColumns);
+                    const Rows<T> queries(query + head * at.query_head + tile.first * at.query_token, at.query_token,
+                                          tile.rows);
+                    const Rows<T> grads(grad + (tile.first * at.heads + head) * at.size, at.heads * at.size, tile.rows);
+                    w.gather_tile(queries, at.size, w.query);
+                    w.gather_tile_across(queries, at.size, w.query_across);
+                    w.gather_tile(grads, at.size, w.grad);
+                    w.gather_tile_across(grads, at.size, w.grad_across);
                     multiply(w.query.data(), w.size, 1, w.key_turned.data(), w.keys, w.scores.data(), w.keys, some,
-                             wide, at.size, false);
+                             wide, units<U>(at.size), false);
                     multiply(w.grad.data(), w.size, 1, w.value_turned.data(), w.keys, w.grad_scores.data(), w.keys,
-                             some, wide, at.size, false);
+                             some, wide, units<U>(at.size), false);
                     for (std::int64_t row = 0; row < some; ++row) {
                         float *scores = w.scores.data() + row * w.keys, *grads = w.grad_scores.data() + row * w.keys;
-                        const std::int64_t visible = row < rows ? before + row + 1 : 0;
+                        const std::int64_t visible = row < tile.rows ? tile.before + row + 1 : 0;
                         if (visible)
-                            softmax_backward(scores, grads, visible, normaliser[head * at.asking + first + row],
+                            softmax_backward(scores, grads, visible, normaliser[head * at.asking + tile.first + row],
                                              scaling);
                         std::fill(scores + visible, scores + wide, 0.0f);
                         std::fill(grads + visible, grads + wide, 0.0f);
                     }
-                    multiply(w.grad_scores.data(), w.keys, 1, w.key.data(), w.size, w.output.data(), w.size, some,
-                             w.size, seen, false);
-                    scatter(w.output.data(), w.size, rows, at.size, grad_query + (head * at.asking + first) * at.size,
-                            at.size);
-                    multiply(w.grad_scores.data(), 1, w.keys, w.query.data(), w.size, w.grad_key.data(), w.size,
-                             padded(seen, kRows), w.size, rows, true);
-                    multiply(w.scores.data(), 1, w.keys, w.grad.data(), w.size, w.grad_value.data(), w.size,
-                             padded(seen, kRows), w.size, rows, true);
+                    multiply(w.along(w.grad_scores, some, tile.seen), w.keys, 1, w.key.data(), w.size, w.output.data(),
+                             w.size, some, w.size, units<U>(tile.seen), false);
+                    scatter(w.output.data(), w.size, tile.rows, at.size,
+                            grad_query + (head * at.asking + tile.first) * at.size, at.size);
+                    multiply(w.across(w.grad_scores, some, wide), 1, w.keys, w.query_across.data(), w.size,
+                             w.grad_key.data(), w.size, padded(tile.seen, kRows), w.size, units<U>(tile.rows), true);
+                    multiply(w.across(w.scores, some, wide), 1, w.keys, w.grad_across.data(), w.size,
+                             w.grad_value.data(), w.size, padded(tile.seen, kRows), w.size, units<U>(tile.rows), true);
                 }
             }
-            const std::int64_t of_shared = task * at.shared * at.size, own = at.shared * w.size;
-            scatter(w.grad_key.data(), w.size, at.shared, at.size, shared_key + of_shared, at.size);
-            scatter(w.grad_value.data(), w.size, at.shared, at.size, shared_value + of_shared, at.size);
-            scatter(w.grad_key.data() + own, w.size, span.own, at.size,
-                    grad_key + (key_head * tokens + span.own_start) * at.size, at.size);
-            scatter(w.grad_value.data() + own, w.size, span.own, at.size,
-                    grad_value + (span.own_start * at.key_heads + key_head) * at.size, at.key_heads * at.size);
+            const std::int64_t of_shared = number * at.shared * at.size, own = task.shared * w.size;
+            scatter(w.grad_key.data(), w.size, task.shared, at.size, shared_key + of_shared, at.size);
+            scatter(w.grad_value.data(), w.size, task.shared, at.size, shared_value + of_shared, at.size);
+            scatter(w.grad_key.data() + own, w.size, task.span.own, at.size,
+                    grad_key + (task.key_head * tokens + task.span.own_start) * at.size, at.size);
+            scatter(w.grad_value.data() + own, w.size, task.span.own, at.size,
+                    grad_value + (task.span.own_start * at.key_heads + task.key_head) * at.size,
+                    at.key_heads * at.size);
         }
     }
 }
@@ -444,6 +579,17 @@ void cross_entropy(T* logits, const std::int64_t* targets, float* nats, std::int
 }
 
 }  // namespace
+
+// Up to how many elements of a head's keys attention is faster here than by PyTorch's products. Those use bfloat16
+// instructions or AMX tiles where this file computes in float32 or does without tiles; the number is a measured one.
+extern "C" std::int64_t most_key_elements() {
+#ifdef __AMX_BF16__
+    constexpr bool is_slower_at_length = std::is_same_v<FORMAT, BFloat16>;
+#else
+    constexpr bool is_slower_at_length = std::is_same_v<FORMAT, BFloat16> && kNumbers<UnitOf<FORMAT>::Type> == 1;
+#endif
+    return is_slower_at_length ? 40'000 : INT64_MAX;
+}
 
 // For the number format that the compiler is given, in the order of kernels.py.
 extern "C" void* const* kernels() {

@@ -93,14 +93,17 @@ def kernels_for(*tensors: torch.Tensor) -> Any:
 
 
 def _table(library: ctypes.CDLL) -> SimpleNamespace:
+    limit = library.most_key_elements
+    limit.restype = ctypes.c_int64
     listing = library.kernels
     listing.restype = ctypes.POINTER(ctypes.c_void_p * len(_FUNCTIONS))
     addresses = listing().contents
     return SimpleNamespace(
+        most_key_elements=limit(),
         **{
             function: _taking_tensors(ctypes.CFUNCTYPE(None, *(_TYPES[kind] for kind in kinds))(address))
             for (function, kinds), address in zip(_FUNCTIONS.items(), addresses, strict=True)
-        }
+        },
     )
 
 

@@ -152,7 +152,7 @@ def _most_chunk_targets(vocabulary: int, dtype: torch.dtype) -> int:
 def _logit_bytes(dtype: torch.dtype) -> int:
     """Return what one logit takes, with the float32 copy that PyTorch's operations need."""
     is_copied = dtype.itemsize < torch.float32.itemsize and not has_kernels(dtype)
-    return dtype.itemsize + (torch.float32.itemsize if is_copied else 0)
+    return int(dtype.itemsize + (torch.float32.itemsize if is_copied else 0))
 
 
 def summed_loss(model: Any, micro_batch: MicroBatch, label_smoothing: float = 0.0) -> torch.Tensor:

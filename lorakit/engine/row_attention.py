@@ -23,7 +23,6 @@ from lorakit.engine.kernels import kernels_for
 _TILE_TOKENS = 128
 # The probabilities of longer sequences are computed anew in the backward pass: kept, they grow with the square.
 _LONGEST_KEPT_ROW = 256
-_MOST_KEY_ELEMENTS = 40_000  # of one head, 625 tokens of 64: up to there the kernels are faster in bfloat16
 
 
 @dataclass(frozen=True)
@@ -82,16 +81,13 @@ class _Asked:
         return torch.tensor(places), torch.tensor(layout)
 
     def kernels(self) -> Any:
-        """Return the kernels where they serve, and serve faster than PyTorch's products do.
-
-        They compute in float32; the bfloat16 products of long sequences are faster than that.
-        """
-        longest = max(span.shared + span.own.stop - span.own.start for span in self.spans)
-        is_long = self.query.dtype is torch.bfloat16 and longest * self.query.shape[-1] > _MOST_KEY_ELEMENTS
+        """Return the kernels where they serve, and serve faster than PyTorch's products do."""
         tensors = (self.query, self.key, self.value)
-        if is_long or any(tensor.stride(-1) != 1 for tensor in tensors):
+        if any(tensor.stride(-1) != 1 for tensor in tensors):
             return None
-        return kernels_for(*(tensor[:0] for tensor in tensors))  # strides of heads and tokens are served
+        kernels = kernels_for(*(tensor[:0] for tensor in tensors))  # strides of heads and tokens are served
+        longest = max(span.shared + span.own.stop - span.own.start for span in self.spans)
+        return kernels if kernels and longest * self.query.shape[-1] <= kernels.most_key_elements else None
 
 
 class RowAttention(torch.autograd.Function):

@@ -79,7 +79,7 @@ ROWS = {
 
 @pytest.mark.parametrize("dtype", FORMATS)
 @pytest.mark.parametrize("rows", ROWS.values(), ids=ROWS)
-@pytest.mark.parametrize(("heads", "key_heads", "size"), [(6, 2, 24), (3, 3, 64), (4, 1, 80)])
+@pytest.mark.parametrize(("heads", "key_heads", "size"), [(6, 2, 24), (3, 3, 64), (4, 1, 80), (2, 1, 7)])
 def test_attention_is_the_same(dtype, rows, heads, key_heads, size):
     tokens = rows.shared + sum(rows.lengths)
     asking = sum(rows.tails or (tokens,))
