@@ -3,13 +3,15 @@
 // The products of the layers stay with PyTorch. Work is shared out among PyTorch's own OpenMP threads by rows, in
 // attention by sequences and key heads, and each is computed by one thread from beginning to end: results do not depend
 // on the number of threads. Arithmetic is in float32; results are rounded once, except where the models themselves
-// round in between. The formulas are those of pointwise.py, row_attention.py and loss.py; test_kernels.py holds both
-// ways of computing against each other.
+// round in between, and where attention multiplies numbers in pairs. The formulas are those of pointwise.py,
+// row_attention.py and loss.py; test_kernels.py holds both ways of computing against each other.
 
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <new>
+#include <optional>
 #include <type_traits>
 #include <vector>
 #ifdef __AVX512BF16__
@@ -281,9 +283,9 @@ struct Span {
 // What one thread computes from beginning to end: one span with one key head, and the query heads of that.
 struct Task {
     Span span;
-    std::int64_t key_head, first_head, after_head, shared, keys;  // shared ones, and all that the span sees
+    std::int64_t number, key_head, first_head, after_head, shared, keys;  // shared ones, and all that the span sees
 
-    Task(const Layout& at, const Span* spans, std::int64_t number) : span(spans[number / at.key_heads]) {
+    Task(const Layout& at, const Span* spans, std::int64_t task) : span(spans[task / at.key_heads]), number(task) {
         key_head = number % at.key_heads;
         first_head = key_head * (at.heads / at.key_heads);
         after_head = first_head + at.heads / at.key_heads;
@@ -443,117 +445,123 @@ inline void softmax_backward(float* scores, float* grad, std::int64_t visible, f
     for (std::int64_t i = 0; i < visible; ++i) grad[i] = scores[i] * (grad[i] - product) * scaling;
 }
 
-inline std::int64_t most_seen(const Layout& at, const Span* spans) {
-    std::int64_t most = 0;
-    for (std::int64_t i = 0; i < at.spans; ++i) most = std::max(most, spans[i].own);
-    return most + at.shared;
+// Computes every task with a workspace of its thread; false where memory does not suffice for all workspaces.
+template <class U, class Compute>
+bool compute_tasks(const Layout& at, const Span* spans, bool is_backward, const Compute& compute) {
+    std::int64_t most_keys = 0;
+    for (std::int64_t i = 0; i < at.spans; ++i) most_keys = std::max(most_keys, at.shared + spans[i].own);
+    bool is_short = false;
+#pragma omp parallel
+    {
+        std::optional<Workspace<U>> workspace;
+        try {  // what is thrown must not leave the thread
+            workspace.emplace(most_keys, at.size, is_backward);
+        } catch (const std::bad_alloc&) {
+#pragma omp atomic write
+            is_short = true;
+        }
+#pragma omp barrier
+        if (!is_short) {
+#pragma omp for schedule(dynamic)
+            for (std::int64_t number = 0; number < at.spans * at.key_heads; ++number)
+                compute(*workspace, Task(at, spans, number));
+        }
+    }
+    return !is_short;
 }
 
 // query: [heads, asking, size]; key, value: [key heads, tokens, size]; output: [asking, heads, size]; normaliser: the
 // logarithm of the sum that each query divides by, [heads, asking].
 template <class T>
-void attention_forward(const T* query, const T* key, const T* value, T* output, float* normaliser, const Span* spans,
+bool attention_forward(const T* query, const T* key, const T* value, T* output, float* normaliser, const Span* spans,
                        const Layout* layout, float scaling) {
     using U = typename UnitOf<T>::Type;
     const Layout& at = *layout;
-#pragma omp parallel
-    {
-        Workspace<U> w(most_seen(at, spans), at.size, false);
-#pragma omp for schedule(dynamic)
-        for (std::int64_t number = 0; number < at.spans * at.key_heads; ++number) {
-            const Task task(at, spans, number);
-            gather_along(Rows<T>(key + task.key_head * at.key_head, at.key_token, task), at.size, w.key_turned.data(),
-                         1, w.keys);
-            gather_across(Rows<T>(value + task.key_head * at.value_head, at.value_token, task), at.size, w.value.data(),
-                          w.size);
-            for (std::int64_t head = task.first_head; head < task.after_head; ++head) {
-                for (std::int64_t start = 0; start < task.span.asked; start += kTile) {
-                    const Tile tile(task, start);
-                    const T* asking = query + head * at.query_head + tile.first * at.query_token;
-                    w.gather_tile(Rows<T>(asking, at.query_token, tile.rows), at.size, w.query);
-                    multiply(w.query.data(), w.size, 1, w.key_turned.data(), w.keys, w.scores.data(), w.keys,
-                             padded(tile.rows, kRows), padded(tile.seen, kColumns), units<U>(at.size), false);
-                    for (std::int64_t row = 0; row < tile.rows; ++row) {
-                        float* scores = w.scores.data() + row * w.keys;
-                        const std::int64_t visible = tile.before + row + 1;
-                        normaliser[head * at.asking + tile.first + row] = softmax(scores, visible, scaling);
-                        std::fill(scores + visible, scores + tile.seen, 0.0f);
-                    }
-                    multiply(w.along(w.scores, tile.rows, tile.seen), w.keys, 1, w.value.data(), w.size,
-                             w.output.data(), w.size, padded(tile.rows, kRows), w.size, units<U>(tile.seen), false);
-                    scatter(w.output.data(), w.size, tile.rows, at.size,
-                            output + (tile.first * at.heads + head) * at.size, at.heads * at.size);
+    return compute_tasks<U>(at, spans, false, [&](Workspace<U>& w, const Task& task) {
+        gather_along(Rows<T>(key + task.key_head * at.key_head, at.key_token, task), at.size, w.key_turned.data(), 1,
+                     w.keys);
+        gather_across(Rows<T>(value + task.key_head * at.value_head, at.value_token, task), at.size, w.value.data(),
+                      w.size);
+        for (std::int64_t head = task.first_head; head < task.after_head; ++head) {
+            for (std::int64_t start = 0; start < task.span.asked; start += kTile) {
+                const Tile tile(task, start);
+                const T* asking = query + head * at.query_head + tile.first * at.query_token;
+                w.gather_tile(Rows<T>(asking, at.query_token, tile.rows), at.size, w.query);
+                multiply(w.query.data(), w.size, 1, w.key_turned.data(), w.keys, w.scores.data(), w.keys,
+                         padded(tile.rows, kRows), padded(tile.seen, kColumns), units<U>(at.size), false);
+                for (std::int64_t row = 0; row < tile.rows; ++row) {
+                    float* scores = w.scores.data() + row * w.keys;
+                    const std::int64_t visible = tile.before + row + 1;
+                    normaliser[head * at.asking + tile.first + row] = softmax(scores, visible, scaling);
+                    std::fill(scores + visible, scores + tile.seen, 0.0f);
                 }
+                multiply(w.along(w.scores, tile.rows, tile.seen), w.keys, 1, w.value.data(), w.size, w.output.data(),
+                         w.size, padded(tile.rows, kRows), w.size, units<U>(tile.seen), false);
+                scatter(w.output.data(), w.size, tile.rows, at.size, output + (tile.first * at.heads + head) * at.size,
+                        at.heads * at.size);
             }
         }
-    }
+    });
 }
 
 // Gradients: grad as output; grad_query as query, grad_key as key, both contiguous; grad_value: [tokens, key heads,
 // size]; those of the shared keys and values span by span, [spans, key heads, shared, size].
 template <class T>
-void attention_backward(const T* query, const T* key, const T* value, const T* grad, const float* normaliser,
+bool attention_backward(const T* query, const T* key, const T* value, const T* grad, const float* normaliser,
                         T* grad_query, T* grad_key, T* grad_value, float* shared_key, float* shared_value,
                         const Span* spans, const Layout* layout, float scaling, std::int64_t tokens) {
     using U = typename UnitOf<T>::Type;
     const Layout& at = *layout;
-#pragma omp parallel
-    {
-        Workspace<U> w(most_seen(at, spans), at.size, true);
-#pragma omp for schedule(dynamic)
-        for (std::int64_t number = 0; number < at.spans * at.key_heads; ++number) {
-            const Task task(at, spans, number);
-            const Rows<T> keys(key + task.key_head * at.key_head, at.key_token, task);
-            gather_across(keys, at.size, w.key.data(), w.size);
-            gather_along(keys, at.size, w.key_turned.data(), 1, w.keys);
-            gather_along(Rows<T>(value + task.key_head * at.value_head, at.value_token, task), at.size,
-                         w.value_turned.data(), 1, w.keys);
-            std::fill(w.grad_key.begin(), w.grad_key.end(), 0.0f);
-            std::fill(w.grad_value.begin(), w.grad_value.end(), 0.0f);
-            for (std::int64_t head = task.first_head; head < task.after_head; ++head) {
-                for (std::int64_t start = 0; start < task.span.asked; start += kTile) {
-                    const Tile tile(task, start);
-                    const std::int64_t some = padded(tile.rows, kRows), wide = padded(tile.seen, kColumns);
-                    const Rows<T> queries(query + head * at.query_head + tile.first * at.query_token, at.query_token,
-                                          tile.rows);
-                    const Rows<T> grads(grad + (tile.first * at.heads + head) * at.size, at.heads * at.size, tile.rows);
-                    w.gather_tile(queries, at.size, w.query);
-                    w.gather_tile_across(queries, at.size, w.query_across);
-                    w.gather_tile(grads, at.size, w.grad);
-                    w.gather_tile_across(grads, at.size, w.grad_across);
-                    multiply(w.query.data(), w.size, 1, w.key_turned.data(), w.keys, w.scores.data(), w.keys, some,
-                             wide, units<U>(at.size), false);
-                    multiply(w.grad.data(), w.size, 1, w.value_turned.data(), w.keys, w.grad_scores.data(), w.keys,
-                             some, wide, units<U>(at.size), false);
-                    for (std::int64_t row = 0; row < some; ++row) {
-                        float *scores = w.scores.data() + row * w.keys, *grads = w.grad_scores.data() + row * w.keys;
-                        const std::int64_t visible = row < tile.rows ? tile.before + row + 1 : 0;
-                        if (visible)
-                            softmax_backward(scores, grads, visible, normaliser[head * at.asking + tile.first + row],
-                                             scaling);
-                        std::fill(scores + visible, scores + wide, 0.0f);
-                        std::fill(grads + visible, grads + wide, 0.0f);
-                    }
-                    multiply(w.along(w.grad_scores, some, tile.seen), w.keys, 1, w.key.data(), w.size, w.output.data(),
-                             w.size, some, w.size, units<U>(tile.seen), false);
-                    scatter(w.output.data(), w.size, tile.rows, at.size,
-                            grad_query + (head * at.asking + tile.first) * at.size, at.size);
-                    multiply(w.across(w.grad_scores, some, wide), 1, w.keys, w.query_across.data(), w.size,
-                             w.grad_key.data(), w.size, padded(tile.seen, kRows), w.size, units<U>(tile.rows), true);
-                    multiply(w.across(w.scores, some, wide), 1, w.keys, w.grad_across.data(), w.size,
-                             w.grad_value.data(), w.size, padded(tile.seen, kRows), w.size, units<U>(tile.rows), true);
+    return compute_tasks<U>(at, spans, true, [&](Workspace<U>& w, const Task& task) {
+        const Rows<T> keys(key + task.key_head * at.key_head, at.key_token, task);
+        gather_across(keys, at.size, w.key.data(), w.size);
+        gather_along(keys, at.size, w.key_turned.data(), 1, w.keys);
+        gather_along(Rows<T>(value + task.key_head * at.value_head, at.value_token, task), at.size,
+                     w.value_turned.data(), 1, w.keys);
+        std::fill(w.grad_key.begin(), w.grad_key.end(), 0.0f);
+        std::fill(w.grad_value.begin(), w.grad_value.end(), 0.0f);
+        for (std::int64_t head = task.first_head; head < task.after_head; ++head) {
+            for (std::int64_t start = 0; start < task.span.asked; start += kTile) {
+                const Tile tile(task, start);
+                const std::int64_t some = padded(tile.rows, kRows), wide = padded(tile.seen, kColumns);
+                const Rows<T> queries(query + head * at.query_head + tile.first * at.query_token, at.query_token,
+                                      tile.rows);
+                const Rows<T> grads(grad + (tile.first * at.heads + head) * at.size, at.heads * at.size, tile.rows);
+                w.gather_tile(queries, at.size, w.query);
+                w.gather_tile_across(queries, at.size, w.query_across);
+                w.gather_tile(grads, at.size, w.grad);
+                w.gather_tile_across(grads, at.size, w.grad_across);
+                multiply(w.query.data(), w.size, 1, w.key_turned.data(), w.keys, w.scores.data(), w.keys, some, wide,
+                         units<U>(at.size), false);
+                multiply(w.grad.data(), w.size, 1, w.value_turned.data(), w.keys, w.grad_scores.data(), w.keys, some,
+                         wide, units<U>(at.size), false);
+                for (std::int64_t row = 0; row < some; ++row) {
+                    float *scores = w.scores.data() + row * w.keys, *grads = w.grad_scores.data() + row * w.keys;
+                    const std::int64_t visible = row < tile.rows ? tile.before + row + 1 : 0;
+                    if (visible)
+                        softmax_backward(scores, grads, visible, normaliser[head * at.asking + tile.first + row],
+                                         scaling);
+                    std::fill(scores + visible, scores + wide, 0.0f);
+                    std::fill(grads + visible, grads + wide, 0.0f);
                 }
+                multiply(w.along(w.grad_scores, some, tile.seen), w.keys, 1, w.key.data(), w.size, w.output.data(),
+                         w.size, some, w.size, units<U>(tile.seen), false);
+                scatter(w.output.data(), w.size, tile.rows, at.size,
+                        grad_query + (head * at.asking + tile.first) * at.size, at.size);
+                multiply(w.across(w.grad_scores, some, wide), 1, w.keys, w.query_across.data(), w.size,
+                         w.grad_key.data(), w.size, padded(tile.seen, kRows), w.size, units<U>(tile.rows), true);
+                multiply(w.across(w.scores, some, wide), 1, w.keys, w.grad_across.data(), w.size, w.grad_value.data(),
+                         w.size, padded(tile.seen, kRows), w.size, units<U>(tile.rows), true);
             }
-            const std::int64_t of_shared = number * at.shared * at.size, own = task.shared * w.size;
-            scatter(w.grad_key.data(), w.size, task.shared, at.size, shared_key + of_shared, at.size);
-            scatter(w.grad_value.data(), w.size, task.shared, at.size, shared_value + of_shared, at.size);
-            scatter(w.grad_key.data() + own, w.size, task.span.own, at.size,
-                    grad_key + (task.key_head * tokens + task.span.own_start) * at.size, at.size);
-            scatter(w.grad_value.data() + own, w.size, task.span.own, at.size,
-                    grad_value + (task.span.own_start * at.key_heads + task.key_head) * at.size,
-                    at.key_heads * at.size);
         }
-    }
+        const std::int64_t of_shared = task.number * at.shared * at.size, own = task.shared * w.size;
+        scatter(w.grad_key.data(), w.size, task.shared, at.size, shared_key + of_shared, at.size);
+        scatter(w.grad_value.data(), w.size, task.shared, at.size, shared_value + of_shared, at.size);
+        scatter(w.grad_key.data() + own, w.size, task.span.own, at.size,
+                grad_key + (task.key_head * tokens + task.span.own_start) * at.size, at.size);
+        scatter(w.grad_value.data() + own, w.size, task.span.own, at.size,
+                grad_value + (task.span.own_start * at.key_heads + task.key_head) * at.size, at.key_heads * at.size);
+    });
 }
 
 // logits: [rows, vocabulary], replaced by softmax - one-hot; nats: [rows].

@@ -29,6 +29,7 @@ _FUNCTIONS = {
     "attention_backward": "ppppppppppppfi",
     "cross_entropy": "pppiii",
 }
+_ALLOCATING = {"attention_forward", "attention_backward"}  # they return whether memory sufficed
 _LOADED: dict[torch.dtype, Any] = {}  # of one format at most
 
 
@@ -74,7 +75,7 @@ def has_kernels(dtype: torch.dtype) -> bool:
 def kernels_for(*tensors: torch.Tensor) -> Any:
     """Return the kernels for these tensors, each a function named as in kernels.cpp.
 
-    They take tensors where those take pointers, and check nothing.
+    They take tensors where those take pointers, and check nothing but memory, whose lack is an OutOfMemoryError.
 
     Args:
         tensors: All that a kernel reads as one block. Others may have strides.
@@ -101,14 +102,21 @@ def _table(library: ctypes.CDLL) -> SimpleNamespace:
     return SimpleNamespace(
         most_key_elements=limit(),
         **{
-            function: _taking_tensors(ctypes.CFUNCTYPE(None, *(_TYPES[kind] for kind in kinds))(address))
-            for (function, kinds), address in zip(_FUNCTIONS.items(), addresses, strict=True)
+            function: _taking_tensors(_prototype(function)(address))
+            for function, address in zip(_FUNCTIONS, addresses, strict=True)
         },
     )
 
 
-def _taking_tensors(kernel: Callable[..., None]) -> Callable[..., None]:
+def _prototype(function: str) -> Callable[[int], Callable[..., bool | None]]:
+    result = ctypes.c_bool if function in _ALLOCATING else None
+    return ctypes.CFUNCTYPE(result, *(_TYPES[kind] for kind in _FUNCTIONS[function]))
+
+
+def _taking_tensors(kernel: Callable[..., bool | None]) -> Callable[..., None]:
     def call(*arguments: torch.Tensor | int | float) -> None:
-        kernel(*(value.data_ptr() if isinstance(value, torch.Tensor) else value for value in arguments))
+        done = kernel(*(value.data_ptr() if isinstance(value, torch.Tensor) else value for value in arguments))
+        if done is False:
+            raise torch.OutOfMemoryError("no memory for attention's workspaces")
 
     return call

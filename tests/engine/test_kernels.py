@@ -136,6 +136,15 @@ def test_the_number_of_threads_changes_nothing():
 
 
 @pytest.mark.usefixtures("own_kernels")
+def test_a_lack_of_memory_in_attention_is_one_that_training_understands():
+    query, key, normaliser = torch.ones(1, 1, 8), torch.ones(1, 1, 8), torch.ones(1, 1)
+    unthinkable = torch.tensor([[0, 1, 0, 1 << 42]])
+    layout = torch.tensor([1, 0, 1, 1, 8, 1, 8, 8, 8, 8, 8, 8])
+    with pytest.raises(torch.OutOfMemoryError):
+        kernels_for(query).attention_forward(query, key, key, query, normaliser, unthinkable, layout, 1.0)
+
+
+@pytest.mark.usefixtures("own_kernels")
 def test_they_serve_dense_tensors_of_the_model_s_format_on_the_cpu():
     assert kernels_for(torch.ones(2, 3))
     assert kernels_for(torch.ones(2, 3).T) is None
