@@ -7,6 +7,7 @@ from conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
+import peers
 from bench import Prepared, judge
 from jobs import JOBS, LENGTHS_CHARACTERS, Work, alpaca_rows, generated_rows, layer_parameters
 from peers import OWN, reason_in
@@ -68,6 +69,19 @@ def test_every_peer_has_pinned_versions():
     for environment in {tool.environment for tool in TOOLS.values()} - {OWN}:
         text = (ROOT / "benchmarks" / "peers" / f"{environment}.txt").read_text()
         assert re.fullmatch(r"((#.*|[a-z]+==[\d.]+)\n)+", text)
+
+
+def test_lorakit_is_measured_with_the_pinned_packages_of_a_user(monkeypatch, tmp_path):
+    commands = []
+    monkeypatch.setenv("BENCH_VENVS", str(tmp_path))
+    monkeypatch.setattr(
+        peers, "_run", lambda command: (tmp_path / OWN).mkdir(exist_ok=True) or commands.append(command)
+    )
+    assert TOOLS["lorakit"].environment == TOOLS["trainer"].environment == OWN
+    for _ in range(2):  # the second time everything is there
+        assert peers.python_of(OWN) == tmp_path / OWN / "bin" / "python"
+    assert len(commands) == 2
+    assert commands[1][-4:] == ["-c", str(ROOT / "constraints.txt"), "-e", f"{ROOT}[vision]"]
 
 
 def test_lorakit_understands_what_it_is_given():

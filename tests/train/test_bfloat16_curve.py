@@ -7,7 +7,7 @@ from trained import sequences
 from transformers import AutoModelForCausalLM
 
 from lorakit.data_processing.packing import pack
-from lorakit.engine import PACKED, accelerate, register_packed_attention, summed_loss
+from lorakit.engine import PACKED, accelerate, choose_kernels, register_packed_attention, summed_loss
 
 STEPS = 30
 
@@ -55,7 +55,9 @@ def packed_curve(folder, rows):
 
 
 @pytest.mark.parametrize("family", ["qwen3", "llama", "gpt2", "opt"])
-def test_thirty_steps_in_bfloat16_are_within_a_hundredth_of_the_plain_path(model_folder, family):
+@pytest.mark.parametrize("has_kernels", [True, False], ids=["own kernels", "PyTorch"])
+def test_thirty_steps_in_bfloat16_are_within_a_hundredth_of_the_plain_path(model_folder, family, has_kernels):
+    assert choose_kernels(has_kernels, torch.device("cpu"), torch.bfloat16).is_used is has_kernels
     rows = sequences()
     plain, packed = (list(curve(model_folder(family), rows)) for curve in (plain_curve, packed_curve))
     assert plain[-1] < 0.8 * plain[0]
