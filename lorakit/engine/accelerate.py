@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+from lorakit.engine.attention_layer import accelerate_attention
 from lorakit.engine.last_layer import accelerate_last_layer
 from lorakit.engine.lora_linear import accelerate_lora
 from lorakit.engine.pointwise import accelerate_pointwise
 
 
 def accelerate(model: Any) -> None:
-    """Let LoRA layers, norms, gated MLPs and rotary embeddings compute with the engine's own functions.
+    """Let LoRA layers, norms, gated MLPs, rotary embeddings and attention layers compute with the engine's functions.
 
     Modules that these do not cover keep their own forward. The weights are not touched.
     """
     accelerate_lora(model)
     accelerate_pointwise(model)
+    accelerate_attention(model)
     accelerate_last_layer(model.get_base_model())

@@ -11,10 +11,12 @@
 #include <cstdint>
 #include <cstring>
 #include <new>
+#include <numeric>
 #include <optional>
 #include <type_traits>
 #include <vector>
-#ifdef __AVX512BF16__
+#if defined(__AVX512BF16__) && !defined(ONE_BY_ONE)
+#define IN_PAIRS
 #include <immintrin.h>
 #endif
 
@@ -183,8 +185,8 @@ inline Vector load(const float* from) {
     return *reinterpret_cast<const Unaligned*>(from);
 }
 
-// Products are summed up unit by unit. A unit is one float; or, where the processor multiplies such pairs, two bfloat16
-// numbers that are neighbours in the direction of the sum.
+// Products are summed up unit by unit. A unit is one float; or, where the processor multiplies such pairs faster than
+// floats, two bfloat16 numbers that are neighbours in the direction of the sum.
 template <class T>
 struct UnitOf {
     using Type = float;
@@ -199,7 +201,7 @@ inline Vector plus_product(Vector sum, float left, const float* right) {
     return sum + left * load(right);
 }
 
-#ifdef __AVX512BF16__
+#ifdef IN_PAIRS
 struct Pair {
     BFloat16 first, second;
 };
@@ -418,8 +420,9 @@ struct Workspace {
     }
 };
 
-// Scores of visible keys become probabilities; returns the logarithm of what they were divided by.
-inline float softmax(float* scores, std::int64_t visible, float scaling) {
+// Scores of visible keys become probabilities times the total that is returned: to divide the product is cheaper. The
+// logarithm of what probabilities are divided by goes to normaliser.
+inline float softmax(float* scores, std::int64_t visible, float scaling, float& normaliser) {
     const float largest = largest_of(scores, visible);
     float total = 0;
 #pragma omp simd reduction(+ : total)
@@ -427,10 +430,8 @@ inline float softmax(float* scores, std::int64_t visible, float scaling) {
         scores[i] = exponential((scores[i] - largest) * scaling);
         total += scores[i];
     }
-    const float share = 1.0f / total;
-#pragma omp simd
-    for (std::int64_t i = 0; i < visible; ++i) scores[i] *= share;
-    return largest * scaling + std::log(total);
+    normaliser = largest * scaling + std::log(total);
+    return total;
 }
 
 // Scores become probabilities again, and the gradient of these that of the scores.
@@ -445,11 +446,16 @@ inline void softmax_backward(float* scores, float* grad, std::int64_t visible, f
     for (std::int64_t i = 0; i < visible; ++i) grad[i] = scores[i] * (grad[i] - product) * scaling;
 }
 
-// Computes every task with a workspace of its thread; false where memory does not suffice for all workspaces.
+// Computes every task with a workspace of its thread, the largest tasks first, so that threads end at about one time;
+// false where memory does not suffice for all workspaces.
 template <class U, class Compute>
 bool compute_tasks(const Layout& at, const Span* spans, bool is_backward, const Compute& compute) {
     std::int64_t most_keys = 0;
     for (std::int64_t i = 0; i < at.spans; ++i) most_keys = std::max(most_keys, at.shared + spans[i].own);
+    std::vector<std::int64_t> order(at.spans);
+    std::iota(order.begin(), order.end(), 0);
+    const auto size = [&](std::int64_t i) { return spans[i].asked * (at.shared + spans[i].own); };
+    std::stable_sort(order.begin(), order.end(), [&](auto first, auto second) { return size(first) > size(second); });
     bool is_short = false;
 #pragma omp parallel
     {
@@ -463,8 +469,8 @@ bool compute_tasks(const Layout& at, const Span* spans, bool is_backward, const 
 #pragma omp barrier
         if (!is_short) {
 #pragma omp for schedule(dynamic)
-            for (std::int64_t number = 0; number < at.spans * at.key_heads; ++number)
-                compute(*workspace, Task(at, spans, number));
+            for (std::int64_t i = 0; i < at.spans * at.key_heads; ++i)
+                compute(*workspace, Task(at, spans, order[i / at.key_heads] * at.key_heads + i % at.key_heads));
         }
     }
     return !is_short;
@@ -489,16 +495,20 @@ bool attention_forward(const T* query, const T* key, const T* value, T* output, 
                 w.gather_tile(Rows<T>(asking, at.query_token, tile.rows), at.size, w.query);
                 multiply(w.query.data(), w.size, 1, w.key_turned.data(), w.keys, w.scores.data(), w.keys,
                          padded(tile.rows, kRows), padded(tile.seen, kColumns), units<U>(at.size), false);
+                float totals[kTile];
                 for (std::int64_t row = 0; row < tile.rows; ++row) {
                     float* scores = w.scores.data() + row * w.keys;
                     const std::int64_t visible = tile.before + row + 1;
-                    normaliser[head * at.asking + tile.first + row] = softmax(scores, visible, scaling);
+                    totals[row] = softmax(scores, visible, scaling, normaliser[head * at.asking + tile.first + row]);
                     std::fill(scores + visible, scores + tile.seen, 0.0f);
                 }
                 multiply(w.along(w.scores, tile.rows, tile.seen), w.keys, 1, w.value.data(), w.size, w.output.data(),
                          w.size, padded(tile.rows, kRows), w.size, units<U>(tile.seen), false);
-                scatter(w.output.data(), w.size, tile.rows, at.size, output + (tile.first * at.heads + head) * at.size,
-                        at.heads * at.size);
+                for (std::int64_t row = 0; row < tile.rows; ++row) {
+                    const float *sums = w.output.data() + row * w.size, share = 1.0f / totals[row];
+                    T* out = output + ((tile.first + row) * at.heads + head) * at.size;
+                    for (std::int64_t i = 0; i < at.size; ++i) store(out[i], sums[i] * share);
+                }
             }
         }
     });
@@ -588,15 +598,14 @@ void cross_entropy(T* logits, const std::int64_t* targets, float* nats, std::int
 
 }  // namespace
 
-// Up to how many elements of a head's keys attention is faster here than by PyTorch's products. Those use bfloat16
-// instructions or AMX tiles where this file computes in float32 or does without tiles; the number is a measured one.
+// Up to how many elements of a head's keys attention is faster here than by PyTorch's products: those have AMX tiles
+// where this file does without.
 extern "C" std::int64_t most_key_elements() {
 #ifdef __AMX_BF16__
-    constexpr bool is_slower_at_length = std::is_same_v<FORMAT, BFloat16>;
+    return std::is_same_v<FORMAT, BFloat16> ? 40'000 : INT64_MAX;
 #else
-    constexpr bool is_slower_at_length = std::is_same_v<FORMAT, BFloat16> && kNumbers<UnitOf<FORMAT>::Type> == 1;
+    return INT64_MAX;
 #endif
-    return is_slower_at_length ? 40'000 : INT64_MAX;
 }
 
 // For the number format that the compiler is given, in the order of kernels.py.

@@ -14,9 +14,10 @@ from weakref import WeakSet
 
 import torch
 
-from lorakit.engine.attention import PackedRows, packed_attention
+from lorakit.engine.attention import PackedRows
+from lorakit.engine.attention_layer import attend
 from lorakit.engine.micro_batch import MicroBatch
-from lorakit.engine.pointwise import is_known, rotated_by
+from lorakit.engine.pointwise import is_known
 
 _WORTHWHILE_SHARE = 0.1  # of the tokens; to leave out fewer is not worth the copies
 _PREPARED: WeakSet[torch.nn.Module] = WeakSet()
@@ -78,30 +79,9 @@ def _tail_forward(layer: Any) -> Callable[..., torch.Tensor]:
             return own_forward(hidden_states, **given, **kwargs)  # type: ignore[no-any-return]
         wanted = packed_rows.wanted
         normed = layer.input_layernorm(hidden_states)  # [1, tokens, hidden]
-        attended = _attend(layer.self_attn, normed, packed_rows, *kwargs["position_embeddings"])
+        cos, sin = kwargs["position_embeddings"]
+        attended = attend(layer.self_attn, normed, packed_rows, cos, sin, wanted)
         hidden_states = hidden_states[:, wanted] + attended  # [1, wanted, hidden]
         return hidden_states + layer.mlp(layer.post_attention_layernorm(hidden_states))  # type: ignore[no-any-return]
 
     return forward
-
-
-def _attend(
-    attention: Any, hidden: torch.Tensor, packed_rows: PackedRows, cos: torch.Tensor, sin: torch.Tensor
-) -> torch.Tensor:
-    """Compute what the attention layer does, with queries for the wanted tokens only: [1, wanted, hidden]."""
-    wanted = packed_rows.wanted
-    size = attention.head_dim
-
-    def heads(projected: torch.Tensor, norm_name: str | None = None) -> torch.Tensor:
-        split = projected.view(1, projected.shape[1], -1, size)
-        norm = getattr(attention, norm_name, None) if norm_name else None
-        return (split if norm is None else norm(split)).transpose(1, 2)  # [1, heads, tokens, head size]
-
-    query = rotated_by(heads(attention.q_proj(hidden[:, wanted]), "q_norm"), cos[:, wanted], sin[:, wanted])
-    key = rotated_by(heads(attention.k_proj(hidden), "k_norm"), cos, sin)
-    value = heads(attention.v_proj(hidden))
-    dropout = attention.attention_dropout if attention.training else 0.0
-    output, _ = packed_attention(
-        attention, query, key, value, None, scaling=attention.scaling, dropout=dropout, packed_rows=packed_rows
-    )
-    return attention.o_proj(output.flatten(2))  # type: ignore[no-any-return]

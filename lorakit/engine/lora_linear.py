@@ -1,79 +1,17 @@
-"""A LoRA linear layer as ONE autograd function, in place of PEFT's generic forward.
-
-    y = x W^T + b + s * dropout(x) A^T B^T
-
-PEFT computes the two small products in float32 with a chain of casts and copies, each saved for the backward pass.
-Here A and B stay float32 parameters but are cast to the activations' format once per call, and the backward pass needs
-only x, dropout(x) A^T (a few columns wide) and, with dropout, one byte per element for the mask. The frozen weight gets
-no gradient.
-
-Source: Hu et al., 2021, "LoRA", arXiv 2106.09685; the gradients follow by hand and are held against autograd in tests.
-"""
+"""PEFT's LoRA layers, and the linear layers beside them, computed by `Projections`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch.nn.functional import linear
 
-
-class LoraLinear(torch.autograd.Function):
-    """The product above for x [tokens, in], A [rank, in] and B [out, rank]."""
-
-    @staticmethod
-    def forward(  # type: ignore[override]  # noqa: PLR0913, PLR0917 - autograd passes tensors one by one
-        ctx: Any,
-        x: torch.Tensor,
-        weight: torch.Tensor,
-        bias: torch.Tensor | None,
-        lora_a: torch.Tensor,
-        lora_b: torch.Tensor,
-        scaling: float,
-        keep_mask: torch.Tensor | None,
-    ) -> torch.Tensor:
-        """Compute y [tokens, out].
-
-        Args:
-            ctx: Of autograd.
-            x: [tokens, in]
-            weight: [out, in], frozen; a transposed view of GPT-2's [in, out] serves as well.
-            bias: [out], frozen.
-            lora_a: [rank, in]
-            lora_b: [out, rank]
-            scaling: lora_alpha / rank (over its root with rsLoRA).
-            keep_mask: [tokens, in], True where dropout keeps an input, together with its probability folded into
-                ``scaling`` by the caller; None without dropout.
-        """
-        a, b = lora_a.to(x.dtype), (lora_b * scaling).to(x.dtype)
-        small = linear(x if keep_mask is None else x * keep_mask, a)  # [tokens, rank]
-        y = linear(x, weight, bias)
-        y.addmm_(small, b.T)
-        ctx.save_for_backward(x, weight, lora_a, lora_b, small, keep_mask)
-        ctx.scaling = scaling
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> Any:  # type: ignore[override]
-        """Return the gradients of x, A and B for the gradient of y [tokens, out]."""
-        x, weight, lora_a, lora_b, small, keep_mask = ctx.saved_tensors
-        a, b = lora_a.to(x.dtype), (lora_b * ctx.scaling).to(x.dtype)
-        grad_small = grad @ b  # [tokens, rank]
-        grad_b = (grad.T @ small).to(lora_b.dtype) * ctx.scaling
-        grad_a = (grad_small.T @ (x if keep_mask is None else x * keep_mask)).to(lora_a.dtype)
-        grad_x = None
-        if ctx.needs_input_grad[0]:
-            grad_x = grad @ weight
-            if keep_mask is None:
-                grad_x.addmm_(grad_small, a)
-            else:
-                grad_x += (grad_small @ a) * keep_mask
-        return grad_x, None, None, grad_a, grad_b, None, None
+from lorakit.engine.projections import LoraFactors, Projection, project
 
 
 def accelerate_lora(model: Any) -> int:
-    """Let every LoRA layer of a PEFT model that `LoraLinear` covers compute with it.
+    """Let every LoRA layer of a PEFT model that `Projections` covers compute with it.
 
     A layer goes back to PEFT's own forward by itself whenever its state asks for more: a merged or disabled adapter,
     several active ones, DoRA, a trained bias, or a quantised base.
@@ -92,38 +30,59 @@ def accelerate_lora(model: Any) -> int:
         and "forward" not in vars(module)  # prepared when an earlier adapter was attached
     ]
     for layer in layers:
-        layer.forward = _fast_forward(layer, is_transposed=isinstance(layer.base_layer, Conv1D))
+        layer.forward = _fast_forward(layer)
     return len(layers)
 
 
-def _fast_forward(layer: Any, is_transposed: bool) -> Callable[..., torch.Tensor]:
+def apply_linears(x: torch.Tensor, layers: Sequence[Any]) -> tuple[torch.Tensor, ...]:
+    """Return what each of several linear layers makes of one input [..., in]: [..., out].
+
+    Together, where `Projections` covers all of them; else one by one.
+    """
+    if not all(map(_is_covered, layers)):
+        return tuple(layer(x) for layer in layers)
+    return project(x, [_projection(layer, x) for layer in layers])
+
+
+def _fast_forward(layer: Any) -> Callable[..., torch.Tensor]:
     peft_forward = layer.forward
-    base = layer.base_layer
 
     def forward(x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        adapters = layer.active_adapters
-        if args or kwargs or len(adapters) != 1 or not _is_covered(layer, adapters[0]):
+        if args or kwargs or not _has_plain_adapter(layer):
             return peft_forward(x, *args, **kwargs)  # type: ignore[no-any-return]
-        name = adapters[0]
-        probability = layer.lora_dropout[name].p if layer.training and hasattr(layer.lora_dropout[name], "p") else 0.0
-        flat = x.reshape(-1, x.shape[-1])
-        y = LoraLinear.apply(
-            flat,
-            base.weight.T if is_transposed else base.weight,
-            base.bias,
-            layer.lora_A[name].weight,
-            layer.lora_B[name].weight,
-            layer.scaling[name] / (1 - probability),
-            _keep_mask(flat, probability) if probability else None,
-        )
-        return y.view(*x.shape[:-1], y.shape[-1])  # type: ignore[no-any-return]
+        return project(x, [_projection(layer, x)])[0]
 
+    forward.is_fast = True  # type: ignore[attr-defined]
     return forward
 
 
-def _is_covered(layer: Any, name: str) -> bool:
+def _projection(layer: Any, x: torch.Tensor) -> Projection:
+    """Return what a covered layer computes of x [..., in], with dropout drawn anew."""
+    base = getattr(layer, "base_layer", layer)
+    weight = base.weight if isinstance(base, torch.nn.Linear) else base.weight.T
+    if base is layer:
+        return Projection(weight, base.bias)
+    [name] = layer.active_adapters
+    probability = getattr(layer.lora_dropout[name], "p", 0.0) if layer.training else 0.0
+    keep_mask = _keep_mask(x.reshape(-1, x.shape[-1]), probability) if probability else None
+    a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
+    return Projection(weight, base.bias, LoraFactors(a, b, layer.scaling[name] / (1 - probability), keep_mask))
+
+
+def _is_covered(layer: Any) -> bool:
+    """Whether a layer is a frozen linear one or a prepared LoRA layer that nobody watches."""
+    if layer._forward_pre_hooks or layer._forward_hooks:
+        return False
+    if type(layer) is torch.nn.Linear:
+        return "forward" not in vars(layer) and not any(parameter.requires_grad for parameter in layer.parameters())
+    return hasattr(layer.forward, "is_fast") and _has_plain_adapter(layer)
+
+
+def _has_plain_adapter(layer: Any) -> bool:
+    adapters = layer.active_adapters
     return (
-        name in layer.lora_A
+        len(adapters) == 1
+        and (name := adapters[0]) in layer.lora_A
         and not layer.disable_adapters
         and not layer.merged
         and name not in layer.lora_variant  # DoRA and other variants

@@ -19,6 +19,7 @@ import torch
 from torch.nn.functional import silu
 
 from lorakit.engine.kernels import kernels_for
+from lorakit.engine.lora_linear import apply_linears
 
 # Families whose modules compute exactly these formulas.
 _FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "qwen3_vl")
@@ -188,6 +189,7 @@ def _norm_forward(norm: Any) -> Callable[[torch.Tensor], torch.Tensor]:
 
 def _gated_forward(mlp: Any) -> Callable[[torch.Tensor], torch.Tensor]:
     def forward(x: torch.Tensor) -> torch.Tensor:
-        return mlp.down_proj(SwiGlu.apply(mlp.gate_proj(x), mlp.up_proj(x)))  # type: ignore[no-any-return]
+        gate, up = apply_linears(x, (mlp.gate_proj, mlp.up_proj))
+        return mlp.down_proj(SwiGlu.apply(gate, up))  # type: ignore[no-any-return]
 
     return forward

@@ -89,6 +89,16 @@ def test_attention_is_the_same(dtype, rows, heads, key_heads, size):
     assert_both_the_same(lambda q, k, v: RowAttention.apply(q, k, v, spans, size**-0.5), inputs, dtype)
 
 
+@pytest.mark.parametrize("vendor", ["AuthenticAMD", "GenuineIntel", "another"])
+def test_attention_is_the_same_whatever_the_processor_multiplies_fastest(monkeypatch, tmp_path, vendor):
+    file = tmp_path / "cpuinfo"
+    file.write_text(f"processor : 0\nvendor_id\t: {vendor}\n", encoding="utf-8")
+    monkeypatch.setattr(kernel_build, "_PROCESSOR_FILE", file)
+    inputs = [numbers(1, heads, 70, 24, dtype=torch.bfloat16) for heads in (6, 2, 2)]
+    spans = PackedRows((40, 21), shared=9).spans(is_tail=False)
+    assert_both_the_same(lambda q, k, v: RowAttention.apply(q, k, v, spans, 0.2), inputs, torch.bfloat16)
+
+
 @pytest.mark.parametrize("dtype", FORMATS)
 @pytest.mark.parametrize("size", [1.0, 30.0])
 def test_the_loss_is_the_same(dtype, size):

@@ -2,31 +2,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from lorakit.engine.lora_linear import LoraLinear, _keep_mask, accelerate_lora
-
-
-def double(*shape):
-    return torch.randn(*shape, dtype=torch.float64)
-
-
-@pytest.mark.parametrize("has_bias", [False, True])
-@pytest.mark.parametrize("has_dropout", [False, True])
-@pytest.mark.parametrize("is_transposed", [False, True])
-def test_gradients_are_those_of_finite_differences(has_bias, has_dropout, is_transposed):
-    torch.manual_seed(0)
-    x, a, b = (double(*shape).requires_grad_() for shape in ((5, 7), (2, 7), (6, 2)))
-    weight = double(7, 6).T if is_transposed else double(6, 7)
-    bias = double(6) if has_bias else None
-    mask = torch.rand(5, 7) > 0.3 if has_dropout else None
-    assert torch.autograd.gradcheck(lambda x, a, b: LoraLinear.apply(x, weight, bias, a, b, 0.7, mask), (x, a, b))
-
-
-def test_the_value_is_the_formula_s():
-    torch.manual_seed(0)
-    x, weight, bias, a, b = double(5, 7), double(6, 7), double(6), double(2, 7), double(6, 2)
-    mask = torch.rand(5, 7) > 0.3
-    wanted = x @ weight.T + bias + 0.7 * (x * mask) @ a.T @ b.T
-    torch.testing.assert_close(LoraLinear.apply(x, weight, bias, a, b, 0.7, mask), wanted)
+from lorakit.engine.lora_linear import _keep_mask, accelerate_lora, apply_linears
 
 
 @pytest.mark.parametrize("probability", [0.1, 0.5])
@@ -110,3 +86,63 @@ def test_adapter_parameters_stay_float32_over_a_bfloat16_base():
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     assert {parameter.dtype for parameter in trained} == {torch.float32}
     assert {parameter.grad.dtype for parameter in trained} == {torch.float32}
+
+
+class Three(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.third = (torch.nn.Linear(16, width) for width in (8, 4, 4))
+
+
+def three_layers(**lora):
+    torch.manual_seed(0)
+    lora = {"target_modules": ["first", "third"], "init_lora_weights": False, "r": 2} | lora
+    model = get_peft_model(Three(), LoraConfig(**lora))
+    base = model.get_base_model()
+    return model, (base.first, base.second, base.third)
+
+
+def outputs_and_gradients(model, outputs):
+    torch.manual_seed(1)
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    loss = sum((output * torch.randn(output.shape)).sum() for output in outputs)
+    return [*outputs, *torch.autograd.grad(loss, list(trained.values()))]
+
+
+def watch(layers):
+    layers[1].register_forward_hook(lambda *_: None)
+
+
+def train_bias(layers):
+    layers[1].bias.requires_grad_(True)
+
+
+STATES = {
+    "together": ({}, lambda layers: None),
+    "one of them watched": ({}, watch),
+    "one of them trained": ({}, train_bias),
+    "one of another kind": ({"use_dora": True, "target_modules": ["first"]}, lambda layers: None),
+    "no adapter at all on two": ({"target_modules": ["third"]}, lambda layers: None),
+}
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_layers_of_one_input_compute_what_each_of_them_does(state):
+    lora, change = STATES[state]
+    model, layers = three_layers(**lora)
+    change(layers)
+    x = torch.randn(2, 3, 16)
+    wanted = outputs_and_gradients(model, [layer(x) for layer in layers])
+    accelerate_lora(model)
+    found = outputs_and_gradients(model, apply_linears(x, layers))
+    for ours, theirs in zip(found, wanted, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_a_layer_that_is_watched_is_called():
+    model, layers = three_layers()
+    accelerate_lora(model)
+    seen = []
+    layers[2].register_forward_hook(lambda *_: seen.append(1))
+    apply_linears(torch.randn(3, 16), layers)
+    assert seen == [1]
