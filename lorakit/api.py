@@ -134,7 +134,7 @@ class LoadedModel:
         Raises:
             LorakitError: As ``--task train``; also where the run was interrupted.
         """
-        from lorakit.train import run
+        from lorakit.train.training import run
 
         same = {name: getattr(self._config, name) for name in _OF_THE_BASE}
         settings = _read(config).model_copy(update=same)

@@ -72,6 +72,13 @@ class Dataset:
         thoughtful = sum("<think>" in example.messages[-1].content for example in self.examples)
         return thoughtful * 2 > len(self.examples)
 
+    def first(self, rows: int) -> Dataset:
+        """Return the first usable rows alone."""
+        examples = self.examples[:rows]
+        origins = {example.origin for example in examples}
+        encoded = tuple(sequence for sequence in self.encoded if sequence.origin in origins)
+        return Dataset(self.name, examples, encoded, tuple(name for name in self.cut if name in origins), ())
+
     def rejection_lines(self, most: int = _SHOWN_REJECTIONS) -> list[str]:
         """Name the rows that are not used and why, the first ``most`` of them."""
         return _lines(self.rejected, most)

@@ -9,7 +9,8 @@ from lorakit.inference import Assistant
 from lorakit.inference.generation import answer_batch
 from lorakit.report import GeneralAnswers
 
-_MOST_NEW_TOKENS = 48
+_MOST_NEW_TOKENS = 24
+_FEWEST_NEW_TOKENS = 8  # shorter beginnings tell nothing
 QUESTIONS = (
     "中国的首都是哪座城市？",
     "请把这句话翻译成英文：今天天气很好。",
@@ -27,9 +28,11 @@ def general_answers(assistant: Assistant, config: Config) -> list[GeneralAnswers
 
     Args:
         assistant: With an adapter.
-        config: Its ``max_new_tokens`` is kept where it is smaller.
+        config: Its ``max_new_tokens`` is kept where it is smaller; where it is very small, nothing is asked.
     """
     longest = min(config.max_new_tokens, _MOST_NEW_TOKENS)
+    if longest < _FEWEST_NEW_TOKENS:
+        return []
     greedy = config.model_copy(update={"temperature": 0.0, "repetition_penalty": 1.0, "max_new_tokens": longest})
     with assistant.without_adapter():
         base = _answers(assistant, greedy)

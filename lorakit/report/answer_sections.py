@@ -85,7 +85,7 @@ def forgetting(rows: Sequence[GeneralAnswers]) -> Markup:
         return Markup()
     unchanged = sum(row.base == row.tuned for row in rows)
     explained = (
-        "General questions that are no part of the data, answered greedily in at most 48 tokens. Marked is what "
+        "General questions that are no part of the data, answered greedily and briefly. Marked is what "
         "differs from the base's answer. A difference is not necessarily worse: read both. Answers that turn "
         "into training answers, change language or break off are signs that the adapter has cost other abilities."
     )

@@ -13,11 +13,12 @@ from transformers import TrainingArguments
 from lorakit import console
 from lorakit.config import Config
 from lorakit.data_processing import EncodedExample
-from lorakit.data_processing.packing import pack
+from lorakit.data_processing.packing import fullest_rows, pack
 from lorakit.engine import (
     PROBE_TOKENS,
     MemoryPlan,
     MemoryPlanner,
+    MicroBatch,
     Probe,
     Ranks,
     base_model,
@@ -25,6 +26,7 @@ from lorakit.engine import (
     is_out_of_memory,
     kept_feature_bytes,
     probe,
+    shares_beginning,
 )
 from lorakit.model_config import bytes_saved, fewer_bits
 from lorakit.runs import PlanRecord
@@ -35,7 +37,9 @@ from lorakit.train.remedies import DoesNotFitError, Remedy, candidates, fitting
 _ENOUGH_TOKENS = {"cpu": 1024, "cuda": 16_384, "mps": 4096}
 _FEWEST_TOKENS = 256
 _SHARE_OF_MEMORY = 0.85
-STEP_PER_FORWARD = 2.5  # seconds of forward and backward pass over those of the forward pass
+# A longest micro-batch of no more tokens than this is the first thing that is computed.
+_MOST_PROBE_TOKENS = 3 * PROBE_TOKENS
+_ROUGH_SECONDS = 120  # an estimate below decides nothing
 # State of an optimizer in float32 values a parameter, by the beginning of its name; two where it is not listed.
 _OPTIMIZER_VALUES = {"sgd": 0.0, "adafactor": 0.1, "lion": 1.0, "rmsprop": 1.0, "adagrad": 1.0, "adamw_bnb_8bit": 0.5}
 
@@ -49,8 +53,9 @@ class RunPlan:
         max_tokens: In one forward and backward pass.
         is_compiled: Whether the decoder layers are compiled.
         compile_reason: Why, or why not.
-        seconds: Estimated for the whole training.
-        forward_seconds_per_token: Measured.
+        seconds: Estimated for the whole training; rather too many where they do not matter.
+        seconds_per_token: Measured, for the forward and backward pass.
+        tried_tokens: Of the longest micro-batch, where the measured pass had it; else 0.
         is_short: Whether it takes more memory than there is, on this rank or another.
         remedies: What would make it fit, where it does not.
         candidates: All that takes less memory, the gentlest first.
@@ -61,15 +66,16 @@ class RunPlan:
     is_compiled: bool
     compile_reason: str
     seconds: float
-    forward_seconds_per_token: float = 0.0
+    seconds_per_token: float = 0.0
+    tried_tokens: int = 0
     is_short: bool = False
     remedies: tuple[Remedy, ...] = ()
     candidates: tuple[Remedy, ...] = ()
 
     @property
-    def forward_tokens(self) -> float:
-        """The whole training, counted in tokens of a forward pass."""
-        return self.seconds / self.forward_seconds_per_token
+    def tokens_to_train(self) -> float:
+        """Of the whole training, on this process."""
+        return self.seconds / self.seconds_per_token
 
     @property
     def record(self) -> PlanRecord:
@@ -79,7 +85,7 @@ class RunPlan:
 
 
 def plan_run(prepared: Prepared, earlier: PlanRecord | None) -> RunPlan:
-    """Measure a short forward pass and decide.
+    """Measure a short pass and decide.
 
     Args:
         prepared: The activation checkpointing of its model must be off; that of its arguments is switched on where
@@ -91,7 +97,8 @@ def plan_run(prepared: Prepared, earlier: PlanRecord | None) -> RunPlan:
     """
     config, model, arguments = prepared.config, prepared.bundle.model, prepared.arguments
     sequences = prepared.data.train.encoded
-    found = _probed(model, sequences, arguments.device)
+    tokens = tokens_to_train(config, arguments, sequences)
+    found, has_tried_longest = _probed(prepared, tokens)
     failed = Ranks.of_environment().collect([found is None])
     if found is None or any(failed):
         raise DoesNotFitError(
@@ -113,24 +120,40 @@ def plan_run(prepared: Prepared, earlier: PlanRecord | None) -> RunPlan:
     smaller = candidates(planner, memory, longest, _smaller_weights(config, model, arguments))
     is_short = any(Ranks.of_environment().collect([memory.peak > memory.available]))
     remedies = fitting(smaller, memory.available) if is_short else ()
-    seconds = found.forward_seconds_per_token * STEP_PER_FORWARD * tokens_to_train(config, arguments, sequences)
+    seconds = found.seconds_per_token * tokens
     if earlier is not None:
         decision = (earlier.is_compiled, "as in the run that is resumed")
     elif arguments.fsdp:
         decision = (False, "not together with FSDP")
     else:
         decision = decide_compilation(config.compile_layers, seconds, arguments.device, prepared.kernels.is_used)
-    return RunPlan(memory, budget, *decision, seconds, found.forward_seconds_per_token, is_short, remedies, smaller)
+    tried = found.tokens if has_tried_longest else 0
+    return RunPlan(memory, budget, *decision, seconds, found.seconds_per_token, tried, is_short, remedies, smaller)
 
 
-def _probed(model: Any, sequences: Sequence[EncodedExample], device: torch.device) -> Probe | None:
-    """Take a probe; None where memory runs out."""
-    try:
-        return probe(model, pack(_probe_sequences(sequences)).to(device))
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        return None
+def longest_micro_batch(prepared: Prepared, max_tokens: int) -> MicroBatch:
+    """Return the longest micro-batch that a step could have under a token budget, on the model's device."""
+    rows = fullest_rows(prepared.data.train.encoded, rows_per_step(prepared.config), max_tokens)
+    return pack(rows, shares_beginning(prepared.bundle.model.train())).to(prepared.bundle.device)
+
+
+def _probed(prepared: Prepared, tokens: float) -> tuple[Probe | None, bool]:
+    """Take a probe, None where memory runs out, and say whether it was of the longest micro-batch."""
+    model, config, arguments = prepared.bundle.model, prepared.config, prepared.arguments
+    asked = config.max_tokens_per_microbatch
+    longest = longest_micro_batch(prepared, _enough_tokens(arguments) if asked == "auto" else asked)
+    average = pack(_probe_sequences(prepared.data.train.encoded)).to(arguments.device)
+    is_small = longest.input_ids.shape[1] <= _MOST_PROBE_TOKENS
+    for micro_batch in (longest, average) if is_small else (average,):
+        try:
+            found = probe(model, micro_batch, lambda seconds: seconds * tokens < _ROUGH_SECONDS)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            model.zero_grad(set_to_none=True)
+        else:
+            return found, micro_batch is longest
+    return None, False
 
 
 def _smaller_weights(config: Config, model: Any, arguments: TrainingArguments) -> list[tuple[Mapping[str, Any], int]]:
@@ -159,8 +182,11 @@ def _decide_tokens(
         )
     if asked != "auto":
         return asked, is_checkpointed
-    enough = _ENOUGH_TOKENS.get(arguments.device.type, _ENOUGH_TOKENS["cpu"])
-    return max(min(fitting, enough), _FEWEST_TOKENS), is_checkpointed
+    return max(min(fitting, _enough_tokens(arguments)), _FEWEST_TOKENS), is_checkpointed
+
+
+def _enough_tokens(arguments: TrainingArguments) -> int:
+    return _ENOUGH_TOKENS.get(arguments.device.type, _ENOUGH_TOKENS["cpu"])
 
 
 def _processes_here() -> int:
@@ -186,16 +212,19 @@ def _probe_sequences(sequences: Sequence[EncodedExample]) -> list[EncodedExample
 
 def _largest_step_tokens(config: Config, sequences: Sequence[EncodedExample]) -> int:
     """Return the tokens of the longest rows that one step of one device could have to take."""
-    rows = config.per_device_train_batch_size * config.gradient_accumulation_steps
-    return sum(sorted((len(sequence.input_ids) for sequence in sequences), reverse=True)[:rows])
+    return sum(sorted((len(sequence.input_ids) for sequence in sequences), reverse=True)[: rows_per_step(config)])
+
+
+def rows_per_step(config: Config) -> int:
+    """Return the rows of an optimizer step on one device."""
+    return config.per_device_train_batch_size * config.gradient_accumulation_steps
 
 
 def tokens_to_train(config: Config, arguments: TrainingArguments, sequences: Sequence[EncodedExample]) -> float:
     """Return the tokens that this process computes in the whole run."""
     epoch = sum(len(sequence.input_ids) for sequence in sequences)
     if arguments.max_steps > 0:
-        rows = config.per_device_train_batch_size * config.gradient_accumulation_steps
-        return float(epoch / len(sequences) * rows * arguments.max_steps)
+        return float(epoch / len(sequences) * rows_per_step(config) * arguments.max_steps)
     return float(epoch * config.num_train_epochs / arguments.world_size)
 
 

@@ -27,7 +27,7 @@ def run(config: Config) -> int:
         DoesNotFitError: It does not fit into memory; the hint says what would.
     """
     quiet_libraries()
-    effort = Effort(passes=2, new_tokens=_ANSWERED_TOKENS)
+    effort = Effort(passes=2, is_estimate=True, new_tokens=_ANSWERED_TOKENS)
     settled = settle(config, None, lambda _: effort)
     console.facts("plan", _facts(settled))
     return 0

@@ -77,13 +77,17 @@ class Prepared:
 
     @property
     def held_out(self) -> Dataset:
-        """The rows that are answered at the end."""
-        return self.data.validation or self.data.train
+        """The rows that are evaluated at the end; without validation rows, those of the training that are answered."""
+        return self.data.validation or self.data.train.first(self._most_answered)
 
     @property
     def answered(self) -> tuple[Example, ...]:
         """Those of them that are answered in training."""
-        return self.held_out.examples[: self.config.max_generated_rows or ROWS_ANSWERED_AT_END]
+        return self.held_out.examples[: self._most_answered]
+
+    @property
+    def _most_answered(self) -> int:
+        return self.config.max_generated_rows or ROWS_ANSWERED_AT_END
 
 
 def gather(config: Config, earlier: EarlierRun | None) -> Gathered:

@@ -10,7 +10,7 @@ from transformers import TrainingArguments
 from lorakit import console
 from lorakit.data_processing import Dataset
 from lorakit.model_config import TESTED_FAMILIES, adapted_parts
-from lorakit.train.planning import RunPlan, memory_line
+from lorakit.train.planning import RunPlan, memory_line, rows_per_step
 from lorakit.train.preparing import Prepared
 
 
@@ -22,7 +22,7 @@ def show_plan(prepared: Prepared, plan: RunPlan, steps: int, after_step: int) ->
     every = sum(p.numel() for p in bundle.model.parameters())
     tested = TESTED_FAMILIES.get(bundle.family)
     world = arguments.world_size
-    rows_a_step = config.per_device_train_batch_size * config.gradient_accumulation_steps * world
+    rows_a_step = rows_per_step(config) * world
     facts = [
         ("model", f"{bundle.source.name} ({tested or f'{bundle.family}: a family without tests of its own'})"),
         ("dtype", f"{bundle.dtype.name} ({bundle.dtype.reason}); the adapter is float32"),

@@ -51,7 +51,7 @@ from lorakit.train.alarms import check_has_learnt, check_makes_a_difference
 from lorakit.train.curve import draw_loss_curve
 from lorakit.train.fitting import effort_before_training, settle
 from lorakit.train.planning import RunPlan
-from lorakit.train.preparing import ROWS_ANSWERED_AT_END, Data, Prepared
+from lorakit.train.preparing import Data, Prepared
 from lorakit.train.progress import ShowProgress
 from lorakit.train.resuming import (
     EarlierRun,
@@ -70,7 +70,7 @@ _ROWS_COMPARED = 4  # with and without the adapter, before it is saved
 _INTERRUPTED = 130
 
 
-def train(config: Config) -> int:
+def run(config: Config) -> int:
     """Train, save the adapter, and compare it with its base.
 
     Returns:
@@ -200,7 +200,8 @@ def _finish(config: Config, prepared: Prepared, folder: Path, trained: dict[str,
     bundle.model.eval()
     check_has_learnt(trained)
     if not prepared.arguments.fsdp:
-        rows = (pack([sequence]).to(bundle.device) for sequence in prepared.data.train.encoded[:_ROWS_COMPARED])
+        shortest = sorted(prepared.data.train.encoded, key=lambda sequence: len(sequence.input_ids))[:_ROWS_COMPARED]
+        rows = (pack([sequence]).to(bundle.device) for sequence in shortest)
         check_makes_a_difference(bundle.model, rows)
     save_adapter(bundle.model, bundle.tokenizer, prepared.record, folder / ADAPTER_FOLDER, trained)
     console.note(f"adapter saved: {folder / ADAPTER_FOLDER}")
@@ -209,9 +210,8 @@ def _finish(config: Config, prepared: Prepared, folder: Path, trained: dict[str,
         bundle = replace(bundle, model=attach_adapter(bundle, folder / ADAPTER_FOLDER))
     bundle.model.eval()
     assistant = assistant_for(bundle, prepared.chat_format, config, prepared.record)
-    dataset = prepared.data.validation or prepared.data.train
-    most_rows = config.max_generated_rows or ROWS_ANSWERED_AT_END
-    comparison = compare(assistant, dataset, config, most_rows, folder)
+    dataset = prepared.held_out
+    comparison = compare(assistant, dataset, config, len(prepared.answered), folder)
     show_comparison(comparison)
     evaluated = Evaluated("train", assistant, folder / ADAPTER_FOLDER, prepared.data.train, dataset, comparison)
     leave_report(folder, evaluated, config)

@@ -18,17 +18,17 @@ import torch
 
 from lorakit import console
 from lorakit.data_processing import EncodedExample, Message
-from lorakit.data_processing.packing import fullest_rows, pack
-from lorakit.engine import MicroBatch, free_bytes, is_out_of_memory, reset_peak, shares_beginning, summed_loss
+from lorakit.engine import MicroBatch, free_bytes, is_out_of_memory, reset_peak, summed_loss
 from lorakit.errors import DataError
 from lorakit.evaluate.comparison import dataset_loss
 from lorakit.inference import Assistant, assistant_for
 from lorakit.inference.generation import answer_batch
-from lorakit.train.planning import STEP_PER_FORWARD, RunPlan
+from lorakit.train.planning import RunPlan, longest_micro_batch
 from lorakit.train.preparing import Prepared
 from lorakit.train.remedies import DoesNotFitError, Remedy
 
 _FEWEST_TOKENS = 16
+_FORWARD_SHARE = 0.4  # of a trained token's cost in a token that is not trained
 
 
 @dataclass(frozen=True)
@@ -37,13 +37,15 @@ class Effort:
 
     Attributes:
         passes: Forward and backward through the longest micro-batch; the last one is timed.
+        is_estimate: What costs less than the longest micro-batch is tried too, to be timed.
         new_tokens: Generated for each question.
-        tokens: How many all that is tried may cost, counted in tokens of a forward pass; what would cost more is left
+        tokens: How many all that is tried may cost, counted in tokens that are trained; what would cost more is left
             out.
         seconds: What is foreseen to take no longer than this is tried all the same.
     """
 
     passes: int = 1
+    is_estimate: bool = False
     new_tokens: int = 2
     tokens: float = math.inf
     seconds: float = 0.0
@@ -56,7 +58,7 @@ class Trial:
     Attributes:
         tokens: Of the longest micro-batch; 0 where it was left out.
         step_seconds: Forward and backward.
-        loss_tokens: Of the longest held-out row; 0 where it was left out.
+        loss_tokens: Of the longest held-out row; 0 where it was left out, or is no longer than the micro-batch.
         loss_seconds: Of its loss.
         questions: How many were answered at once.
         answer_tokens: Generated for each of them.
@@ -101,24 +103,28 @@ def try_out(prepared: Prepared, plan: RunPlan, effort: Effort) -> tuple[Trial, R
     assistant = assistant_for(prepared.bundle, prepared.chat_format, prepared.config, prepared.record)
     questions = _questions_by_length(prepared, assistant)
     batch_size = prepared.config.per_device_eval_batch_size
-    allowance = _Allowance(effort, plan.forward_seconds_per_token)
+    allowance = _Allowance(effort, plan.seconds_per_token)
     trial = Trial()
     reset_peak(device)
     with _leaving_no_trace(model, device):
-        batch = _longest_micro_batch(prepared, plan.max_tokens)
-        if allowance.takes(batch.input_ids.shape[1] * STEP_PER_FORWARD * effort.passes):
+        batch = longest_micro_batch(prepared, plan.max_tokens)
+        tokens = int(batch.input_ids.shape[1])
+        if tokens <= plan.tried_tokens and not effort.is_estimate:  # by the pass that planned the memory
+            trial = Trial(tokens, plan.seconds_per_token * tokens)
+        elif allowance.takes(tokens * effort.passes):
             trial, plan = _try_step(prepared, plan, batch, effort.passes)
         model.eval()
         longest = max(prepared.held_out.encoded, key=lambda sequence: len(sequence.input_ids))
-        if allowance.takes(len(longest.input_ids)):
+        is_harder = len(longest.input_ids) > trial.tokens
+        if (is_harder or effort.is_estimate) and allowance.takes(len(longest.input_ids) * _FORWARD_SHARE):
             trial = _try_loss(prepared, longest, trial)
-        takes_all = allowance.takes(questions[0].tokens * min(batch_size, len(questions)))
+        takes_all = allowance.takes(questions[0].tokens * min(batch_size, len(questions)) * _FORWARD_SHARE)
         chosen = questions[: batch_size if takes_all else 1]  # one shows most faults, if not a lack of memory
         return _try_answers(prepared, assistant, chosen, trial, effort.new_tokens), plan
 
 
 class _Allowance:
-    """What may still be spent, in tokens of a forward pass."""
+    """What may still be spent, in trained tokens."""
 
     def __init__(self, effort: Effort, seconds_per_token: float) -> None:
         self._effort = effort
@@ -167,7 +173,7 @@ def _try_step(prepared: Prepared, plan: RunPlan, batch: MicroBatch, passes: int)
         plan = replace(plan, max_tokens=max(min(plan.max_tokens, tokens) // 2, _FEWEST_TOKENS))
         console.warn(f"out of memory with {tokens} tokens at once: there will be at most {plan.max_tokens}")
         model.zero_grad(set_to_none=True)
-        batch = _longest_micro_batch(prepared, plan.max_tokens)
+        batch = longest_micro_batch(prepared, plan.max_tokens)
 
 
 def _timed_step(model: Any, batch: MicroBatch, passes: int) -> Trial:
@@ -194,13 +200,6 @@ def _try_loss(prepared: Prepared, longest: EncodedExample, trial: Trial) -> Tria
     started = time.perf_counter()
     dataset_loss(prepared.bundle.model, [longest], prepared.bundle.device)
     return replace(trial, loss_tokens=len(longest.input_ids), loss_seconds=time.perf_counter() - started)
-
-
-def _longest_micro_batch(prepared: Prepared, max_tokens: int) -> MicroBatch:
-    config, model = prepared.config, prepared.bundle.model
-    most_rows = config.per_device_train_batch_size * config.gradient_accumulation_steps
-    chosen = fullest_rows(prepared.data.train.encoded, most_rows, max_tokens)
-    return pack(chosen, shares_beginning(model.train())).to(prepared.bundle.device)
 
 
 @dataclass(frozen=True)

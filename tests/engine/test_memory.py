@@ -21,13 +21,17 @@ def model():
     return adapted
 
 
+def probed(model, batch):
+    return probe(model, batch, lambda seconds: True)
+
+
 def micro_batch(tokens):
     ids = torch.arange(tokens)[None] % 90
     return MicroBatch(ids, ids, ids, torch.tensor([0, tokens]))
 
 
 def test_what_is_kept_grows_with_the_tokens_and_is_more_than_the_layers_inputs(model):
-    few, many = (probe(model, micro_batch(tokens)).kept_bytes_per_token for tokens in (20, 80))
+    few, many = (probed(model, micro_batch(tokens)).kept_bytes_per_token for tokens in (20, 80))
     layer_input = 32 * 4
     gate_and_up = 2 * 64 * 4
     assert 3 * (layer_input + gate_and_up) < few < 3 * 40 * layer_input
@@ -37,7 +41,7 @@ def test_what_is_kept_grows_with_the_tokens_and_is_more_than_the_layers_inputs(m
 def test_the_probe_leaves_no_trace(model):
     model.eval()
     before = torch.random.get_rng_state()
-    probe(model, micro_batch(8))
+    probed(model, micro_batch(8))
     assert not model.training
     assert torch.equal(torch.random.get_rng_state(), before)
     assert all(parameter.grad is None for parameter in model.parameters())
@@ -46,7 +50,26 @@ def test_the_probe_leaves_no_trace(model):
 def test_a_row_without_targets_can_be_probed(model):
     batch = micro_batch(8)
     nothing = MicroBatch(batch.input_ids, torch.full_like(batch.labels, -100), batch.position_ids, batch.row_starts)
-    assert probe(model, nothing).kept_bytes_per_token > 0
+    assert probed(model, nothing).kept_bytes_per_token > 0
+
+
+def test_a_slow_first_pass_is_measured_again_without_the_count(model, monkeypatch):
+    plain, passes = memory_module.summed_loss, []
+
+    def slow_at_first(model, batch):
+        time = 100.0 if not passes else 1.0
+        passes.append(time)
+        clock[0] += time
+        return plain(model, batch)
+
+    clock = [0.0]
+    monkeypatch.setattr(memory_module.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(memory_module, "summed_loss", slow_at_first)
+    found = probe(model, micro_batch(10), lambda seconds_per_token: seconds_per_token < 5)
+    assert (found.seconds_per_token, found.tokens, len(passes)) == (0.1, 10, 2)
+    passes.clear()
+    assert probe(model, micro_batch(10), lambda seconds_per_token: seconds_per_token < 50).seconds_per_token == 10.0
+    assert len(passes) == 1
 
 
 def planner(model, monkeypatch, available, kept=1000.0):

@@ -40,6 +40,10 @@ def test_every_question_is_answered_by_both_in_batches_and_without_reasoning(mon
 
 def test_answers_are_greedy_and_brief_whatever_is_set(monkeypatch):
     _, settings = asked(monkeypatch, Config(temperature=0.9, repetition_penalty=1.3, max_new_tokens=512))
-    assert {(one.temperature, one.repetition_penalty, one.max_new_tokens) for one in settings} == {(0.0, 1.0, 48)}
+    assert {(one.temperature, one.repetition_penalty, one.max_new_tokens) for one in settings} == {(0.0, 1.0, 24)}
     _, settings = asked(monkeypatch, Config(max_new_tokens=8))
     assert {one.max_new_tokens for one in settings} == {8}
+
+
+def test_where_answers_are_of_a_few_tokens_nothing_is_asked(monkeypatch):
+    assert asked(monkeypatch, Config(max_new_tokens=7)) == ([], [])

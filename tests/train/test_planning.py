@@ -69,7 +69,6 @@ def test_a_model_that_does_not_fit_at_all_is_an_error(command, monkeypatch, caps
 def test_the_estimate_follows_the_work(command, monkeypatch, capsys, arguments):
     short_of_memory(monkeypatch, available=10**10, kept_per_token=1000, seconds_per_token=0.1)
     monkeypatch.setattr(compilation_module, "compiler_fault", lambda device: None)
-    monkeypatch.setattr("lorakit.train.planning.STEP_PER_FORWARD", 1.0)
     _, folder = command(*arguments, "--set", "cpu_kernels=false")
     tokens = sum(record.tokens for record in recorded(folder, StepRecord))
     estimate = re.search(r"about ([\d.]+) minutes to train", capsys.readouterr().err)

@@ -6,17 +6,28 @@ import pytest
 import torch
 from trained import ROWS, assert_same_adapter, recorded
 
+from lorakit.engine import memory
 from lorakit.errors import SettingsError
 from lorakit.runs import PlanRecord, StepRecord
-from lorakit.train import fitting, trainer, trial
+from lorakit.train import fitting, planning, trainer, trial
 from lorakit.train.fitting import effort_before_training
 from lorakit.train.trial import Trial
 
 EPOCH = ("--num_train_epochs", "1")
 
 
+@pytest.fixture
+def _not_probed(monkeypatch):
+    """A longest micro-batch is too long for the pass that plans the memory."""
+    monkeypatch.setattr(planning, "_MOST_PROBE_TOKENS", 0)
+
+
 @pytest.mark.parametrize("budget", ["auto", "80"])
-def test_no_micro_batch_of_the_training_is_longer_than_the_one_tried_before_it(command, monkeypatch, budget):
+@pytest.mark.parametrize("longest_for_a_probe", [0, 10_000])
+def test_no_micro_batch_of_the_training_is_longer_than_the_one_tried_before_it(
+    command, monkeypatch, budget, longest_for_a_probe
+):
+    monkeypatch.setattr(planning, "_MOST_PROBE_TOKENS", longest_for_a_probe)
     tried, trained = [], []
 
     def watch(module, seen):
@@ -29,7 +40,7 @@ def test_no_micro_batch_of_the_training_is_longer_than_the_one_tried_before_it(c
 
         monkeypatch.setattr(module, "summed_loss", watched)
 
-    watch(trial, tried)
+    watch(trial if longest_for_a_probe == 0 else memory, tried)
     watch(trainer, trained)
     command("--num_train_epochs", "12", "--set", f"max_tokens_per_microbatch={budget}")
     assert len(tried) == 1
@@ -77,6 +88,7 @@ def test_a_fault_in_answering_leaves_the_run_before_where_it_is(command, monkeyp
     assert not (folder / "previous").exists()
 
 
+@pytest.mark.usefixtures("_not_probed")
 def test_where_memory_runs_out_fewer_tokens_are_computed_at_once(command, monkeypatch, capsys):
     plain = trial.summed_loss
 
@@ -106,19 +118,33 @@ def test_answers_that_do_not_fit_are_named_with_the_setting_that_helps(command, 
 @dataclass(frozen=True)
 class Estimated:
     seconds: float
-    forward_tokens: float = 10_000.0
+    tokens_to_train: float = 10_000.0
 
 
-@pytest.mark.parametrize(("seconds", "tokens"), [(1, 200), (1799, 200), (1800, 500), (90_000, 500)])
-def test_a_short_run_spends_a_fiftieth_of_its_tokens_on_it_and_a_long_one_a_twentieth(seconds, tokens):
+@pytest.mark.parametrize(("seconds", "tokens"), [(1, 100), (1799, 100), (1800, 500), (90_000, 500)])
+def test_a_short_run_spends_a_hundredth_of_its_tokens_on_it_and_a_long_one_a_twentieth(seconds, tokens):
     effort = effort_before_training(Estimated(seconds))
     assert (effort.tokens, effort.seconds) == (tokens, 0.5)
 
 
 def test_what_would_take_too_large_a_part_of_a_short_run_is_left_out(command, monkeypatch, capsys):
-    from lorakit.engine import memory
-
     monkeypatch.setattr("lorakit.train.planning.probe", lambda *_: memory.Probe(1000.0, 0.1))
     assert command(*EPOCH)[0] == 0
     said = capsys.readouterr().err
     assert "tried before the first step: the longest question with 2 tokens each\n" in said
+
+
+def test_a_longest_micro_batch_that_is_too_much_for_the_first_pass_is_not_the_end(command, monkeypatch, capsys):
+    plain = memory.summed_loss
+
+    def short_of_memory(model, micro_batch):
+        if micro_batch.rows > 1 and micro_batch.sequence_tokens > planning.PROBE_TOKENS:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return plain(model, micro_batch)
+
+    monkeypatch.setattr(memory, "summed_loss", short_of_memory)
+    monkeypatch.setattr(trial, "summed_loss", short_of_memory)
+    code, folder = command(*EPOCH, "--per_device_train_batch_size", "5")
+    assert code == 0
+    assert "out of memory with" in capsys.readouterr().err
+    assert recorded(folder, PlanRecord)[0].max_tokens <= planning.PROBE_TOKENS
