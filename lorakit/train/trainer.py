@@ -171,6 +171,8 @@ class LoraTrainer(SavingTrainer):
                 self.accelerator.backward(loss)
             if weight:
                 self._step.add(micro_batch, loss.item())
+            # Its graph has thousands of small parts, between which the freed activations would lie in pieces.
+            del nats, loss
         return torch.tensor(self._step.loss, device=self.args.device)
 
     def _passes(self, own: int) -> int:

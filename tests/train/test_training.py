@@ -2,6 +2,7 @@
 
 import json
 import sys
+import weakref
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from transformers.utils import is_bitsandbytes_available
 from lorakit.cli import main
 from lorakit.engine import summed_loss
 from lorakit.runs import EvaluationRecord, StepRecord, read_records
+from lorakit.train import trainer
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -152,8 +154,6 @@ def test_an_earlier_run_is_kept_aside(command):
 
 
 def test_a_loss_that_is_not_finite_names_the_rows_of_its_step(command, monkeypatch, capsys):
-    from lorakit.train import trainer
-
     losses = iter([1.0, float("nan")])
     monkeypatch.setattr(trainer, "summed_loss", lambda *args, **kwargs: summed_loss(*args, **kwargs) * next(losses))
     code, folder = command("--num_train_epochs", "1")
@@ -183,9 +183,21 @@ def test_the_token_budget_changes_nothing_but_time_and_memory(command, family):
         assert_same_adapter(folders["1000000"], folder, rtol=1e-4, atol=5e-6)
 
 
-def test_a_step_that_does_not_fit_is_done_again_in_smaller_parts(command, monkeypatch, capsys):
-    from lorakit.train import trainer
+def test_nothing_of_a_micro_batch_is_left_when_the_next_one_begins(command, monkeypatch):
+    plain, earlier = trainer.summed_loss, []
 
+    def watched(*arguments, **options):
+        assert not earlier or earlier[-1]() is None
+        loss = plain(*arguments, **options)
+        earlier.append(weakref.ref(loss))
+        return loss
+
+    monkeypatch.setattr(trainer, "summed_loss", watched)
+    command("--num_train_epochs", "1", "--per_device_train_batch_size", "3", "--set", "max_tokens_per_microbatch=20")
+    assert len(earlier) == len(ROWS)
+
+
+def test_a_step_that_does_not_fit_is_done_again_in_smaller_parts(command, monkeypatch, capsys):
     def short_of_memory(model, micro_batch, **options):
         if micro_batch.rows > 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
@@ -200,8 +212,6 @@ def test_a_step_that_does_not_fit_is_done_again_in_smaller_parts(command, monkey
 
 
 def test_a_row_that_does_not_fit_is_named_with_the_settings_that_help(command, monkeypatch, capsys):
-    from lorakit.train import trainer
-
     def no_memory(*args, **kwargs):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
@@ -214,8 +224,6 @@ def test_a_row_that_does_not_fit_is_named_with_the_settings_that_help(command, m
 
 
 def test_a_gradient_of_zero_stops_the_run(command, monkeypatch, capsys):
-    from lorakit.train import trainer
-
     monkeypatch.setattr(trainer, "summed_loss", lambda model, *_, **__: sum(p.sum() for p in model.parameters()) * 0)
     code, _ = command("--num_train_epochs", "1")
     assert code == 2
