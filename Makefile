@@ -4,13 +4,16 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: train test slow check docs bench clean
+.PHONY: train test coverage slow check docs bench clean
 
 train: $(VENV)/installed  ## fine-tune the starter model on data/train.json and evaluate it
 	$(BIN)/python main.py --task train $(ARGS)
 
 test: $(VENV)/installed-dev  ## the fast tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile --cov --cov-report=term $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile $(ARGS)
+
+coverage:  ## the same, and which lines they ran
+	$(MAKE) test ARGS="--cov --cov-report=term $(ARGS)"
 
 slow: $(VENV)/installed-dev $(VENV)/llama/installed  ## the slow tests: real training, the README's commands, llama.cpp
 	LLAMA_CPP_PYTHON=$(VENV)/llama/bin/python $(BIN)/python -m pytest -m slow $(ARGS)
