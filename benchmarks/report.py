@@ -92,30 +92,45 @@ def as_markdown(rows: Sequence[Sequence[str]]) -> str:
 
 
 def page(history: Sequence[Line]) -> str:
-    """Write docs/performance.md: for every job its newest complete run."""
-    sections = [_section(job, lines) for job in JOBS if (lines := newest_complete(history, job))]
-    measured = {line["tool"] for job in JOBS for line in newest_complete(history, job)}
+    """Write docs/performance.md: for every job its newest complete run on each kind of machine."""
+    runs = [lines for job in JOBS for lines in newest_complete(history, job)]
+    measured = {line["tool"] for lines in runs for line in lines}
     notes = [f"- **{tool.title}**: {tool.note}" for tool in TOOLS.values() if tool.name in measured]
+    sections = map(_section, runs)
     return "\n".join([_INTRODUCTION, *sections, "## The tools\n", *notes, "", _READING.rstrip(), ""])
 
 
-def newest_complete(history: Sequence[Line], job: str) -> list[Line]:
-    """Return the lines of the last run that measured all of a job's rows with all tools of that run."""
-    complete = [line for line in history if line["job"] == job and line["is_complete"]]
-    return [line for line in complete if line["date"] == complete[-1]["date"]]
+def newest_complete(history: Sequence[Line], job: str) -> list[list[Line]]:
+    """Return the lines of the last runs that measured all of a job's rows with all tools, the newest run first.
+
+    There is one for each kind of processor and the number format that was fastest on it.
+    """
+    runs: dict[tuple[Any, ...], list[Line]] = {}
+    for line in history:
+        if line["job"] != job or not line["is_complete"]:
+            continue
+        machine = line["machine"]
+        kind = (machine["processor"], *machine["flags"], _dtype(line))
+        earlier = runs.get(kind, [])
+        runs[kind] = [*earlier, line] if earlier and earlier[0]["date"] == line["date"] else [line]
+    return sorted(runs.values(), key=lambda lines: lines[0]["date"], reverse=True)
 
 
-def _section(job_name: str, lines: Sequence[Line]) -> str:
-    first, job = lines[0], JOBS[job_name]
+def _dtype(line: Line) -> str:
+    return str(line.get("dtype", "bfloat16"))
+
+
+def _section(lines: Sequence[Line]) -> str:
+    first, job = lines[0], JOBS[lines[0]["job"]]
     machine, work = first["machine"], first["work"]
     flags = f" ({', '.join(machine['flags'])})" if machine["flags"] else ""
     source = "" if work["rows_source"] == "file" else " (generated)"
     return (
-        f"## {job.name}: {job.title}\n\n"
+        f"## {job.name} in {_dtype(first)}: {job.title}\n\n"
         f"{work['rows']} rows{source} with {work['tokens']} tokens, {work['target_tokens']} of them trained; "
         f"{job.rows_per_step} rows a step; {first['repeats']} runs a tool. {first['date'][:10]}, commit "
         f"{first['commit']}{' with changes' if first['dirty'] else ''}, {machine['cores']} cores of "
-        f"{machine['processor']}{flags}, {first['gemm_gflops']:.0f} GFLOP/s in {first.get('dtype', 'bfloat16')}.\n\n"
+        f"{machine['processor']}{flags}, {first['gemm_gflops']:.0f} GFLOP/s in {_dtype(first)}.\n\n"
         f"{as_markdown(table(lines))}\n\n"
         f"Versions: {_versions(lines)}.\n"
     )

@@ -85,11 +85,19 @@ def test_the_page_shows_the_newest_complete_run_of_each_job():
         line("trainer", 2.0, date="2030-02-01T10:00:00+00:00"),
         line("lorakit", 99.0, date="2030-03-01T10:00:00+00:00", is_complete=False),
     ]
-    assert newest_complete([*LINES, *newer], "R1") == newer[:2]
+    assert newest_complete([*LINES, *newer], "R1") == [newer[:2]]
     text = page([*LINES, *newer])
     assert "4.00 x" in text
     assert "99.00" not in text
     assert "2030-02-01" in text
+
+
+def test_each_kind_of_machine_has_its_own_newest_run():
+    other = {"processor": "Another Processor", "cores": 2, "flags": [], "system": "Linux"}
+    elsewhere = [line("lorakit", 7.0, date="2030-04-01T10:00:00+00:00", dtype="float32", machine=other)]
+    assert newest_complete([*LINES, *elsewhere], "R1") == [elsewhere, LINES]
+    text = page([*LINES, *elsewhere])
+    assert text.index("R1 in float32") < text.index("R1 in bfloat16")
 
 
 def test_the_page_says_machine_commit_and_what_counts():
