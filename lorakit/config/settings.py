@@ -94,7 +94,10 @@ class Config(BaseModel):
     validation_file: Annotated[str | None, Shown("Data")] = Field(
         "data/validation.json",
         min_length=1,
-        description="Rows for the validation loss and for `--task evaluate`. null: no validation.",
+        description=(
+            "Rows for the validation loss and for `--task evaluate`. null: no validation, and training rows are "
+            "answered at the end."
+        ),
     )
     text_field: Annotated[str, Shown("Data")] = Field(
         "text", min_length=1, description="Name of the question's field in question/answer rows."

@@ -71,9 +71,11 @@ class Projection:
 def project(x: torch.Tensor, projections: Sequence[Projection]) -> tuple[torch.Tensor, ...]:
     """Return what each projection makes of x [..., in]: [..., out]."""
     flat = x.reshape(-1, x.shape[-1])
-    scalings = tuple(one.lora.scaling if one.lora else 1.0 for one in projections)
-    tensors = (tensor for one in projections for tensor in one.tensors())
-    outputs = Projections.apply(flat, scalings, *tensors)
+    if torch.is_grad_enabled():
+        scalings = tuple(one.lora.scaling if one.lora else 1.0 for one in projections)
+        outputs = Projections.apply(flat, scalings, *(tensor for one in projections for tensor in one.tensors()))
+    else:  # token by token, autograd's bookkeeping takes a twentieth of the time
+        outputs = tuple(_output(flat, one)[0] for one in projections)
     return tuple(y.view(*x.shape[:-1], y.shape[-1]) for y in outputs)
 
 
@@ -94,11 +96,7 @@ class Projections(torch.autograd.Function):
         """
         outputs, smalls = [], []
         for one in _split(scalings, tensors):
-            y, small = linear(x, one.weight, one.bias), None
-            if one.lora is not None:
-                a, b = one.lora.cast(x.dtype)
-                small = linear(one.lora.seen(x), a)  # [tokens, rank]
-                y.addmm_(small, b.T)
+            y, small = _output(x, one)
             outputs.append(y)
             smalls.append(small)
         has_lora = any(small is not None for small in smalls)
@@ -132,6 +130,16 @@ class Projections(torch.autograd.Function):
                     grad_x += (grad_small @ a) * one.lora.keep_mask
             found += [None, None, grad_a, grad_b, None]
         return grad_x, None, *found
+
+
+def _output(x: torch.Tensor, one: Projection) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return y [tokens, out], and what the adapter makes of x [tokens, rank]."""
+    y = linear(x, one.weight, one.bias)
+    if one.lora is None:
+        return y, None
+    a, b = one.lora.cast(x.dtype)
+    small = linear(one.lora.seen(x), a)
+    return y.addmm_(small, b.T), small
 
 
 def _plus_product(total: torch.Tensor | None, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:

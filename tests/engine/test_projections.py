@@ -51,11 +51,14 @@ def test_gradients_of_several_are_those_of_finite_differences(has_dropout, adapt
     assert torch.autograd.gradcheck(outputs, (x, *factors))
 
 
-def test_the_value_is_the_formula_s():
+@pytest.mark.parametrize("is_trained", [False, True])
+def test_the_value_is_the_formula_s(is_trained):
     x, weight, bias, a, b = double(5, 7), double(6, 7), double(6), double(2, 7), double(6, 2)
     mask = torch.rand(5, 7) > 0.3
     wanted = x @ weight.T + bias + 0.7 * (x * mask) @ a.T @ b.T
-    torch.testing.assert_close(project(x, [Projection(weight, bias, LoraFactors(a, b, 0.7, mask))])[0], wanted)
+    with torch.set_grad_enabled(is_trained):
+        [found] = project(x, [Projection(weight, bias, LoraFactors(a, b, 0.7, mask))])
+    torch.testing.assert_close(found, wanted)
 
 
 def test_an_output_that_nothing_depends_on_has_no_gradients():
