@@ -56,12 +56,18 @@ def warn(text: str) -> None:
     _err().print(f"[yellow]warning:[/yellow] {escape(text)}")
 
 
-def facts(title: str, rows: Sequence[tuple[str, str]]) -> None:
-    """Print name/value pairs, one a line, under a title."""
+def facts(title: str, rows: Sequence[tuple[str, str]], say: Callable[[str], None] = note) -> None:
+    """Print name/value pairs, one a line, under a title.
+
+    Args:
+        title: Above them.
+        rows: The pairs.
+        say: `note`, or `result` where they are what the task was asked for.
+    """
     width = max(len(name) for name, _ in rows)
-    note(title)
+    say(title)
     for name, value in rows:
-        note(f"  {name:<{width}}  {value}")
+        say(f"  {name:<{width}}  {value}")
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -29,7 +29,7 @@ def run(config: Config) -> int:
     quiet_libraries()
     effort = Effort(passes=2, is_estimate=True, new_tokens=_ANSWERED_TOKENS)
     settled = settle(config, None, lambda _: effort)
-    console.facts("plan", _facts(settled))
+    console.facts("plan", _facts(settled), console.result)
     return 0
 
 

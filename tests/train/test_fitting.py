@@ -32,7 +32,7 @@ def used(folder):
 def test_what_makes_a_run_fit_is_named_as_settings_to_copy(command, monkeypatch, capsys):
     short_of_memory(monkeypatch)
     code, folder = command(*LARGE_BUDGET, task="plan")
-    said = capsys.readouterr().err
+    said = "".join(capsys.readouterr())
     assert code == 0
     assert "GB are needed where there are 0.1: --set max_tokens_per_microbatch=" in said
     assert "\n  to change                 --set max_tokens_per_microbatch=" in said
@@ -42,7 +42,7 @@ def test_what_makes_a_run_fit_is_named_as_settings_to_copy(command, monkeypatch,
 def test_auto_fit_plans_what_a_training_would_then_do(command, monkeypatch, capsys):
     short_of_memory(monkeypatch)
     assert command(*LARGE_BUDGET, *FIT, task="plan")[0] == 0
-    said = capsys.readouterr().err
+    said = "".join(capsys.readouterr())
     assert "auto_fit: max_tokens_per_microbatch is " in said
     assert ", it was 1000: about 0.1 GB are needed where there are 0.1" in said
     assert "\n  to change                 nothing" in said

@@ -10,7 +10,7 @@ from lorakit.train import trial
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_a_plan_says_what_a_training_takes_and_leaves_nothing(command, capsys, family):
     code, folder = command(task="plan", family=family)
-    said = capsys.readouterr().err
+    said = capsys.readouterr().out
     assert code == 0
     for name in (
         "memory planned",
