@@ -106,7 +106,7 @@ def test_ctrl_c_in_a_terminal_stops_in_order_and_resume_goes_on(trained):
         [sys.executable, "main.py", *words], cwd=trained, stderr=subprocess.PIPE, text=True, encoding="utf-8"
     )
     events = Path(trained) / "stopped" / "events.jsonl"
-    while process.poll() is None and not (events.is_file() and events.read_text()):
+    while process.poll() is None and not (events.is_file() and '"event": "step"' in events.read_text()):
         os.sched_yield()
     process.send_signal(signal.SIGINT)
     _, message = process.communicate()
