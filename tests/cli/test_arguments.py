@@ -97,3 +97,17 @@ def test_help_imports_nothing_heavy():
 def test_wrong_settings_stop_before_anything_heavy_is_imported():
     argv = ["--task", "train", "--set", "trainer_args={warmup_step: 1}"]
     assert heavy_modules_after(argv) == "['pydantic']"
+
+
+def test_garbage_is_collected_again_once_a_task_is_imported(monkeypatch):
+    import gc
+
+    from lorakit import cli
+
+    monkeypatch.setitem(cli._TASK_MODULES, "train", "no.such.module")
+    try:
+        with pytest.raises(ModuleNotFoundError):
+            cli._run_of("train")
+        assert gc.isenabled()
+    finally:
+        gc.unfreeze()

@@ -67,3 +67,12 @@ def test_rows_that_mostly_reason_are_noticed(write_rows):
     thoughtful = {"text": "q", "target": "<think>\nx\n</think>\n\na"}
     assert load(write_rows([thoughtful, thoughtful, {"text": "q", "target": "a"}])).trains_thinking
     assert not load(write_rows([thoughtful, {"text": "q", "target": "a"}])).trains_thinking
+
+
+def test_the_first_rows_keep_all_their_sequences_and_what_was_cut_of_them():
+    train = load(TRAIN_FILE)
+    first = train.first(4)
+    assert first.examples == train.examples[:4]
+    assert first.encoded == train.encoded[:4]
+    assert (first.name, first.cut, first.rejected) == (train.name, (), ())
+    assert train.first(100).encoded == train.encoded
