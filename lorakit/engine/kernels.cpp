@@ -58,24 +58,57 @@ inline float rounded(float x) {
     return widen(place);
 }
 
-// e^x with a relative error below 3e-7. 2^n times a polynomial of the rest, as in Cephes' expf; compilers turn a loop
-// of it into vector instructions. A NaN stays a NaN.
-inline float exponential(float x) {
-    x = x < -87.0f ? -87.0f : x;
-    x = x > 88.0f ? 88.0f : x;
-    const float n = std::nearbyint(x * 1.44269504f);
-    const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-    float p = 1.9875691500e-4f;
+// As many floats as one register holds: of wider vectors the compiler makes code that is ten times as slow.
+#if defined(__AVX512F__)
+constexpr std::int64_t kVector = 16;
+#elif defined(__AVX__)
+constexpr std::int64_t kVector = 8;
+#else
+constexpr std::int64_t kVector = 4;
+#endif
+constexpr std::int64_t kVectorBytes = kVector * sizeof(float);
+using Vector = float __attribute__((vector_size(kVectorBytes)));
+using Unaligned = float __attribute__((vector_size(kVectorBytes), aligned(4), may_alias));
+using VectorBits = std::uint32_t __attribute__((vector_size(kVectorBytes)));
+
+template <class X>
+using Bits = std::conditional_t<std::is_same_v<X, float>, std::uint32_t, VectorBits>;
+
+inline VectorBits lanes() {  // 0, 1, 2 and so on; a constant to the compiler
+    VectorBits numbers{};
+#pragma GCC unroll 16
+    for (std::int64_t i = 0; i < kVector; ++i) numbers[i] = i;
+    return numbers;
+}
+
+inline Vector load(const float* from) {
+    return *reinterpret_cast<const Unaligned*>(from);
+}
+
+inline void store(float* to, Vector x) {
+    *reinterpret_cast<Unaligned*>(to) = x;
+}
+
+// e^x with a relative error below 3e-7, of a float or of a vector of them; beyond 88 a large finite number, below -87
+// a tiny one. 2^n times a polynomial of the rest, as in Cephes' expf; compilers turn a loop of it into vector
+// instructions. A NaN stays a NaN.
+template <class X>
+inline X exponential(X x) {
+    const X least = X{} - 87.0f;
+    x = x < least ? least : x;
+    const X shifted = x * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: the last bits are those of the nearest integer
+    const X n = shifted - 12582912.0f;
+    const X r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+    X p = X{} + 1.9875691500e-4f;
     p = p * r + 1.3981999507e-3f;
     p = p * r + 8.3334519073e-3f;
     p = p * r + 4.1665795894e-2f;
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = p * r * r + r + 1.0f;
-    const std::int32_t bits = (static_cast<std::int32_t>(n) + 127) << 23;
-    float power;
-    std::memcpy(&power, &bits, sizeof power);
-    return p * power;
+    // The upper end is cut off here: of two comparisons of x compilers make branches.
+    const Bits<X> bits = __builtin_bit_cast(Bits<X>, shifted), most = Bits<X>{} + (0x4b400000 + 127);
+    return p * __builtin_bit_cast(X, ((bits < most ? bits : most) + 127) << 23);
 }
 
 template <class T>
@@ -165,24 +198,13 @@ void gated_backward(const T* grad, const T* gate, const T* up, T* grad_gate, T* 
 
 // Attention --------------------------------------------------------------------------------------------------------
 
-using Vector = float __attribute__((vector_size(64)));
-using Unaligned = float __attribute__((vector_size(64), aligned(4), may_alias));
-constexpr std::int64_t kVector = 16;  // floats
-#ifdef __AVX512F__
-constexpr std::int64_t kRows = 8, kVectors = 2;  // 16 of 32 registers hold sums
-#else
-constexpr std::int64_t kRows = 4, kVectors = 1;  // 8 of 16, a vector in two of them
-#endif
+constexpr std::int64_t kRows = kVector == 8 ? 4 : 8, kVectors = 2;  // half of the registers hold sums
 constexpr std::int64_t kColumns = kVector * kVectors;
 constexpr std::int64_t kDepth = 128;
 constexpr std::int64_t kTile = 32;  // queries at a time: what causal order forbids is hardly ever computed
 
 inline std::int64_t padded(std::int64_t count, std::int64_t multiple) {
     return (count + multiple - 1) / multiple * multiple;
-}
-
-inline Vector load(const float* from) {
-    return *reinterpret_cast<const Unaligned*>(from);
 }
 
 // Products are summed up unit by unit. A unit is one float; or, where the processor multiplies such pairs faster than
@@ -267,7 +289,7 @@ template <class U>
             for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 2
                 for (int v = 0; v < kVectors; ++v)
-                    *reinterpret_cast<Unaligned*>(to + r * c_row + v * kVector) = sums[r][v];
+                    store(to + r * c_row + v * kVector, sums[r][v]);
         }
     }
 }
@@ -306,6 +328,11 @@ struct Tile {
         before = task.keys - task.span.asked + start;
         seen = before + rows;
     }
+
+    // How many keys a row sees; none where it only fills the tile.
+    std::int64_t visible(std::int64_t row) const {
+        return row < rows ? before + row + 1 : 0;
+    }
 };
 
 // A matrix whose rows lie in two places: shared ones, then own ones.
@@ -331,13 +358,30 @@ struct Rows {
 
 // Copies a matrix into units of neighbours in a row.
 template <class T, class U>
-void gather_along(const Rows<T>& from, std::int64_t size, U* to, std::int64_t to_row, std::int64_t to_unit) {
+void gather_along(const Rows<T>& from, std::int64_t size, U* to, std::int64_t to_row) {
     for (std::int64_t row = 0; row < from.count; ++row) {
         const T* in = from[row];
         U* out = to + row * to_row;
         for (std::int64_t i = 0; i < size / kNumbers<U>; ++i)
-            join(out[i * to_unit], in[i * kNumbers<U>], in[(i + 1) * kNumbers<U> - 1]);
-        if (size % kNumbers<U>) join(out[size / kNumbers<U> * to_unit], in[size - 1], T{});
+            join(out[i], in[i * kNumbers<U>], in[(i + 1) * kNumbers<U> - 1]);
+        if (size % kNumbers<U>) join(out[size / kNumbers<U>], in[size - 1], T{});
+    }
+}
+
+// The same turned: a row becomes a column. Some rows at a time, so that what is written lies together.
+template <class T, class U>
+void gather_turned(const Rows<T>& from, std::int64_t size, U* to, std::int64_t to_unit) {
+    for (std::int64_t first = 0; first < from.count; first += kVector) {
+        const std::int64_t rows = std::min(from.count - first, kVector);
+        const T* in[kVector];
+        for (std::int64_t row = 0; row < kVector; ++row) in[row] = from[first + std::min(row, rows - 1)];
+        for (std::int64_t i = 0; i < units<U>(size); ++i) {
+            U* out = to + i * to_unit + first;
+            const std::int64_t at = i * kNumbers<U>, next = at + kNumbers<U> - 1;
+#pragma GCC unroll 16
+            for (std::int64_t row = 0; row < kVector; ++row)
+                join(out[row], in[row][at], next < size ? in[row][next] : T{});
+        }
     }
 }
 
@@ -378,9 +422,9 @@ struct Workspace {
           value(is_backward ? 0 : keys * size),
           value_turned(is_backward ? keys * size : 0),
           query(kTile * size),
-          query_across(is_backward ? kTile * size : 0),
+          query_across(is_backward && kNumbers<U> > 1 ? kTile * size : 0),
           grad(is_backward ? kTile * size : 0),
-          grad_across(is_backward ? kTile * size : 0),
+          grad_across(is_backward && kNumbers<U> > 1 ? kTile * size : 0),
           rounded(kNumbers<U> == 1 ? 0 : kTile * keys),
           scores(kTile * keys),
           grad_scores(is_backward ? kTile * keys : 0),
@@ -388,17 +432,20 @@ struct Workspace {
           grad_value(is_backward ? keys * size : 0),
           output(kTile * size) {}
 
-    // A tile of queries or gradients, with zeros in the rows that it lacks.
+    // A tile of queries or gradients in units along its rows, with zeros in the rows that it lacks.
     template <class T>
     void gather_tile(const Rows<T>& from, std::int64_t head_size, std::vector<U>& to) {
         if (from.count < kTile) std::fill(to.begin(), to.end(), U{});
-        gather_along(from, head_size, to.data(), size, 1);
+        gather_along(from, head_size, to.data(), size);
     }
 
+    // The same in units across its rows; itself where a unit is one number.
     template <class T>
-    void gather_tile_across(const Rows<T>& from, std::int64_t head_size, std::vector<U>& to) {
+    const U* tile_across(const Rows<T>& from, std::int64_t head_size, const std::vector<U>& tile, std::vector<U>& to) {
+        if constexpr (kNumbers<U> == 1) return tile.data();
         if (from.count < kTile) std::fill(to.begin(), to.end(), U{});
         gather_across(from, head_size, to.data(), size);
+        return to.data();
     }
 
     // A tile of scores in units along its rows, or across them; itself where a unit is one number. Valid until the
@@ -407,7 +454,7 @@ struct Workspace {
         if constexpr (kNumbers<U> == 1)
             return tile.data();
         else
-            gather_along(Rows<float>(tile.data(), keys, rows), columns, rounded.data(), keys, 1);
+            gather_along(Rows<float>(tile.data(), keys, rows), columns, rounded.data(), keys);
         return rounded.data();
     }
 
@@ -420,30 +467,69 @@ struct Workspace {
     }
 };
 
-// Scores of visible keys become probabilities times the total that is returned: to divide the product is cheaper. The
-// logarithm of what probabilities are divided by goes to normaliser.
-inline float softmax(float* scores, std::int64_t visible, float scaling, float& normaliser) {
-    const float largest = largest_of(scores, visible);
-    float total = 0;
-#pragma omp simd reduction(+ : total)
-    for (std::int64_t i = 0; i < visible; ++i) {
-        scores[i] = exponential((scores[i] - largest) * scaling);
-        total += scores[i];
-    }
-    normaliser = largest * scaling + std::log(total);
-    return total;
+// One number of a vector, halves joined at a time: one by one, each would wait for the one before it.
+template <class Join>
+inline float joined(Vector x, const Join& join) {
+#pragma GCC unroll 4
+    for (std::uint32_t distance = kVector / 2; distance; distance /= 2)
+        x = join(x, __builtin_shuffle(x, lanes() ^ distance));
+    return x[0];
 }
 
-// Scores become probabilities again, and the gradient of these that of the scores.
-inline void softmax_backward(float* scores, float* grad, std::int64_t visible, float divisor, float scaling) {
-    float product = 0;
-#pragma omp simd reduction(+ : product)
-    for (std::int64_t i = 0; i < visible; ++i) {
-        scores[i] = exponential(scores[i] * scaling - divisor);
-        product += scores[i] * grad[i];
+inline Vector sum(Vector x, Vector y) {
+    return x + y;
+}
+
+inline Vector larger(Vector x, Vector y) {
+    return y > x ? y : x;
+}
+
+// Replaces what lies behind the visible ones, vector by vector up to the end of one.
+inline void blank(float* row, std::int64_t visible, std::int64_t after, float value) {
+    const Vector lane = __builtin_convertvector(lanes(), Vector);
+    for (std::int64_t i = visible / kVector * kVector; i < after; i += kVector)
+        store(row + i, lane < static_cast<float>(visible - i) ? load(row + i) : Vector{} + value);
+}
+
+// What follows is done with a row of a tile's scores, each for all rows before the next: what a row ends in takes a
+// while, in which the processor goes on with other rows. Rows have room up to a whole vector.
+
+inline float largest_visible(float* scores, std::int64_t visible) {
+    blank(scores, visible, visible, -INFINITY);
+    Vector found = load(scores);
+    for (std::int64_t i = kVector; i < visible; i += kVector) found = larger(found, load(scores + i));
+    return joined(found, larger);
+}
+
+// Scores become e^((score - largest) * scaling): probabilities times the total that is returned. To divide what they
+// are multiplied by is cheaper.
+inline float exponentiate(float* scores, std::int64_t visible, float largest, float scaling) {
+    Vector totals{};
+    for (std::int64_t i = 0; i < visible; i += kVector) {
+        const Vector some = exponential((load(scores + i) - largest) * scaling);
+        store(scores + i, some);
+        totals += some;
     }
-#pragma omp simd
-    for (std::int64_t i = 0; i < visible; ++i) grad[i] = scores[i] * (grad[i] - product) * scaling;
+    return joined(totals, sum);
+}
+
+// Scores become probabilities again; returns the sum of these times their gradients.
+inline float probabilities_again(float* scores, float* grad, std::int64_t visible, float divisor, float scaling) {
+    blank(scores, visible, visible, -INFINITY);
+    blank(grad, visible, visible, 0.0f);
+    Vector products{};
+    for (std::int64_t i = 0; i < visible; i += kVector) {
+        const Vector some = exponential(load(scores + i) * scaling - divisor);
+        store(scores + i, some);
+        products += some * load(grad + i);
+    }
+    return joined(products, sum);
+}
+
+// The gradient of probabilities becomes that of scores.
+inline void to_scores(const float* probabilities, float* grad, std::int64_t visible, float product, float scaling) {
+    for (std::int64_t i = 0; i < visible; i += kVector)
+        store(grad + i, load(probabilities + i) * (load(grad + i) - product) * scaling);
 }
 
 // Computes every task with a workspace of its thread, the largest tasks first, so that threads end at about one time;
@@ -484,8 +570,8 @@ bool attention_forward(const T* query, const T* key, const T* value, T* output, 
     using U = typename UnitOf<T>::Type;
     const Layout& at = *layout;
     return compute_tasks<U>(at, spans, false, [&](Workspace<U>& w, const Task& task) {
-        gather_along(Rows<T>(key + task.key_head * at.key_head, at.key_token, task), at.size, w.key_turned.data(), 1,
-                     w.keys);
+        gather_turned(Rows<T>(key + task.key_head * at.key_head, at.key_token, task), at.size, w.key_turned.data(),
+                      w.keys);
         gather_across(Rows<T>(value + task.key_head * at.value_head, at.value_token, task), at.size, w.value.data(),
                       w.size);
         for (std::int64_t head = task.first_head; head < task.after_head; ++head) {
@@ -495,13 +581,17 @@ bool attention_forward(const T* query, const T* key, const T* value, T* output, 
                 w.gather_tile(Rows<T>(asking, at.query_token, tile.rows), at.size, w.query);
                 multiply(w.query.data(), w.size, 1, w.key_turned.data(), w.keys, w.scores.data(), w.keys,
                          padded(tile.rows, kRows), padded(tile.seen, kColumns), units<U>(at.size), false);
-                float totals[kTile];
+                float largest[kTile], totals[kTile];
+                for (std::int64_t row = 0; row < tile.rows; ++row)
+                    largest[row] = largest_visible(w.scores.data() + row * w.keys, tile.visible(row));
                 for (std::int64_t row = 0; row < tile.rows; ++row) {
                     float* scores = w.scores.data() + row * w.keys;
-                    const std::int64_t visible = tile.before + row + 1;
-                    totals[row] = softmax(scores, visible, scaling, normaliser[head * at.asking + tile.first + row]);
-                    std::fill(scores + visible, scores + tile.seen, 0.0f);
+                    totals[row] = exponentiate(scores, tile.visible(row), largest[row], scaling);
+                    blank(scores, tile.visible(row), tile.seen, 0.0f);
                 }
+                float* normalisers = normaliser + head * at.asking + tile.first;
+                for (std::int64_t row = 0; row < tile.rows; ++row)
+                    normalisers[row] = largest[row] * scaling + std::log(totals[row]);
                 multiply(w.along(w.scores, tile.rows, tile.seen), w.keys, 1, w.value.data(), w.size, w.output.data(),
                          w.size, padded(tile.rows, kRows), w.size, units<U>(tile.seen), false);
                 for (std::int64_t row = 0; row < tile.rows; ++row) {
@@ -525,9 +615,9 @@ bool attention_backward(const T* query, const T* key, const T* value, const T* g
     return compute_tasks<U>(at, spans, true, [&](Workspace<U>& w, const Task& task) {
         const Rows<T> keys(key + task.key_head * at.key_head, at.key_token, task);
         gather_across(keys, at.size, w.key.data(), w.size);
-        gather_along(keys, at.size, w.key_turned.data(), 1, w.keys);
-        gather_along(Rows<T>(value + task.key_head * at.value_head, at.value_token, task), at.size,
-                     w.value_turned.data(), 1, w.keys);
+        gather_turned(keys, at.size, w.key_turned.data(), w.keys);
+        gather_turned(Rows<T>(value + task.key_head * at.value_head, at.value_token, task), at.size,
+                      w.value_turned.data(), w.keys);
         std::fill(w.grad_key.begin(), w.grad_key.end(), 0.0f);
         std::fill(w.grad_value.begin(), w.grad_value.end(), 0.0f);
         for (std::int64_t head = task.first_head; head < task.after_head; ++head) {
@@ -538,29 +628,32 @@ bool attention_backward(const T* query, const T* key, const T* value, const T* g
                                       tile.rows);
                 const Rows<T> grads(grad + (tile.first * at.heads + head) * at.size, at.heads * at.size, tile.rows);
                 w.gather_tile(queries, at.size, w.query);
-                w.gather_tile_across(queries, at.size, w.query_across);
                 w.gather_tile(grads, at.size, w.grad);
-                w.gather_tile_across(grads, at.size, w.grad_across);
+                const U* queries_across = w.tile_across(queries, at.size, w.query, w.query_across);
+                const U* grads_across = w.tile_across(grads, at.size, w.grad, w.grad_across);
                 multiply(w.query.data(), w.size, 1, w.key_turned.data(), w.keys, w.scores.data(), w.keys, some, wide,
                          units<U>(at.size), false);
                 multiply(w.grad.data(), w.size, 1, w.value_turned.data(), w.keys, w.grad_scores.data(), w.keys, some,
                          wide, units<U>(at.size), false);
+                const float* normalisers = normaliser + head * at.asking + tile.first;
+                float products[kTile];
+                for (std::int64_t row = 0; row < tile.rows; ++row)
+                    products[row] = probabilities_again(w.scores.data() + row * w.keys,
+                                                        w.grad_scores.data() + row * w.keys, tile.visible(row),
+                                                        normalisers[row], scaling);
                 for (std::int64_t row = 0; row < some; ++row) {
                     float *scores = w.scores.data() + row * w.keys, *grads = w.grad_scores.data() + row * w.keys;
-                    const std::int64_t visible = row < tile.rows ? tile.before + row + 1 : 0;
-                    if (visible)
-                        softmax_backward(scores, grads, visible, normaliser[head * at.asking + tile.first + row],
-                                         scaling);
-                    std::fill(scores + visible, scores + wide, 0.0f);
-                    std::fill(grads + visible, grads + wide, 0.0f);
+                    to_scores(scores, grads, tile.visible(row), products[row], scaling);
+                    blank(scores, tile.visible(row), wide, 0.0f);
+                    blank(grads, tile.visible(row), wide, 0.0f);
                 }
                 multiply(w.along(w.grad_scores, some, tile.seen), w.keys, 1, w.key.data(), w.size, w.output.data(),
                          w.size, some, w.size, units<U>(tile.seen), false);
                 scatter(w.output.data(), w.size, tile.rows, at.size,
                         grad_query + (head * at.asking + tile.first) * at.size, at.size);
-                multiply(w.across(w.grad_scores, some, wide), 1, w.keys, w.query_across.data(), w.size,
+                multiply(w.across(w.grad_scores, some, wide), 1, w.keys, queries_across, w.size,
                          w.grad_key.data(), w.size, padded(tile.seen, kRows), w.size, units<U>(tile.rows), true);
-                multiply(w.across(w.scores, some, wide), 1, w.keys, w.grad_across.data(), w.size, w.grad_value.data(),
+                multiply(w.across(w.scores, some, wide), 1, w.keys, grads_across, w.size, w.grad_value.data(),
                          w.size, padded(tile.seen, kRows), w.size, units<U>(tile.rows), true);
             }
         }
