@@ -29,7 +29,7 @@ from tools import OURS, REFERENCE, TOOLS, Tool, command, specification
 _FOLDER = Path(__file__).parent
 HISTORY_FILE = _FOLDER / "history.jsonl"
 PAGE_FILE = ROOT / "docs" / "performance.md"
-_USUAL_TOOLS = (OURS, REFERENCE, "trl", "trl-packing", "llamafactory")
+_USUAL_TOOLS = (OURS, REFERENCE, "trl", "trl-bf16", "trl-packing", "llamafactory")
 
 
 @dataclass(frozen=True)
@@ -107,13 +107,15 @@ def _measure_job(
         measured = json.loads(_child_output("gemm.py"))
         gemm_gflops.append(measured["gflops"])
         for name, python in pythons.items():
+            if TOOLS[name].dtype == measured["dtype"]:
+                continue
             run_folder = folder / f"{job.name}-{name}-{repeat}"
             if isinstance(python, str):
                 runs[name].append(python)
             else:
                 runs[name].append(_run_once(TOOLS[name], python, prepared, run_folder, measured["dtype"]))
     ceiling = statistics.median(gemm_gflops)
-    outcomes = judge(runs, prepared, ceiling)
+    outcomes = judge({name: of for name, of in runs.items() if of}, prepared, ceiling)
     of_job = {
         **common,
         "job": job.name,
@@ -148,7 +150,7 @@ def _child_output(program: str, *words: str) -> str:
 def _run_once(tool: Tool, python: Path, prepared: Prepared, folder: Path, dtype: str) -> Run | str:
     folder.mkdir()
     spec = specification(tool, prepared.job, prepared.work, prepared.model_folder, prepared.rows_file, folder)
-    spec = dataclasses.replace(spec, dtype=dtype)
+    spec = dataclasses.replace(spec, dtype=tool.dtype or dtype)
     run = read_run(run_child(command(tool, prepared.job, python, spec), folder))
     said = run if isinstance(run, str) else f"{prepared.work.rows / run.training_seconds:.2f} samples/s"
     print(f"{folder.name:<24} {said}", flush=True)

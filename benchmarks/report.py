@@ -34,8 +34,8 @@ the command, each in a process of its own, and a cell is the median.
 Every tool trains the same rows, in the same order where it does not pack them, with the model's own chat template:
 LoRA r 8, alpha 16, no dropout, on `q_proj` and `v_proj`; one epoch, constant learning rate 1e-3, answers only, no
 evaluation, no checkpoints; on the CPU. The peers compute in mixed bf16 where the matrix product of the machine is
-faster in it, else in float32; lorakit chooses by itself. Each tool finds the packages of its own environment; lorakit
-and plain Trainer those that a user of lorakit has.
+faster in it, else in float32 (TRL, whose default bf16 is, in both); lorakit chooses by itself. Each tool finds the
+packages of its own environment; lorakit and plain Trainer those that a user of lorakit has.
 """
 _READING = """\
 ## How to read it

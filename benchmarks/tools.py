@@ -38,6 +38,7 @@ class Tool:
         settings: Beyond the common ones.
         picture_program: The same for rows with pictures; None where the tool is not measured on them.
         packs: Whether it lays rows into bins of `MAX_LENGTH_TOKENS`, so that its batches differ.
+        dtype: What it computes in, where that is not what the machine computes fastest; left out where it is.
         note: What the page says about it.
     """
 
@@ -48,6 +49,7 @@ class Tool:
     environment: str = OWN
     settings: Mapping[str, Any] = field(default_factory=dict)
     packs: bool = False
+    dtype: str | None = None
     picture_program: str | None = None
 
     def takes(self, job: Job) -> bool:
@@ -69,6 +71,14 @@ TOOLS = {
             picture_program="run_trainer_pictures.py",
         ),
         Tool("trl", "TRL SFTTrainer", "run_trl.py", "Default settings (activations computed anew).", "trl"),
+        Tool(
+            "trl-bf16",
+            "TRL SFTTrainer, bf16",
+            "run_trl.py",
+            "The same in bfloat16, TRL's default on every machine, where float32 is faster.",
+            "trl",
+            dtype="bfloat16",
+        ),
         Tool(
             "trl-packing",
             "TRL, packing",
