@@ -21,31 +21,47 @@ _STARTS = 64  # rows, from the longest on, from which a micro-batch is filled up
 def pack(sequences: Sequence[EncodedExample], is_beginning_shared: bool = False) -> MicroBatch:
     """Lay sequences end to end in one row without padding; each keeps its own positions, from 0.
 
+    What comes after the token that predicts the last target has no part in the loss, and is left out.
+
     Args:
         sequences: At least one.
         is_beginning_shared: Let tokens with which all sequences begin stand once in front.
     """
     shared = _common_beginning(sequences) if is_beginning_shared else 0
-    lengths = [len(sequence.input_ids) - shared for sequence in sequences]
+    ends = list(map(_last_prediction, sequences))
+    lengths = [end - shared for end in ends]
     places = _joined(range(shared), (range(shared, shared + length) for length in lengths))
-    first = sequences[0]
+    first, whole = sequences[0], list(zip(sequences, ends, strict=True))
     return MicroBatch(
-        input_ids=_joined(first.input_ids[:shared], (sequence.input_ids[shared:] for sequence in sequences)),
-        labels=_joined(first.labels[:shared], (sequence.labels[shared:] for sequence in sequences)),
-        position_ids=_with_pictures(places, sequences),
+        input_ids=_joined(first.input_ids[:shared], (sequence.input_ids[shared:end] for sequence, end in whole)),
+        next_ids=_joined([IGNORED_LABEL] * shared, (_next_ids(sequence)[shared:end] for sequence, end in whole)),
+        position_ids=_with_pictures(places, sequences, ends),
         row_starts=torch.tensor([*accumulate(lengths, initial=shared)]),
         pictures=_pictures(sequences),
     )
 
 
-def _with_pictures(places: torch.Tensor, sequences: Sequence[EncodedExample]) -> torch.Tensor:
+def _last_prediction(sequence: EncodedExample) -> int:
+    """Count the tokens up to the one that predicts the last target; all of them where nothing is trained."""
+    labels = sequence.labels
+    last_target = next((index for index in reversed(range(len(labels))) if labels[index] != IGNORED_LABEL), 0)
+    after_pictures = (start + picture.tokens for start, picture in _placed(sequence))
+    return max(last_target, *after_pictures, 0) if last_target else len(labels)
+
+
+def _next_ids(sequence: EncodedExample) -> Sequence[int]:
+    return [*sequence.labels[1:], IGNORED_LABEL]
+
+
+def _placed(sequence: EncodedExample) -> Iterable[tuple[int, Picture]]:
+    return zip(sequence.picture_starts, sequence.pictures, strict=True)
+
+
+def _with_pictures(places: torch.Tensor, sequences: Sequence[EncodedExample], ends: Sequence[int]) -> torch.Tensor:
     """Put the three rows of places under [1, tokens] where there are pictures: [4, 1, tokens]."""
     if not _pictures(sequences):
         return places
-    rows = [
-        mrope_positions(len(sequence.input_ids), zip(sequence.picture_starts, sequence.pictures, strict=True))
-        for sequence in sequences
-    ]
+    rows = [mrope_positions(end, _placed(sequence)) for sequence, end in zip(sequences, ends, strict=True)]
     return torch.cat([places, torch.cat(rows, dim=1)])[:, None]
 
 
@@ -82,6 +98,17 @@ def pack_under_budget(
     lengths = [len(sequence.input_ids) for sequence in sequences]
     for group in _even_groups(lengths, max_tokens):
         yield pack([sequences[index] for index in group], is_beginning_shared)
+
+
+def pack_fullest_first(
+    sequences: Sequence[EncodedExample], max_tokens: int, is_beginning_shared: bool = False
+) -> Iterator[MicroBatch]:
+    """Pack them into a micro-batch as full as one can be, and what is left evenly."""
+    fullest, rest = fullest_rows(sequences, len(sequences), max_tokens), list(sequences)
+    for sequence in fullest:
+        rest.remove(sequence)
+    yield pack(fullest, is_beginning_shared)
+    yield from pack_under_budget(rest, max_tokens, is_beginning_shared)
 
 
 def _even_groups(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:

@@ -57,7 +57,7 @@ def place_rows(base: Any, micro_batch: MicroBatch, keep: torch.Tensor) -> tuple[
     """
     places = PackedRows(tuple(micro_batch.row_lengths), micro_batch.shared_tokens)
     layers = getattr(base.get_decoder(), "layers", None)
-    tokens = micro_batch.input_ids.shape[1]
+    tokens = micro_batch.tokens
     if layers is None or layers[-1] not in _PREPARED or micro_batch.input_ids.device.type != "cpu" or not len(keep):
         return places, keep
     starts = micro_batch.row_starts.tolist()

@@ -171,14 +171,14 @@ def summed_loss(model: Any, micro_batch: MicroBatch, label_smoothing: float = 0.
     base = base_model(model)
     if micro_batch.rows > 1 and not _isolates_packed_rows(base.config, micro_batch):
         return torch.stack([summed_loss(model, row, label_smoothing) for row in micro_batch.split()]).sum()
-    labels = micro_batch.labels[0, 1:]  # the token at i predicts the label at i + 1
-    keep = (labels != IGNORED_LABEL).nonzero().squeeze(-1)  # [targets]
+    next_ids = micro_batch.next_ids[0]
+    keep = (next_ids != IGNORED_LABEL).nonzero().squeeze(-1)  # [targets]
     head = None if label_smoothing else _plain_head(base)
     is_own_attention = base.config.get_text_config()._attn_implementation == PACKED
     pictures = [picture for row in micro_batch.pictures for picture in row]
     mask = NO_MASK if is_own_attention else isolation_mask(micro_batch)
     places, kept_places = place_rows(base, micro_batch, keep) if is_own_attention else (None, keep)
-    with _taking_loss(head, labels[keep]):
+    with _taking_loss(head, next_ids[keep]):
         output = model(
             input_ids=micro_batch.input_ids,
             attention_mask=mask,
@@ -191,7 +191,7 @@ def summed_loss(model: Any, micro_batch: MicroBatch, label_smoothing: float = 0.
     if head is not None:
         return output.squeeze()  # type: ignore[no-any-return]
     logits = output[0].float()  # [targets, vocabulary]
-    return cross_entropy(logits, labels[keep], reduction="sum", label_smoothing=label_smoothing)
+    return cross_entropy(logits, next_ids[keep], reduction="sum", label_smoothing=label_smoothing)
 
 
 def shares_beginning(model: Any) -> bool:

@@ -101,7 +101,7 @@ def probe(model: Any, micro_batch: MicroBatch, is_good_enough: Callable[[float],
             kept[storage.data_ptr()] = storage
         return tensor
 
-    tokens = int(micro_batch.input_ids.shape[1])
+    tokens = micro_batch.tokens
     was_training = model.training
     model.train()
     with torch.random.fork_rng():

@@ -22,7 +22,7 @@ from lorakit.train.trial import Effort, Trial, try_out
 # busy machine can make the estimate of the time ten times too long.
 _LONG_SECONDS = 1800
 _SHARE_OF_LONG_RUN = 0.05
-_SHARE_OF_SHORT_RUN = 0.01
+SHARE_OF_SHORT_RUN = 0.01
 _ALWAYS_SECONDS = 0.5
 
 
@@ -37,7 +37,7 @@ class Settled:
 
 def effort_before_training(plan: RunPlan) -> Effort:
     """Return what a training spends on its trial."""
-    share = _SHARE_OF_LONG_RUN if plan.seconds >= _LONG_SECONDS else _SHARE_OF_SHORT_RUN
+    share = _SHARE_OF_LONG_RUN if plan.seconds >= _LONG_SECONDS else SHARE_OF_SHORT_RUN
     return Effort(tokens=share * plan.tokens_to_train, seconds=_ALWAYS_SECONDS)
 
 

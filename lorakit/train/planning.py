@@ -53,8 +53,8 @@ class RunPlan:
         max_tokens: In one forward and backward pass.
         is_compiled: Whether the decoder layers are compiled.
         compile_reason: Why, or why not.
-        seconds: Estimated for the whole training; rather too many where they do not matter.
-        seconds_per_token: Measured, for the forward and backward pass.
+        tokens_to_train: Of the whole training, on this process.
+        seconds_per_token: Measured, for the forward and backward pass; rather too many where they do not matter.
         tried_tokens: Of the longest micro-batch, where the measured pass had it; else 0.
         is_short: Whether it takes more memory than there is, on this rank or another.
         remedies: What would make it fit, where it does not.
@@ -65,17 +65,17 @@ class RunPlan:
     max_tokens: int
     is_compiled: bool
     compile_reason: str
-    seconds: float
-    seconds_per_token: float = 0.0
+    tokens_to_train: float
+    seconds_per_token: float
     tried_tokens: int = 0
     is_short: bool = False
     remedies: tuple[Remedy, ...] = ()
     candidates: tuple[Remedy, ...] = ()
 
     @property
-    def tokens_to_train(self) -> float:
-        """Of the whole training, on this process."""
-        return self.seconds / self.seconds_per_token
+    def seconds(self) -> float:
+        """Estimated for the whole training."""
+        return self.tokens_to_train * self.seconds_per_token
 
     @property
     def record(self) -> PlanRecord:
@@ -97,7 +97,7 @@ def plan_run(prepared: Prepared, earlier: PlanRecord | None) -> RunPlan:
     """
     config, model, arguments = prepared.config, prepared.bundle.model, prepared.arguments
     sequences = prepared.data.train.encoded
-    tokens = tokens_to_train(config, arguments, sequences)
+    tokens = _tokens_to_train(config, arguments, sequences)
     found, has_tried_longest = _probed(prepared, tokens)
     failed = Ranks.of_environment().collect([found is None])
     if found is None or any(failed):
@@ -128,7 +128,7 @@ def plan_run(prepared: Prepared, earlier: PlanRecord | None) -> RunPlan:
     else:
         decision = decide_compilation(config.compile_layers, seconds, arguments.device, prepared.kernels.is_used)
     tried = found.tokens if has_tried_longest else 0
-    return RunPlan(memory, budget, *decision, seconds, found.seconds_per_token, tried, is_short, remedies, smaller)
+    return RunPlan(memory, budget, *decision, tokens, found.seconds_per_token, tried, is_short, remedies, smaller)
 
 
 def longest_micro_batch(prepared: Prepared, max_tokens: int) -> MicroBatch:
@@ -143,7 +143,7 @@ def _probed(prepared: Prepared, tokens: float) -> tuple[Probe | None, bool]:
     asked = config.max_tokens_per_microbatch
     longest = longest_micro_batch(prepared, _enough_tokens(arguments) if asked == "auto" else asked)
     average = pack(_probe_sequences(prepared.data.train.encoded)).to(arguments.device)
-    is_small = longest.input_ids.shape[1] <= _MOST_PROBE_TOKENS
+    is_small = longest.tokens <= _MOST_PROBE_TOKENS
     for micro_batch in (longest, average) if is_small else (average,):
         try:
             found = probe(model, micro_batch, lambda seconds: seconds * tokens < _ROUGH_SECONDS)
@@ -220,7 +220,7 @@ def rows_per_step(config: Config) -> int:
     return config.per_device_train_batch_size * config.gradient_accumulation_steps
 
 
-def tokens_to_train(config: Config, arguments: TrainingArguments, sequences: Sequence[EncodedExample]) -> float:
+def _tokens_to_train(config: Config, arguments: TrainingArguments, sequences: Sequence[EncodedExample]) -> float:
     """Return the tokens that this process computes in the whole run."""
     epoch = sum(len(sequence.input_ids) for sequence in sequences)
     if arguments.max_steps > 0:

@@ -9,7 +9,7 @@ from lorakit.config import Config
 from lorakit.engine import peak_bytes
 from lorakit.model_config import quiet_libraries
 from lorakit.train.fitting import Settled, settle
-from lorakit.train.planning import memory_line, tokens_to_train
+from lorakit.train.planning import RunPlan, memory_line
 from lorakit.train.preparing import Prepared
 from lorakit.train.remedies import NOTHING_HELPS
 from lorakit.train.summary import duration
@@ -38,7 +38,7 @@ def _facts(settled: Settled) -> list[tuple[str, str]]:
     device, validation = prepared.bundle.device, prepared.data.validation
     if not trial.tokens:
         return [("memory planned", memory_line(plan.memory, device)), *_decisions(settled)]
-    training, validating, answering = _seconds(prepared, trial)
+    training, validating, answering = _seconds(prepared, plan, trial)
     tried = f"the longest micro-batch, a validation and {trial.answer_tokens} tokens of {trial.questions} answers"
     return [
         ("memory planned", memory_line(plan.memory, device)),
@@ -63,13 +63,12 @@ def _decisions(settled: Settled) -> list[tuple[str, str]]:
     ]
 
 
-def _seconds(prepared: Prepared, trial: Trial) -> tuple[float, float, float]:
+def _seconds(prepared: Prepared, plan: RunPlan, trial: Trial) -> tuple[float, float, float]:
     """Estimate the seconds of training, of validation, and of the answers at the end."""
     config = prepared.config
-    tokens = tokens_to_train(config, prepared.arguments, prepared.data.train.encoded)
-    training = trial.step_seconds / trial.tokens * tokens
+    training = trial.step_seconds / trial.tokens * plan.tokens_to_train
     loss_seconds = trial.loss_seconds / trial.loss_tokens * prepared.held_out.tokens
-    epochs = tokens / prepared.data.train.tokens * prepared.arguments.world_size
+    epochs = plan.tokens_to_train / prepared.data.train.tokens * prepared.arguments.world_size
     validations = math.ceil(epochs) if prepared.data.validation else 0
     batches = math.ceil(len(prepared.answered) / config.per_device_eval_batch_size)
     answering = batches * trial.answer_seconds / trial.answer_tokens * config.max_new_tokens + loss_seconds

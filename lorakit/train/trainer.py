@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from transformers import PrinterCallback, TrainingArguments
 
 from lorakit import console
 from lorakit.data_processing import EncodedExample
-from lorakit.data_processing.packing import pack, pack_under_budget
+from lorakit.data_processing.packing import pack_fullest_first, pack_under_budget
 from lorakit.engine import (
     LossSum,
     MicroBatch,
@@ -38,20 +38,35 @@ _FEWEST_TOKENS = 16
 
 @dataclass
 class _Step:
-    """What the running optimizer step has seen so far."""
+    """The rows of the running optimizer step, and their loss so far."""
 
-    origins: list[str] = field(default_factory=list)
+    sequences: Sequence[EncodedExample] = ()
     loss: float = 0.0
-    rows: int = 0
-    tokens: int = 0
-    target_tokens: int = 0
 
-    def add(self, micro_batch: MicroBatch, loss: float) -> None:
-        """Count a micro-batch and its share of the loss."""
-        self.loss += loss
-        self.rows += micro_batch.rows
-        self.tokens += micro_batch.sequence_tokens
-        self.target_tokens += micro_batch.targets
+    @property
+    def origins(self) -> str:
+        return ", ".join(sequence.origin for sequence in self.sequences)
+
+
+@dataclass(frozen=True)
+class TokenBudget:
+    """How an optimizer step is cut into passes.
+
+    Attributes:
+        most: Tokens in one forward and backward pass; halved where memory runs out.
+        longest: Tokens of the longest micro-batch there could be, for the first step to begin with one as long, so that
+            what does not fit shows at once; 0 where that is known already.
+        most_added: How many tokens without loss the first step may be made longer by for that.
+    """
+
+    most: int
+    longest: int
+    most_added: float
+
+    @property
+    def halved(self) -> TokenBudget:
+        """Half of it."""
+        return replace(self, most=self.most // 2, longest=min(self.longest, self.most // 2))
 
 
 class LoraTrainer(SavingTrainer):
@@ -64,7 +79,7 @@ class LoraTrainer(SavingTrainer):
         model: A PEFT model.
         args: Of transformers.
         train_sequences: What to train on; ``per_device_train_batch_size`` of them make an optimizer step.
-        max_tokens: In one forward and backward pass; halved where memory runs out.
+        budget: How a step is cut.
         validation_sequences: What validation takes its loss over; None for no validation.
         records: Where every step and every validation is written; None on ranks that write nothing.
         callbacks: Further callbacks of transformers.
@@ -78,13 +93,13 @@ class LoraTrainer(SavingTrainer):
         model: Any,
         args: TrainingArguments,
         train_sequences: Sequence[EncodedExample],
-        max_tokens: int,
+        budget: TokenBudget,
         validation_sequences: Sequence[EncodedExample] | None,
         records: RecordLog | None,
         callbacks: list[Any],
     ) -> None:
         self._train_sequences = train_sequences
-        self._max_tokens = max_tokens
+        self._budget = budget
         self._validation_sequences = validation_sequences
         self._records = records
         self.progress: ShowProgress | None = None
@@ -117,8 +132,8 @@ class LoraTrainer(SavingTrainer):
     def _collate(self, indices: list[int]) -> dict[str, torch.Tensor]:
         sequences = [self._train_sequences[index] for index in indices]
         self._read_ahead(sequences)
-        micro_batch = pack(sequences)
-        return {_INDICES: torch.tensor(indices), "input_ids": micro_batch.input_ids, "labels": micro_batch.labels}
+        labels = [label for sequence in sequences for label in sequence.labels]  # from these the Trainer counts targets
+        return {_INDICES: torch.tensor(indices), "labels": torch.tensor([labels])}
 
     def _read_ahead(self, sequences: Sequence[EncodedExample]) -> None:
         """Begin to read the pictures of a batch, which is made while the one before it is computed."""
@@ -153,40 +168,50 @@ class LoraTrainer(SavingTrainer):
     def _forward_and_backward(
         self, model: Any, sequences: list[EncodedExample], num_items_in_batch: Any
     ) -> torch.Tensor:
-        self._step = _Step([sequence.origin for sequence in sequences])
-        micro_batches = list(pack_under_budget(sequences, self._max_tokens, shares_beginning(model)))
+        self._step = _Step(sequences)
+        is_first_step = self.state.global_step == 0
+        pack_all = pack_fullest_first if is_first_step else pack_under_budget
+        micro_batches = list(pack_all(sequences, self._budget.most, shares_beginning(model)))
         # Sharded ranks gather weights in every pass, so all must make as many: the surplus ones count for nothing.
         surplus = self._passes(len(micro_batches)) - len(micro_batches)
         weighted = [(micro_batch, 1.0) for micro_batch in micro_batches] + [(micro_batches[0], 0.0)] * surplus
         for number, (micro_batch, weight) in enumerate(weighted, start=1):
             # Ranks exchange gradients once a step, in the last pass.
             with nullcontext() if number == len(weighted) else self.accelerator.no_sync(model):
+                computed = self._as_long_as_any(micro_batch) if is_first_step and number == 1 else micro_batch
                 with self.compute_loss_context_manager():
                     nats = summed_loss(
-                        model, micro_batch.to(self.args.device), label_smoothing=self.args.label_smoothing_factor
+                        model, computed.to(self.args.device), label_smoothing=self.args.label_smoothing_factor
                     )
                 if not torch.isfinite(nats):
-                    raise self._not_finite(sequences)
+                    raise self._not_finite()
                 loss = nats * weight / num_items_in_batch * self.accelerator.num_processes
                 self.accelerator.backward(loss)
-            if weight:
-                self._step.add(micro_batch, loss.item())
+            self._step.loss += loss.item()  # zero where the weight is
             # Its graph has thousands of small parts, between which the freed activations would lie in pieces.
             del nats, loss
         return torch.tensor(self._step.loss, device=self.args.device)
+
+    def _as_long_as_any(self, micro_batch: MicroBatch) -> MicroBatch:
+        """Lengthen the first micro-batch of the run to the longest there could be, where that costs little."""
+        longest, own = self._budget.longest, micro_batch.tokens
+        if longest - own <= self._budget.most_added:
+            return micro_batch.lengthened(longest)
+        console.note(f"there may be micro-batches of {longest} tokens; the first has {own}: see --task plan")
+        return micro_batch
 
     def _passes(self, own: int) -> int:
         return most_over_ranks(self.accelerator, own) if self.is_fsdp_enabled else own
 
     def _halve_budget(self, sequences: list[EncodedExample], error: RuntimeError) -> None:
         longest = max(len(sequence.input_ids) for sequence in sequences)
-        if (self._max_tokens <= longest and len(sequences) == 1) or self._max_tokens < _FEWEST_TOKENS:
+        if (self._budget.most <= longest and len(sequences) == 1) or self._budget.most < _FEWEST_TOKENS:
             raise RunError(
                 f"a row of {longest} tokens does not fit into memory",
                 "lower max_length, or set trainer_args: {activation_checkpointing: true}, or choose a smaller model",
             ) from error
-        self._max_tokens //= 2
-        console.warn(f"out of memory: the step is done again with at most {self._max_tokens} tokens at once")
+        self._budget = self._budget.halved
+        console.warn(f"out of memory: the step is done again with at most {self._budget.most} tokens at once")
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Count nothing: events.jsonl has tokens and seconds."""
@@ -220,7 +245,7 @@ class LoraTrainer(SavingTrainer):
     def _maybe_log_save_evaluate(
         self, tr_loss: Any, grad_norm: Any, model: Any, *args: Any, learning_rate: float | None = None, **kwargs: Any
     ) -> None:
-        if self._step.rows:  # called once more at the end of an epoch, with no step in between
+        if self._step.sequences:  # called once more at the end of an epoch, with no step in between
             self._record_step(float(grad_norm), learning_rate)
         super()._maybe_log_save_evaluate(tr_loss, grad_norm, model, *args, learning_rate=learning_rate, **kwargs)
         self._step_started = time.perf_counter()
@@ -229,7 +254,10 @@ class LoraTrainer(SavingTrainer):
         step, self._step = self._step, _Step()
         # Each rank's loss is its share times the number of ranks.
         share = step.loss / self.accelerator.num_processes
-        loss, rows, tokens, targets = self._sum_over_ranks([share, step.rows, step.tokens, step.target_tokens])
+        own_tokens = sum(len(sequence.input_ids) for sequence in step.sequences)
+        own_targets = sum(sequence.targets for sequence in step.sequences)
+        own = [share, len(step.sequences), own_tokens, own_targets]
+        loss, rows, tokens, targets = self._sum_over_ranks(own)
         record = StepRecord(
             step=self.state.global_step,
             epoch=round(self.state.epoch or 0.0, 6),
@@ -241,7 +269,7 @@ class LoraTrainer(SavingTrainer):
             target_tokens=int(targets),
             step_seconds=time.perf_counter() - self._step_started,
         )
-        self._alarms.step(record, lambda: ", ".join(step.origins), is_scaled=self.args.fp16)
+        self._alarms.step(record, lambda: step.origins, is_scaled=self.args.fp16)
         if self._records is not None:
             self._records.append(record)
             if self.progress:
@@ -260,9 +288,8 @@ class LoraTrainer(SavingTrainer):
         summed = self.accelerator.reduce(torch.tensor(values, device=self.args.device, dtype=exact), reduction="sum")
         return [float(value) for value in summed]
 
-    def _not_finite(self, sequences: list[EncodedExample]) -> RunError:
-        origins = ", ".join(sequence.origin for sequence in sequences)
+    def _not_finite(self) -> RunError:
         return RunError(
-            f"step {self.state.global_step + 1}: the loss is not finite, on {origins}",
+            f"step {self.state.global_step + 1}: the loss is not finite, on {self._step.origins}",
             "lower learning_rate, or set torch_dtype: float32; the last checkpoint is intact",
         )

@@ -49,8 +49,8 @@ from lorakit.runs import (
 )
 from lorakit.train.alarms import check_has_learnt, check_makes_a_difference
 from lorakit.train.curve import draw_loss_curve
-from lorakit.train.fitting import effort_before_training, settle
-from lorakit.train.planning import RunPlan
+from lorakit.train.fitting import SHARE_OF_SHORT_RUN, effort_before_training, settle
+from lorakit.train.planning import RunPlan, longest_micro_batch
 from lorakit.train.preparing import Data, Prepared
 from lorakit.train.progress import ShowProgress
 from lorakit.train.resuming import (
@@ -64,7 +64,7 @@ from lorakit.train.resuming import (
 from lorakit.train.sharding import gather_trained
 from lorakit.train.stopping import StopOnSignal
 from lorakit.train.summary import command_for, resume_command, show_plan
-from lorakit.train.trainer import LoraTrainer
+from lorakit.train.trainer import LoraTrainer, TokenBudget
 
 _ROWS_COMPARED = 4  # with and without the adapter, before it is saved
 _INTERRUPTED = 130
@@ -94,7 +94,8 @@ def _train_into(folder: Path, config: Config, is_main: bool) -> int:
     settled = settle(resumed_settings(config, earlier), earlier, effort_before_training)
     prepared, plan = settled.prepared, settled.plan
     config = prepared.config
-    console.note(f"tried before the first step: {settled.trial}")
+    later = "" if settled.trial.tokens or earlier else "; the longest micro-batch comes with the first step"
+    console.note(f"tried before the first step: {settled.trial}{later}")
     identity = _identity(config, prepared)
     if earlier:
         check_same(earlier, identity, is_forced=config.resume == "force")
@@ -139,12 +140,13 @@ def _train_steps(config: Config, prepared: Prepared, plan: RunPlan, folder: Path
     records = RecordLog(folder, after_step) if prepared.arguments.process_index == 0 else None
     if records and not (earlier and earlier.plan):
         records.append(plan.record)
+    longest = 0 if plan.tried_tokens else longest_micro_batch(prepared, plan.max_tokens).tokens
     with _naming_missing_packages():
         trainer = LoraTrainer(
             model=model,
             args=prepared.arguments,
             train_sequences=sequences,
-            max_tokens=plan.max_tokens,
+            budget=TokenBudget(plan.max_tokens, longest, SHARE_OF_SHORT_RUN * plan.tokens_to_train),
             validation_sequences=validation.encoded if validation else None,
             records=records,
             callbacks=[stop, *_early_stopping(config)],

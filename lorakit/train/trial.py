@@ -108,7 +108,7 @@ def try_out(prepared: Prepared, plan: RunPlan, effort: Effort) -> tuple[Trial, R
     reset_peak(device)
     with _leaving_no_trace(model, device):
         batch = longest_micro_batch(prepared, plan.max_tokens)
-        tokens = int(batch.input_ids.shape[1])
+        tokens = batch.tokens
         if tokens <= plan.tried_tokens and not effort.is_estimate:  # by the pass that planned the memory
             trial = Trial(tokens, plan.seconds_per_token * tokens)
         elif allowance.takes(tokens * effort.passes):
@@ -167,7 +167,7 @@ def _try_step(prepared: Prepared, plan: RunPlan, batch: MicroBatch, passes: int)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            tokens = int(batch.input_ids.shape[1])
+            tokens = batch.tokens
             if batch.rows == 1 or tokens <= _FEWEST_TOKENS:
                 raise DoesNotFitError(f"{tokens} tokens at once do not fit into memory", plan.candidates) from error
         plan = replace(plan, max_tokens=max(min(plan.max_tokens, tokens) // 2, _FEWEST_TOKENS))
@@ -183,7 +183,7 @@ def _timed_step(model: Any, batch: MicroBatch, passes: int) -> Trial:
         summed_loss(model, batch).backward()
         model.zero_grad(set_to_none=True)
         seconds = time.perf_counter() - started
-    return Trial(int(batch.input_ids.shape[1]), seconds)
+    return Trial(batch.tokens, seconds)
 
 
 @contextmanager

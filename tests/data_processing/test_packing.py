@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lorakit.data_processing import EncodedExample
-from lorakit.data_processing.packing import fullest_rows, pack, pack_under_budget
+from lorakit.data_processing.packing import fullest_rows, pack, pack_fullest_first, pack_under_budget
 
 
 def sequence(first, length):
@@ -15,11 +15,23 @@ def sequence(first, length):
 
 def test_sequences_lie_end_to_end_with_positions_of_their_own():
     packed = pack([sequence(10, 3), sequence(20, 2)])
-    assert packed.input_ids.tolist() == [[10, 11, 12, 20, 21]]
-    assert packed.labels.tolist() == [[-100, 11, 12, -100, 21]]
-    assert packed.position_ids.tolist() == [[0, 1, 2, 0, 1]]
-    assert packed.row_starts.tolist() == [0, 3, 5]
-    assert packed.rows == 2
+    assert packed.input_ids.tolist() == [[10, 11, 20]]
+    assert packed.next_ids.tolist() == [[11, 12, 21]]
+    assert packed.position_ids.tolist() == [[0, 1, 0]]
+    assert packed.row_starts.tolist() == [0, 2, 3]
+    assert (packed.rows, packed.targets) == (2, 3)
+
+
+def test_what_comes_after_the_last_prediction_is_left_out():
+    template = with_prompt([1, 2], [3, 4])
+    ends = EncodedExample(template.input_ids + array("i", [5]), template.labels + array("i", [-100]), "row")
+    assert pack([ends]).input_ids.tolist() == [[1, 2, 3]]
+    assert pack([ends]).next_ids.tolist() == [[-100, 3, 4]]
+
+
+def test_a_row_without_targets_stays_whole():
+    packed = pack([EncodedExample(array("i", [1, 2, 3]), array("i", [-100] * 3), "row")])
+    assert (packed.tokens, packed.targets) == (3, 0)
 
 
 def with_prompt(prompt, answer):
@@ -32,15 +44,14 @@ SYSTEM = list(range(8))
 def test_a_beginning_that_all_sequences_share_stands_once():
     rows = [with_prompt([*SYSTEM, 20], [30, 31]), with_prompt([*SYSTEM, 21, 22], [40])]
     packed = pack(rows, is_beginning_shared=True)
-    assert packed.input_ids.tolist() == [[*SYSTEM, 20, 30, 31, 21, 22, 40]]
-    assert packed.labels.tolist() == [[*[-100] * 9, 30, 31, -100, -100, 40]]
-    assert packed.position_ids.tolist() == [[*range(8), 8, 9, 10, 8, 9, 10]]
-    assert (packed.shared_tokens, packed.row_lengths, packed.rows) == (8, [3, 3], 2)
-    assert packed.sequence_tokens == 22
+    assert packed.input_ids.tolist() == [[*SYSTEM, 20, 30, 21, 22]]
+    assert packed.next_ids.tolist() == [[*[-100] * 8, 30, 31, -100, 40]]
+    assert packed.position_ids.tolist() == [[*range(8), 8, 9, 8, 9]]
+    assert (packed.shared_tokens, packed.row_lengths, packed.rows) == (8, [2, 2], 2)
     for part, row in zip(packed.split(), rows, strict=True):
-        assert part.input_ids.tolist() == [list(row.input_ids)]
-        assert part.labels.tolist() == [list(row.labels)]
-        assert part.position_ids.tolist() == [list(range(len(row.input_ids)))]
+        assert part.input_ids.tolist() == [list(row.input_ids[:-1])]
+        assert part.next_ids.tolist() == [list(row.labels[1:])]
+        assert part.position_ids.tolist() == [list(range(len(row.input_ids) - 1))]
 
 
 @pytest.mark.parametrize(
@@ -59,8 +70,8 @@ def test_what_is_trained_is_never_shared(first, second, shared):
 
 
 def shapes(lengths, max_tokens):
-    packed = list(pack_under_budget([sequence(0, length) for length in lengths], max_tokens))
-    return [batch.row_lengths for batch in packed]
+    rows = [EncodedExample(array("i", range(length)), array("i", [-100] * length), "row") for length in lengths]
+    return [batch.row_lengths for batch in pack_under_budget(rows, max_tokens)]
 
 
 def test_a_budget_is_kept_and_a_longer_sequence_stands_alone():
@@ -79,6 +90,15 @@ def test_every_sequence_is_packed_once_within_the_budget(lengths, max_tokens):
     groups = shapes(lengths, max_tokens)
     assert sorted(length for group in groups for length in group) == sorted(lengths)
     assert all(sum(group) <= max_tokens or len(group) == 1 for group in groups)
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=20), st.integers(1, 60))
+def test_a_first_micro_batch_as_full_as_can_be_leaves_no_sequence_out(lengths, max_tokens):
+    first, *others = pack_fullest_first([sequence(1, length) for length in lengths], max_tokens)
+    packed = [length for batch in (first, *others) for length in batch.row_lengths]
+    assert sorted(packed) == sorted(max(length - 1, 1) for length in lengths)
+    room = max_tokens - first.tokens - first.rows  # the last token of a row is left out
+    assert all(length + 1 > room for batch in others for length in batch.row_lengths)
 
 
 def rows_of(*lengths):

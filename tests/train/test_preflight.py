@@ -31,7 +31,7 @@ def test_what_is_tried_is_the_longest_micro_batch_of_the_rows(command, monkeypat
     plain = trial.summed_loss
 
     def watched(model, batch):
-        seen.append((batch.rows, batch.sequence_tokens))
+        seen.append((batch.rows, batch.tokens))
         return plain(model, batch)
 
     monkeypatch.setattr(trial, "summed_loss", watched)

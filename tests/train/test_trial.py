@@ -9,7 +9,7 @@ from trained import ROWS, assert_same_adapter, recorded
 from lorakit.engine import memory
 from lorakit.errors import SettingsError
 from lorakit.runs import PlanRecord, StepRecord
-from lorakit.train import fitting, planning, trainer, trial
+from lorakit.train import fitting, planning, trainer, training, trial
 from lorakit.train.fitting import effort_before_training
 from lorakit.train.trial import Trial
 
@@ -34,7 +34,7 @@ def test_no_micro_batch_of_the_training_is_longer_than_the_one_tried_before_it(
         plain = module.summed_loss
 
         def watched(model, micro_batch, **options):
-            seen.append(micro_batch.sequence_tokens)
+            seen.append(micro_batch.tokens)
             assert seen is trained or not trained  # all is tried before anything is trained
             return plain(model, micro_batch, **options)
 
@@ -131,14 +131,36 @@ def test_what_would_take_too_large_a_part_of_a_short_run_is_left_out(command, mo
     monkeypatch.setattr("lorakit.train.planning.probe", lambda *_: memory.Probe(1000.0, 0.1))
     assert command(*EPOCH)[0] == 0
     said = capsys.readouterr().err
-    assert "tried before the first step: the longest question with 2 tokens each\n" in said
+    assert (
+        "tried before the first step: the longest question with 2 tokens each; the longest micro-batch comes with"
+        in said
+    )
+
+
+@pytest.mark.usefixtures("_not_probed")
+def test_the_first_step_begins_with_a_micro_batch_as_long_as_any(command, monkeypatch, capsys):
+    monkeypatch.setattr(fitting, "try_out", lambda prepared, plan, effort: (Trial(), plan))
+    _, plain = command(*EPOCH, folder="plain")
+    assert "there may be micro-batches of" in capsys.readouterr().err  # a hundredth of so short a run is nothing
+    monkeypatch.setattr(training, "SHARE_OF_SHORT_RUN", 1.0)
+    computed = []
+    loss = trainer.summed_loss
+    monkeypatch.setattr(
+        trainer, "summed_loss", lambda model, batch, **more: computed.append(batch) or loss(model, batch, **more)
+    )
+    _, tried = command(*EPOCH, folder="tried")
+    assert computed[0].tokens >= max(batch.tokens for batch in computed)
+    assert computed[0].tokens > computed[0].row_starts[2]  # two rows a step, and more than those in it
+    assert_same_adapter(plain, tried, rtol=1e-5, atol=1e-7)
+    steps = [[(r.rows, r.tokens, r.target_tokens) for r in recorded(folder, StepRecord)] for folder in (plain, tried)]
+    assert steps[0] == steps[1]
 
 
 def test_a_longest_micro_batch_that_is_too_much_for_the_first_pass_is_not_the_end(command, monkeypatch, capsys):
     plain = memory.summed_loss
 
     def short_of_memory(model, micro_batch):
-        if micro_batch.rows > 1 and micro_batch.sequence_tokens > planning.PROBE_TOKENS:
+        if micro_batch.rows > 1 and micro_batch.tokens > planning.PROBE_TOKENS:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return plain(model, micro_batch)
 
