@@ -75,8 +75,7 @@ def _sharding(given: dict[str, Any]) -> dict[str, Any]:
     settings = given.get("fsdp_config") or {}
     if isinstance(settings, str):
         settings = _read_sharding(settings)
-    # A whole state cannot be loaded again (torch 2.14): the ranks wait for each other for ever.
-    settings = {"state_dict_type": "SHARDED_STATE_DICT"} | settings
+    settings = dict(settings)
     # FSDP's own checkpointing renames the layers, after which PEFT saves nothing; that of the model does not.
     checkpoints = bool(settings.pop("activation_checkpointing", False) or given.get("activation_checkpointing"))
     return {"fsdp_config": settings, "activation_checkpointing": checkpoints}

@@ -14,11 +14,13 @@ from transformers.trainer_utils import rotate_checkpoints
 
 from lorakit.errors import RunError
 from lorakit.runs import WRITING_FOLDER, publish
-from lorakit.train.sharding import gather_trained
+from lorakit.train.sharding import gather_trained, load_trained, sharded_optimizer_state, whole
 from lorakit.train.state_files import read_state, write_state
 
 _STATE_FILE = "trainer_state.json"  # transformers' name
 _OPTIMIZER_FILE = "optimizer.safetensors"
+_PICKLED_FILE = "training_args.bin"  # which transformers leaves
+_TRAINED = "trained"  # the adapter's tensors under the names that they have in the sharded model
 
 
 class SavingTrainer(Trainer):  # type: ignore[misc]
@@ -49,6 +51,7 @@ class SavingTrainer(Trainer):  # type: ignore[misc]
         if self.state.best_global_step:  # transformers looked for it where this one was written
             self.state.best_model_checkpoint = str(folder / f"checkpoint-{self.state.best_global_step}")
         if self.args.should_save:
+            (aside / name / _PICKLED_FILE).unlink(missing_ok=True)  # config_used.yaml says the same
             self.state.save_to_json(str(aside / name / _STATE_FILE))
             publish(aside / name, folder / name)
             shutil.rmtree(aside, ignore_errors=True)
@@ -70,20 +73,39 @@ class SavingTrainer(Trainer):  # type: ignore[misc]
             self._save(output_dir, state_dict=trained)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:  # their engines have formats of their own
+        if self.is_deepspeed_enabled:  # its engine has a format of its own
             super()._save_optimizer_and_scheduler(output_dir)
-        elif self.args.should_save:
-            self._write(Path(output_dir) / _OPTIMIZER_FILE, {name: part.state_dict() for name, part in self._parts()})
+            return
+        states = {name: whole(part.state_dict()) for name, part in self._parts()}
+        if self.is_fsdp_enabled:
+            states[_TRAINED] = gather_trained(self.model)
+        if self.args.should_save:
+            self._write(Path(output_dir) / _OPTIMIZER_FILE, states)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None:
             return
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+        if self.is_deepspeed_enabled:
             super()._load_optimizer_and_scheduler(checkpoint)
             return
         found = read_state(Path(checkpoint) / _OPTIMIZER_FILE)
+        if self.is_fsdp_enabled:
+            found["optimizer"] = sharded_optimizer_state(found["optimizer"], self.optimizer)
         for name, part in self._parts():
             part.load_state_dict(found[name])
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Load the adapter of a checkpoint; a sharded one from the file that has its optimizer's state."""
+        if not self.is_fsdp_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        load_trained(self.model, read_state(Path(resume_from_checkpoint) / _OPTIMIZER_FILE)[_TRAINED])
+
+    def _load_best_model(self) -> None:
+        if self.is_fsdp_enabled:
+            self._load_from_checkpoint(str(self.state.best_model_checkpoint))
+        else:
+            super()._load_best_model()
 
     def _parts(self) -> list[tuple[str, Any]]:
         parts = [("optimizer", self.optimizer), ("schedule", self.lr_scheduler)]
@@ -91,11 +113,11 @@ class SavingTrainer(Trainer):  # type: ignore[misc]
         return [*parts, ("scaler", scaler)] if scaler is not None else parts
 
     def _save_scaler(self, output_dir: str) -> None:
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+        if self.is_deepspeed_enabled:
             super()._save_scaler(output_dir)
 
     def _load_scaler(self, checkpoint: str | None) -> None:
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+        if self.is_deepspeed_enabled:
             super()._load_scaler(checkpoint)
 
     def _save_rng_state(self, output_dir: str) -> None:

@@ -80,6 +80,7 @@ def alone(model_folder, rows, tmp_path_factory):
         ("llama", ", fsdp: true"),
         ("qwen3", ", fsdp: true"),
         ("llama", ", fsdp: true, fsdp_config: {activation_checkpointing: true}"),
+        ("llama", ", fsdp: true, load_best_model_at_end: true"),
     ],
 )
 def test_two_processes_give_the_adapter_of_one(model_folder, rows, alone, tmp_path, family, trainer_args):
@@ -103,8 +104,9 @@ def test_two_processes_give_the_adapter_of_one(model_folder, rows, alone, tmp_pa
     assert_same_adapter(*folders, rtol=1e-5, atol=1e-7)
     results = [json.loads((folder / "eval_results.json").read_text()) for folder in folders]
     assert results[1]["tuned"]["loss"] == pytest.approx(results[0]["tuned"]["loss"], rel=1e-5)
-    kept = {path.name for path in (tmp_path / "two" / "checkpoint-4").iterdir()}
-    assert {"adapter_model.safetensors", "trainer_state.json"} <= kept
+    kept = {path.name for path in (tmp_path / "two" / "checkpoint-4").rglob("*")}
+    assert {"adapter_model.safetensors", "optimizer.safetensors", "trainer_state.json"} <= kept
+    assert all(name.endswith((".safetensors", ".json", ".md")) for name in kept)  # no pickle, no distributed format
 
 
 def test_a_sharded_run_that_is_resumed_equals_the_unbroken_one(model_folder, rows, alone, tmp_path):
