@@ -105,7 +105,7 @@ def _answer_labels(answer: list[int], end_of_turn_id: int) -> list[int]:
 def _fit(sequence: EncodedExample, max_length: int, begin_id: int | None) -> EncodedExample | None:
     """Cut the beginning so that the sequence fits; None where the last answer or a picture would lose a token."""
     excess = len(sequence.input_ids) - max_length
-    last_target = max(index for index, label in enumerate(sequence.labels) if label != IGNORED_LABEL)
+    last_target = sequence.last_target
     trailing = len(sequence.labels) - 1 - last_target
     if trailing and excess > 0:  # what the template writes after the end of turn goes first
         sequence = replace(

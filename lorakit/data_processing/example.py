@@ -62,6 +62,12 @@ class EncodedExample:
         """How many tokens carry loss; the first has nothing before it to be predicted from."""
         return sum(label != IGNORED_LABEL for label in self.labels[1:])
 
+    @property
+    def last_target(self) -> int:
+        """The index of the last token that carries loss; 0 where none does."""
+        indices = reversed(range(len(self.labels)))
+        return next((index for index in indices if self.labels[index] != IGNORED_LABEL), 0)
+
 
 @dataclass(frozen=True)
 class Rejected:

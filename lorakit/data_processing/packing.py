@@ -31,10 +31,10 @@ def pack(sequences: Sequence[EncodedExample], is_beginning_shared: bool = False)
     ends = list(map(_last_prediction, sequences))
     lengths = [end - shared for end in ends]
     places = _joined(range(shared), (range(shared, shared + length) for length in lengths))
-    first, whole = sequences[0], list(zip(sequences, ends, strict=True))
+    first, cut = sequences[0], list(zip(sequences, ends, strict=True))
     return MicroBatch(
-        input_ids=_joined(first.input_ids[:shared], (sequence.input_ids[shared:end] for sequence, end in whole)),
-        next_ids=_joined([IGNORED_LABEL] * shared, (_next_ids(sequence)[shared:end] for sequence, end in whole)),
+        input_ids=_joined(first.input_ids[:shared], (sequence.input_ids[shared:end] for sequence, end in cut)),
+        next_ids=_joined([IGNORED_LABEL] * shared, (_next_ids(sequence)[shared:end] for sequence, end in cut)),
         position_ids=_with_pictures(places, sequences, ends),
         row_starts=torch.tensor([*accumulate(lengths, initial=shared)]),
         pictures=_pictures(sequences),
@@ -43,10 +43,8 @@ def pack(sequences: Sequence[EncodedExample], is_beginning_shared: bool = False)
 
 def _last_prediction(sequence: EncodedExample) -> int:
     """Count the tokens up to the one that predicts the last target; all of them where nothing is trained."""
-    labels = sequence.labels
-    last_target = next((index for index in reversed(range(len(labels))) if labels[index] != IGNORED_LABEL), 0)
     after_pictures = (start + picture.tokens for start, picture in _placed(sequence))
-    return max(last_target, *after_pictures, 0) if last_target else len(labels)
+    return max(sequence.last_target, *after_pictures, 0) if sequence.last_target else len(sequence.labels)
 
 
 def _next_ids(sequence: EncodedExample) -> Sequence[int]:
