@@ -84,6 +84,7 @@ CONFIGS = [
     config("a key that is no name", "? [a, b]\n: 1\n", "is not readable as YAML"),
     setting("an unknown scheduler", "trainer_args={lr_scheduler_type: sideways}", "trainer_args", "sideways"),
     setting("a missing file of trainer arguments", "trainer_args={fsdp: true, fsdp_config: no.json}", "no.json"),
+    setting("an engine that keeps pickles", "trainer_args={deepspeed: zero.json}", "DeepSpeed", "fsdp: true"),
     setting("an assignment without a value", "lora_r", "--set lora_r: is not key=value"),
     setting("an assignment that is no YAML", "lora_r=[", "--set lora_r", "is not readable as YAML"),
     setting("target modules that the model lacks", "target_modules=[query]", "no layer named query", "all-linear"),

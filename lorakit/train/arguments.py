@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,11 @@ def training_arguments(config: Config, dtype: DtypeChoice, device: torch.device)
         given |= _BEST_KEPT
     given.setdefault("dataloader_pin_memory", device.type == "cuda")
     given.setdefault("use_cpu", device.type == "cpu")  # without it, processes on a CPU would not find each other
+    if given.get("deepspeed") or os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":  # set by accelerate launch
+        raise SettingsError(
+            "trainer_args: DeepSpeed keeps its checkpoints in pickles, which could run code when they are loaded",
+            "shard by trainer_args: {fsdp: true} instead",
+        )
     if given.get("fsdp"):
         given |= _sharding(given)
     try:

@@ -91,7 +91,7 @@ def _planned_and_tried(prepared: Prepared, earlier: EarlierRun | None, effort: C
             raise DoesNotFitError(message, plan.remedies)
         console.warn(f"{message}: {any_of(plan.remedies)}")
     trial = Trial()
-    if not arguments.fsdp and not arguments.deepspeed:  # their ranks have no whole model to try
+    if not arguments.fsdp:  # its ranks have no whole model to try
         trial, plan = try_out(prepared, plan, effort(plan))
     return Settled(replace(prepared, config=_as_decided(config, plan)) if config.auto_fit else prepared, plan, trial)
 

@@ -73,9 +73,6 @@ class SavingTrainer(Trainer):  # type: ignore[misc]
             self._save(output_dir, state_dict=trained)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        if self.is_deepspeed_enabled:  # its engine has a format of its own
-            super()._save_optimizer_and_scheduler(output_dir)
-            return
         states = {name: whole(part.state_dict()) for name, part in self._parts()}
         if self.is_fsdp_enabled:
             states[_TRAINED] = gather_trained(self.model)
@@ -84,9 +81,6 @@ class SavingTrainer(Trainer):  # type: ignore[misc]
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None:
-            return
-        if self.is_deepspeed_enabled:
-            super()._load_optimizer_and_scheduler(checkpoint)
             return
         found = read_state(Path(checkpoint) / _OPTIMIZER_FILE)
         if self.is_fsdp_enabled:
@@ -113,12 +107,10 @@ class SavingTrainer(Trainer):  # type: ignore[misc]
         return [*parts, ("scaler", scaler)] if scaler is not None else parts
 
     def _save_scaler(self, output_dir: str) -> None:
-        if self.is_deepspeed_enabled:
-            super()._save_scaler(output_dir)
+        """Nothing: it is one of the parts."""
 
     def _load_scaler(self, checkpoint: str | None) -> None:
-        if self.is_deepspeed_enabled:
-            super()._load_scaler(checkpoint)
+        """Nothing: it is one of the parts."""
 
     def _save_rng_state(self, output_dir: str) -> None:
         kind, keys, *rest = cast(tuple[Any, ...], np.random.get_state())
