@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lorakit.engine.attention_layer import accelerate_attention
+from lorakit.engine.decoder_layer import accelerate_decoder_layers
 from lorakit.engine.last_layer import accelerate_last_layer
 from lorakit.engine.lora_linear import accelerate_lora
 from lorakit.engine.pointwise import accelerate_pointwise
@@ -18,4 +19,5 @@ def accelerate(model: Any) -> None:
     accelerate_lora(model)
     accelerate_pointwise(model)
     accelerate_attention(model)
+    accelerate_decoder_layers(model)
     accelerate_last_layer(model.get_base_model())

@@ -11,7 +11,7 @@ from lorakit.engine.attention import PackedRows, packed_attention
 from lorakit.engine.lora_linear import apply_linears
 from lorakit.engine.pointwise import is_known, rotated_by
 
-_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
+PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
 def accelerate_attention(model: torch.nn.Module) -> int:
@@ -25,7 +25,7 @@ def accelerate_attention(model: torch.nn.Module) -> int:
     layers = [
         module
         for module in model.modules()
-        if is_known(module) and "forward" not in vars(module) and all(hasattr(module, name) for name in _PROJECTIONS)
+        if is_known(module) and "forward" not in vars(module) and all(hasattr(module, name) for name in PROJECTIONS)
     ]
     for layer in layers:
         layer.forward = _packed_forward(layer)

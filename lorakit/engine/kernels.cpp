@@ -136,9 +136,10 @@ void rms_norm_forward(const T* x, const T* weight, T* y, float* inverse, std::in
     }
 }
 
+// rest: what is added to the gradient of x, of its shape; or none.
 template <class T>
-void rms_norm_backward(const T* grad, const T* x, const T* weight, const float* inverse, T* grad_x, std::int64_t rows,
-                       std::int64_t width) {
+void rms_norm_backward(const T* grad, const T* x, const T* weight, const float* inverse, const T* rest, T* grad_x,
+                       std::int64_t rows, std::int64_t width) {
 #pragma omp parallel for schedule(static)
     for (std::int64_t row = 0; row < rows; ++row) {
         const T *g = grad + row * width, *in = x + row * width;
@@ -148,9 +149,15 @@ void rms_norm_backward(const T* grad, const T* x, const T* weight, const float* 
         for (std::int64_t i = 0; i < width; ++i) product += widen(g[i]) * widen(weight[i]) * widen(in[i]);
         const float scale = inverse[row];
         const float share = product * scale * scale / static_cast<float>(width);
+        const auto at = [&](std::int64_t i) { return (widen(g[i]) * widen(weight[i]) - widen(in[i]) * share) * scale; };
+        if (rest == nullptr) {
 #pragma omp simd
-        for (std::int64_t i = 0; i < width; ++i)
-            store(out[i], (widen(g[i]) * widen(weight[i]) - widen(in[i]) * share) * scale);
+            for (std::int64_t i = 0; i < width; ++i) store(out[i], at(i));
+            continue;
+        }
+        const T* more = rest + row * width;
+#pragma omp simd
+        for (std::int64_t i = 0; i < width; ++i) store(out[i], widen(more[i]) + at(i));
     }
 }
 

@@ -21,7 +21,7 @@ _TYPES = {"p": ctypes.c_void_p, "i": ctypes.c_int64, "f": ctypes.c_float}
 # Their arguments: pointers, integers, floating-point numbers; in the order of the table in kernels.cpp.
 _FUNCTIONS = {
     "rms_norm_forward": "ppppiif",
-    "rms_norm_backward": "pppppii",
+    "rms_norm_backward": "ppppppii",
     "rotary": "ppppiiiiiiif",
     "gated_forward": "pppi",
     "gated_backward": "pppppi",
@@ -75,7 +75,8 @@ def has_kernels(dtype: torch.dtype) -> bool:
 def kernels_for(*tensors: torch.Tensor) -> Any:
     """Return the kernels for these tensors, each a function named as in kernels.cpp.
 
-    They take tensors where those take pointers, and check nothing but memory, whose lack is an OutOfMemoryError.
+    They take tensors where those take pointers (None where those take none), and check nothing but memory, whose lack
+    is an OutOfMemoryError.
 
     Args:
         tensors: All that a kernel reads as one block. Others may have strides.
@@ -114,7 +115,7 @@ def _prototype(function: str) -> Callable[[int], Callable[..., bool | None]]:
 
 
 def _taking_tensors(kernel: Callable[..., bool | None]) -> Callable[..., None]:
-    def call(*arguments: torch.Tensor | int | float) -> None:
+    def call(*arguments: torch.Tensor | int | float | None) -> None:
         done = kernel(*(value.data_ptr() if isinstance(value, torch.Tensor) else value for value in arguments))
         if done is False:
             raise torch.OutOfMemoryError("no memory for attention's workspaces")

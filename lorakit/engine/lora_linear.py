@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -39,9 +40,16 @@ def apply_linears(x: torch.Tensor, layers: Sequence[Any]) -> tuple[torch.Tensor,
 
     Together, where `Projections` covers all of them; else one by one.
     """
-    if not all(map(_is_covered, layers)):
-        return tuple(layer(x) for layer in layers)
-    return project(x, [_projection(layer, x) for layer in layers])
+    projections = covered_projections(layers, x.shape[:-1].numel())
+    return tuple(layer(x) for layer in layers) if projections is None else project(x, projections)
+
+
+def covered_projections(layers: Sequence[Any], tokens: int) -> list[Projection] | None:
+    """Return what linear layers compute of inputs with so many tokens, dropout drawn anew; None if one is not covered.
+
+    Covered are frozen linear layers and prepared LoRA layers that nobody watches.
+    """
+    return [_projection(layer, tokens) for layer in layers] if all(map(_is_covered, layers)) else None
 
 
 def _fast_forward(layer: Any) -> Callable[..., torch.Tensor]:
@@ -50,27 +58,25 @@ def _fast_forward(layer: Any) -> Callable[..., torch.Tensor]:
     def forward(x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         if args or kwargs or not _has_plain_adapter(layer):
             return peft_forward(x, *args, **kwargs)  # type: ignore[no-any-return]
-        return project(x, [_projection(layer, x)])[0]
+        return project(x, [_projection(layer, x.shape[:-1].numel())])[0]
 
     forward.is_fast = True  # type: ignore[attr-defined]
     return forward
 
 
-def _projection(layer: Any, x: torch.Tensor) -> Projection:
-    """Return what a covered layer computes of x [..., in], with dropout drawn anew."""
+def _projection(layer: Any, tokens: int) -> Projection:
     base = getattr(layer, "base_layer", layer)
     weight = base.weight if isinstance(base, torch.nn.Linear) else base.weight.T
     if base is layer:
         return Projection(weight, base.bias)
     [name] = layer.active_adapters
     probability = getattr(layer.lora_dropout[name], "p", 0.0) if layer.training else 0.0
-    keep_mask = _keep_mask(x.reshape(-1, x.shape[-1]), probability) if probability else None
+    keep_mask = _keep_mask((tokens, weight.shape[1]), probability, weight.device) if probability else None
     a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
     return Projection(weight, base.bias, LoraFactors(a, b, layer.scaling[name] / (1 - probability), keep_mask))
 
 
 def _is_covered(layer: Any) -> bool:
-    """Whether a layer is a frozen linear one or a prepared LoRA layer that nobody watches."""
     if layer._forward_pre_hooks or layer._forward_hooks:
         return False
     if type(layer) is torch.nn.Linear:
@@ -96,14 +102,15 @@ def _has_plain_adapter(layer: Any) -> bool:
 _WORD = 1 << 16  # dropout decides by 16 random bits: its probability is exact to 1/65536
 
 
-def _keep_mask(x: torch.Tensor, probability: float) -> torch.Tensor:
-    """Draw True with probability 1 - p for every element of x.
+def _keep_mask(shape: tuple[int, int], probability: float, device: torch.device) -> torch.Tensor:
+    """Draw True with probability 1 - p for every element.
 
     On a CPU torch draws Bernoulli numbers one by one, at a fifth of a training step. Cutting 64 random bits into four
     is three times as fast.
     """
-    if x.device.type != "cpu":
-        return torch.rand(x.shape, device=x.device) >= probability
-    words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+    if device.type != "cpu":
+        return torch.rand(shape, device=device) >= probability
+    elements = math.prod(shape)
+    words = torch.empty((elements + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
     threshold = round(probability * _WORD) - _WORD // 2
-    return (words.view(torch.int16)[: x.numel()] >= threshold).view(x.shape)
+    return (words.view(torch.int16)[:elements] >= threshold).view(shape)

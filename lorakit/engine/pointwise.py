@@ -33,31 +33,45 @@ class RmsNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:  # type: ignore[override]
         """Normalise x [..., width] with weight [width]."""
-        if kernels := kernels_for(x, weight):
-            y, inverse = torch.empty_like(x), x.new_empty((*x.shape[:-1], 1), dtype=torch.float32)
-            kernels.rms_norm_forward(x, weight, y, inverse, inverse.numel(), x.shape[-1], epsilon)
-            ctx.save_for_backward(x, weight, inverse)
-            return y
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        norm = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
-        inverse = norm.square_().div_(x.shape[-1]).add_(epsilon).rsqrt_()  # [..., 1]
+        y, inverse = normed(x, weight, epsilon)
         ctx.save_for_backward(x, weight, inverse)
-        return (wide * inverse).to(x.dtype).mul_(weight)
+        return y
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> Any:  # type: ignore[override]
         """Return the gradient of x."""
-        x, weight, inverse = ctx.saved_tensors
-        grad = grad.contiguous()
-        if kernels := kernels_for(x, weight, grad):
-            grad_x = torch.empty_like(x)
-            kernels.rms_norm_backward(grad, x, weight, inverse, grad_x, inverse.numel(), x.shape[-1])
-            return grad_x, None, None
-        wide = x.to(inverse.dtype)
-        scaled = (grad * weight).to(inverse.dtype)
-        # dx = r (g - x r^2 mean(g x)) with g = w dy and r the inverse root
-        share = torch.linalg.vecdot(scaled, wide).unsqueeze(-1).mul_(inverse.square()).div_(x.shape[-1])
-        return scaled.addcmul_(wide, share, value=-1).mul_(inverse).to(x.dtype), None, None
+        return norm_gradient(grad.contiguous(), *ctx.saved_tensors), None, None
+
+
+def normed(
+    x: torch.Tensor, weight: torch.Tensor, epsilon: float, place: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return y as in `RmsNorm`, perhaps written to a place of its shape, and what x was multiplied by, [..., 1]."""
+    if kernels := kernels_for(x, weight):
+        y = torch.empty_like(x) if place is None else place
+        inverse = x.new_empty((*x.shape[:-1], 1), dtype=torch.float32)
+        kernels.rms_norm_forward(x, weight, y, inverse, inverse.numel(), x.shape[-1], epsilon)
+        return y, inverse
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    norm = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
+    inverse = norm.square_().div_(x.shape[-1]).add_(epsilon).rsqrt_()
+    return (wide * inverse).to(x.dtype).mul_(weight), inverse
+
+
+def norm_gradient(
+    grad: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, inverse: torch.Tensor, rest: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Return the gradient of x for that of y [..., width], with the rest of it added, if there is one."""
+    if kernels := kernels_for(x, weight, grad, *(() if rest is None else (rest,))):
+        grad_x = torch.empty_like(x)
+        kernels.rms_norm_backward(grad, x, weight, inverse, rest, grad_x, inverse.numel(), x.shape[-1])
+        return grad_x
+    wide = x.to(inverse.dtype)
+    scaled = (grad * weight).to(inverse.dtype)
+    # dx = r (g - x r^2 mean(g x)) with g = w dy and r the inverse root
+    share = torch.linalg.vecdot(scaled, wide).unsqueeze(-1).mul_(inverse.square()).div_(x.shape[-1])
+    grad_x = scaled.addcmul_(wide, share, value=-1).mul_(inverse)
+    return (grad_x if rest is None else grad_x.add_(rest)).to(x.dtype)
 
 
 class Rotary(torch.autograd.Function):
@@ -67,18 +81,23 @@ class Rotary(torch.autograd.Function):
     def forward(ctx: Any, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
         """Rotate x [rows, heads, tokens, size] by cos and sin [rows, 1, tokens, size]."""
         ctx.save_for_backward(cos, sin)
-        if (rotated := _rotated_in_one_pass(x, cos, sin, is_back=False)) is not None:
-            return rotated
-        return _rotated(x, cos, -sin[..., : sin.shape[-1] // 2], sin[..., sin.shape[-1] // 2 :])
+        return rotated(x, cos, sin)
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> Any:  # type: ignore[override]
         """Rotate back."""
         cos, sin = ctx.saved_tensors
-        if (rotated := _rotated_in_one_pass(grad, cos, sin, is_back=True)) is not None:
-            return rotated, None, None
-        half = sin.shape[-1] // 2
-        return _rotated(grad, cos, sin[..., half:], -sin[..., :half]), None, None
+        return rotated(grad, cos, sin, is_back=True), None, None
+
+
+def rotated(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, is_back: bool = False) -> torch.Tensor:
+    """Return x [rows, heads, tokens, size] rotated by cos and sin [rows, 1, tokens, size], or rotated back."""
+    if (found := _rotated_in_one_pass(x, cos, sin, is_back)) is not None:
+        return found
+    half = sin.shape[-1] // 2
+    if is_back:
+        return _rotated(x, cos, sin[..., half:], -sin[..., :half])
+    return _rotated(x, cos, -sin[..., :half], sin[..., half:])
 
 
 def _rotated(x: torch.Tensor, cos: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
@@ -113,22 +132,30 @@ class SwiGlu(torch.autograd.Function):
     def forward(ctx: Any, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
         """Multiply two tensors of one shape."""
         ctx.save_for_backward(gate, up)
-        if kernels := kernels_for(gate, up):
-            product = torch.empty_like(gate)
-            kernels.gated_forward(gate, up, product, gate.numel())
-            return product
-        return silu(gate).mul_(up)
+        return gated(gate, up)
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> Any:  # type: ignore[override]
         """Return the gradients of gate and up."""
-        gate, up = ctx.saved_tensors
-        grad = grad.contiguous()
-        if kernels := kernels_for(gate, up, grad):
-            grad_gate, grad_up = torch.empty_like(gate), torch.empty_like(up)
-            kernels.gated_backward(grad, gate, up, grad_gate, grad_up, gate.numel())
-            return grad_gate, grad_up
-        return torch.ops.aten.silu_backward(grad * up, gate), silu(gate).mul_(grad)
+        return gated_gradients(grad.contiguous(), *ctx.saved_tensors)
+
+
+def gated(gate: torch.Tensor, up: torch.Tensor, place: torch.Tensor | None = None) -> torch.Tensor:
+    """Return silu(gate) up, perhaps written to a place of its shape."""
+    if kernels := kernels_for(gate, up):
+        product = torch.empty_like(gate) if place is None else place
+        kernels.gated_forward(gate, up, product, gate.numel())
+        return product
+    return silu(gate).mul_(up)
+
+
+def gated_gradients(grad: torch.Tensor, gate: torch.Tensor, up: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the gradients of gate and up for that of their product."""
+    if kernels := kernels_for(gate, up, grad):
+        grad_gate, grad_up = torch.empty_like(gate), torch.empty_like(up)
+        kernels.gated_backward(grad, gate, up, grad_gate, grad_up, gate.numel())
+        return grad_gate, grad_up
+    return torch.ops.aten.silu_backward(grad * up, gate), silu(gate).mul_(grad)
 
 
 def rotate(
@@ -164,7 +191,7 @@ def accelerate_pointwise(model: torch.nn.Module) -> int:
         setattr(sys.modules[kind.__module__], _ROTARY, rotate)
         if kind.__name__.endswith("RMSNorm"):
             module.forward = _norm_forward(module)
-        elif hasattr(module, "gate_proj") and _is_silu(module):
+        elif hasattr(module, "gate_proj") and is_silu(module):
             module.forward = _gated_forward(module)
         else:
             continue
@@ -172,7 +199,8 @@ def accelerate_pointwise(model: torch.nn.Module) -> int:
     return prepared
 
 
-def _is_silu(mlp: Any) -> bool:
+def is_silu(mlp: Any) -> bool:
+    """Whether a gated MLP is of the kind above."""
     return mlp.config.hidden_act in {"silu", "swish"}
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch.nn.functional import linear
 
-_TENSORS = 5  # of a projection
+PER_PROJECTION = 5  # tensors
 
 
 @dataclass(frozen=True)
@@ -72,10 +72,10 @@ def project(x: torch.Tensor, projections: Sequence[Projection]) -> tuple[torch.T
     """Return what each projection makes of x [..., in]: [..., out]."""
     flat = x.reshape(-1, x.shape[-1])
     if torch.is_grad_enabled():
-        scalings = tuple(one.lora.scaling if one.lora else 1.0 for one in projections)
-        outputs = Projections.apply(flat, scalings, *(tensor for one in projections for tensor in one.tensors()))
+        scalings, tensors = flatten(projections)
+        outputs = Projections.apply(flat, scalings, *tensors)
     else:  # token by token, autograd's bookkeeping takes a twentieth of the time
-        outputs = tuple(_output(flat, one)[0] for one in projections)
+        outputs = tuple(output_of(flat, one)[0] for one in projections)
     return tuple(y.view(*x.shape[:-1], y.shape[-1]) for y in outputs)
 
 
@@ -95,13 +95,13 @@ class Projections(torch.autograd.Function):
             tensors: Of each projection.
         """
         outputs, smalls = [], []
-        for one in _split(scalings, tensors):
-            y, small = _output(x, one)
+        for one in split(scalings, tensors):
+            y, small = output_of(x, one)
             outputs.append(y)
             smalls.append(small)
         has_lora = any(small is not None for small in smalls)
         ctx.save_for_backward(x if has_lora else None, *smalls, *tensors)
-        ctx.scalings, ctx.dtype = scalings, x.dtype
+        ctx.scalings = scalings
         ctx.set_materialize_grads(False)
         return tuple(outputs)
 
@@ -112,29 +112,38 @@ class Projections(torch.autograd.Function):
         smalls, tensors = saved[: len(grads)], saved[len(grads) :]
         grad_x: torch.Tensor | None = None
         found: list[torch.Tensor | None] = []
-        for one, small, grad in zip(_split(ctx.scalings, tensors), smalls, grads, strict=True):
-            if grad is None:
-                found += [None] * _TENSORS
-                continue
-            if ctx.needs_input_grad[0]:
-                grad_x = _plus_product(grad_x, grad, one.weight)
-            grad_a = grad_b = None
-            if one.lora is not None:
-                a, b = one.lora.cast(ctx.dtype)
-                grad_small = grad @ b  # [tokens, rank]
-                grad_b = (grad.T @ small).to(one.lora.b.dtype) * one.lora.scaling
-                grad_a = (grad_small.T @ one.lora.seen(x)).to(one.lora.a.dtype)
-                if grad_x is not None and one.lora.keep_mask is None:
-                    grad_x = _plus_product(grad_x, grad_small, a)
-                elif grad_x is not None:
-                    grad_x += (grad_small @ a) * one.lora.keep_mask
-            found += [None, None, grad_a, grad_b, None]
+        for one, small, grad in zip(split(ctx.scalings, tensors), smalls, grads, strict=True):
+            gradients: list[torch.Tensor | None] = [None] * PER_PROJECTION
+            if grad is not None:
+                grad_x, gradients = gradients_of(one, x, small, grad, grad_x, ctx.needs_input_grad[0])
+            found += gradients
         return grad_x, None, *found
 
 
-def _output(x: torch.Tensor, one: Projection) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Return y [tokens, out], and what the adapter makes of x [tokens, rank]."""
-    y = linear(x, one.weight, one.bias)
+def flatten(projections: Sequence[Projection]) -> tuple[tuple[float, ...], tuple[torch.Tensor | None, ...]]:
+    """Take projections apart into scalings and tensors, as autograd functions take and save them."""
+    scalings = tuple(one.lora.scaling if one.lora else 1.0 for one in projections)
+    return scalings, tuple(tensor for one in projections for tensor in one.tensors())
+
+
+def split(scalings: Sequence[float], tensors: Sequence[Any]) -> list[Projection]:
+    """Put together what `flatten` has taken apart."""
+    starts = range(0, len(tensors), PER_PROJECTION)
+    return [
+        _projection(scaling, *tensors[at : at + PER_PROJECTION]) for scaling, at in zip(scalings, starts, strict=True)
+    ]
+
+
+def output_of(
+    x: torch.Tensor, one: Projection, place: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return y [tokens, out], written to a place if there is one, and what the adapter makes of x [tokens, rank]."""
+    if place is None:
+        y = linear(x, one.weight, one.bias)
+    elif one.bias is None:
+        y = torch.mm(x, one.weight.T, out=place)
+    else:
+        y = torch.addmm(one.bias, x, one.weight.T, out=place)
     if one.lora is None:
         return y, None
     a, b = one.lora.cast(x.dtype)
@@ -142,13 +151,41 @@ def _output(x: torch.Tensor, one: Projection) -> tuple[torch.Tensor, torch.Tenso
     return y.addmm_(small, b.T), small
 
 
+def gradients_of(
+    one: Projection,
+    x: torch.Tensor | None,
+    small: torch.Tensor | None,
+    grad: torch.Tensor,
+    grad_x: torch.Tensor | None,
+    wants_grad_x: bool,
+) -> tuple[torch.Tensor | None, list[torch.Tensor | None]]:
+    """Return the gradient of x, and those of a projection's tensors, for that of y.
+
+    Args:
+        one: The projection.
+        x: [tokens, in]; needed with an adapter only.
+        small: What the adapter made of it, [tokens, rank].
+        grad: [tokens, out]
+        grad_x: What other projections have given to the gradient of x, [tokens, in]; is added to.
+        wants_grad_x: Otherwise it stays as it is.
+    """
+    if wants_grad_x:
+        grad_x = _plus_product(grad_x, grad, one.weight)
+    if one.lora is None or x is None or small is None:
+        return grad_x, [None] * PER_PROJECTION
+    a, b = one.lora.cast(grad.dtype)
+    grad_small = grad @ b  # [tokens, rank]
+    grad_b = (grad.T @ small).to(one.lora.b.dtype) * one.lora.scaling
+    grad_a = (grad_small.T @ one.lora.seen(x)).to(one.lora.a.dtype)
+    if grad_x is not None and one.lora.keep_mask is None:
+        grad_x = _plus_product(grad_x, grad_small, a)
+    elif grad_x is not None:
+        grad_x += (grad_small @ a) * one.lora.keep_mask
+    return grad_x, [None, None, grad_a, grad_b, None]
+
+
 def _plus_product(total: torch.Tensor | None, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     return left @ right if total is None else total.addmm_(left, right)
-
-
-def _split(scalings: tuple[float, ...], tensors: Sequence[Any]) -> list[Projection]:
-    starts = range(0, len(tensors), _TENSORS)
-    return [_projection(scaling, *tensors[at : at + _TENSORS]) for scaling, at in zip(scalings, starts, strict=True)]
 
 
 def _projection(scaling: float, weight: Any, bias: Any, a: Any, b: Any, keep_mask: Any) -> Projection:

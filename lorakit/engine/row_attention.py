@@ -60,8 +60,16 @@ class Span:
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """What attends to what: query [heads, asking, size]; key and value [key heads, tokens, size]."""
+class Asked:
+    """What attends to what.
+
+    Attributes:
+        query: [heads, asking, size]
+        key: [key heads, tokens, size]
+        value: [key heads, tokens, size]
+        spans: The sequences; together they ask with every query.
+        scaling: Of the products of queries and keys.
+    """
 
     query: torch.Tensor
     key: torch.Tensor
@@ -115,11 +123,8 @@ class RowAttention(torch.autograd.Function):
         Returns:
             [1, asking, heads, head size]
         """
-        asked = _Asked(query[0], key[0], value[0], spans, scaling)
-        if kernels := asked.kernels():
-            output, *kept = _attend_by_kernels(asked, kernels)
-        else:
-            output, *kept = _attend_by_products(asked)
+        asked = Asked(query[0], key[0], value[0], spans, scaling)
+        output, *kept = attended(asked)
         ctx.save_for_backward(asked.query, asked.key, asked.value, *kept)
         ctx.spans, ctx.scaling = spans, scaling
         return output[None]
@@ -128,21 +133,41 @@ class RowAttention(torch.autograd.Function):
     def backward(ctx: Any, grad: torch.Tensor) -> Any:  # type: ignore[override]
         """Return the gradients of query, key and value."""
         query, key, value, *kept = ctx.saved_tensors
-        asked = _Asked(query, key, value, ctx.spans, ctx.scaling)
-        gradients = (
-            torch.empty_like(query, memory_format=torch.contiguous_format),
-            torch.zeros_like(key, memory_format=torch.contiguous_format),
-            # laid out as the projection's output, whose gradient it becomes
-            value.new_zeros(value.shape[1], value.shape[0], value.shape[2]).transpose(0, 1),
-        )
-        if kernels := asked.kernels():
-            _fill_by_kernels(gradients, grad[0].contiguous(), kept[0], asked, kernels)
-        else:
-            _fill_by_products(gradients, grad[0].transpose(0, 1), kept, asked)
+        gradients = attention_gradients(Asked(query, key, value, ctx.spans, ctx.scaling), grad[0], kept)
         return *(gradient[None] for gradient in gradients), None, None
 
 
-def _attend_by_kernels(asked: _Asked, kernels: Any) -> tuple[torch.Tensor, ...]:
+def attended(asked: Asked) -> tuple[torch.Tensor, ...]:
+    """Attend: return [asking, heads, size], and what the backward pass needs besides."""
+    kernels = asked.kernels()
+    return _attend_by_kernels(asked, kernels) if kernels else _attend_by_products(asked)
+
+
+def attention_gradients(
+    asked: Asked, grad: torch.Tensor, kept: Sequence[torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the gradients of query, key and value for that of the output, [asking, heads, size].
+
+    Args:
+        asked: As in the forward pass.
+        grad: [asking, heads, size]
+        kept: What `attended` returned besides the output.
+    """
+    query, key, value = asked.query, asked.key, asked.value
+    gradients = (
+        torch.empty_like(query, memory_format=torch.contiguous_format),
+        torch.zeros_like(key, memory_format=torch.contiguous_format),
+        # laid out as the projection's output, whose gradient it becomes
+        value.new_zeros(value.shape[1], value.shape[0], value.shape[2]).transpose(0, 1),
+    )
+    if kernels := asked.kernels():
+        _fill_by_kernels(gradients, grad.contiguous(), kept[0], asked, kernels)
+    else:
+        _fill_by_products(gradients, grad.transpose(0, 1), kept, asked)
+    return gradients
+
+
+def _attend_by_kernels(asked: Asked, kernels: Any) -> tuple[torch.Tensor, ...]:
     """Return the output [asking, heads, size], and the logarithm of what each query divides by [heads, asking]."""
     query = asked.query
     heads, asking, size = query.shape
@@ -152,7 +177,7 @@ def _attend_by_kernels(asked: _Asked, kernels: Any) -> tuple[torch.Tensor, ...]:
 
 
 def _fill_by_kernels(
-    gradients: tuple[torch.Tensor, ...], grad: torch.Tensor, normaliser: torch.Tensor, asked: _Asked, kernels: Any
+    gradients: tuple[torch.Tensor, ...], grad: torch.Tensor, normaliser: torch.Tensor, asked: Asked, kernels: Any
 ) -> None:
     """Fill the gradients of query, key and value for that of the output, [asking, heads, size]."""
     query, key, value, shared = asked.query, asked.key, asked.value, asked.spans[-1].shared
@@ -165,7 +190,7 @@ def _fill_by_kernels(
         gradient[:, :shared] += own.sum(0)
 
 
-def _attend_by_products(asked: _Asked) -> tuple[torch.Tensor, ...]:
+def _attend_by_products(asked: Asked) -> tuple[torch.Tensor, ...]:
     """Return the output [asking, heads, size], and the probabilities that are kept, tile by tile."""
     heads, asking, size = asked.query.shape
     output, kept = asked.query.new_empty(asking, heads, size), []
@@ -182,7 +207,7 @@ def _attend_by_products(asked: _Asked) -> tuple[torch.Tensor, ...]:
 
 
 def _fill_by_products(
-    gradients: tuple[torch.Tensor, ...], grad: torch.Tensor, kept: Sequence[torch.Tensor], asked: _Asked
+    gradients: tuple[torch.Tensor, ...], grad: torch.Tensor, kept: Sequence[torch.Tensor], asked: Asked
 ) -> None:
     """Fill the gradients of query, key and value for that of the output, [heads, asking, size]."""
     grad_query, grad_key, grad_value = gradients

@@ -38,14 +38,14 @@ def test_chunks_are_of_about_one_size_and_never_take_more_than_is_planned():
     chunks = [loss_module._chunk_targets(targets, vocabulary, dtype) for targets in range(1, 2000)]
     assert planned == sorted(planned)
     assert all(chunk * vocabulary * 6 <= most for chunk, most in zip(chunks, planned, strict=True))
-    assert planned[-1] == 256 * vocabulary * 6
-    assert (chunks[255], chunks[256], chunks[599]) == (256, 129, 200)
+    assert planned[-1] == 160 * vocabulary * 6
+    assert (chunks[159], chunks[160], chunks[599]) == (160, 81, 150)
 
 
-def test_without_the_float32_copy_a_chunk_takes_three_times_as_many_targets():
+def test_without_the_float32_copy_a_chunk_takes_twice_as_many_targets():
     assert choose_kernels(True, torch.device("cpu"), torch.bfloat16).is_used
-    assert loss_module._chunk_targets(768, 50_000, torch.bfloat16) == 768
-    assert loss_module.loss_buffer_bytes(10_000, 50_000, torch.bfloat16) == 768 * 50_000 * 2
+    assert loss_module._chunk_targets(768, 50_000, torch.bfloat16) == 256
+    assert loss_module.loss_buffer_bytes(10_000, 50_000, torch.bfloat16) == 330 * 50_000 * 2
 
 
 def test_without_a_gradient_wanted_none_is_kept():

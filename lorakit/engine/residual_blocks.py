@@ -1,0 +1,230 @@
+"""The halves of a decoder layer over packed rows, x + attention(norm(x)) and x + mlp(norm(x)), as autograd functions.
+
+Made of a dozen functions, a layer keeps for the backward pass what each of them needs. As one function, each half keeps
+what is dear to compute: norms and gated products are computed anew in the backward pass, at a hundredth of a step; what
+the forward pass forgets at once goes to scratch memory; and the gradients of the residual stream are added up in the
+pass that computes the norm's.
+
+Source: Touvron et al., 2023, "LLaMA", arXiv 2302.13971, for the layer; the gradients follow by hand and are held
+against finite differences in tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from lorakit.engine.pointwise import gated, gated_gradients, norm_gradient, normed, rotated
+from lorakit.engine.projections import PER_PROJECTION, Projection, flatten, gradients_of, output_of, split
+from lorakit.engine.row_attention import Asked, Span, attended, attention_gradients
+from lorakit.engine.scratch import scratch
+
+
+@dataclass(frozen=True)
+class Norm:
+    """A frozen RMSNorm: its weight [width], and what is added to the mean square."""
+
+    weight: torch.Tensor
+    epsilon: float
+
+
+@dataclass(frozen=True)
+class Heads:
+    """How queries and keys become heads.
+
+    Attributes:
+        size: Of a head.
+        scaling: Of the products of queries and keys.
+        spans: The sequences.
+        cos: Of the tokens' positions, [1, 1, tokens, size].
+        sin: The same.
+        query_norm: Over each head; None in families without.
+        key_norm: The same.
+    """
+
+    size: int
+    scaling: float
+    spans: tuple[Span, ...]
+    cos: torch.Tensor
+    sin: torch.Tensor
+    query_norm: Norm | None = None
+    key_norm: Norm | None = None
+
+    def cut(self, projected: torch.Tensor) -> torch.Tensor:
+        """Cut [tokens, heads * size] into [1, tokens, heads, size]."""
+        return projected.view(1, len(projected), -1, self.size)
+
+    def turned(self, projected: torch.Tensor, norm: Norm | None) -> torch.Tensor:
+        """Norm and rotate [tokens, heads * size]: [heads, tokens, size]."""
+        heads = self.cut(projected)
+        if norm is not None:
+            heads, _ = normed(heads, norm.weight, norm.epsilon)
+        return rotated(heads.transpose(1, 2), self.cos, self.sin)[0]
+
+    def turned_gradient(self, grad: torch.Tensor, projected: torch.Tensor, norm: Norm | None) -> torch.Tensor:
+        """Return the gradient of [tokens, heads * size] for that of what `turned` makes of it."""
+        grad = rotated(grad[None], self.cos, self.sin, is_back=True).transpose(1, 2).contiguous()
+        if norm is not None:
+            heads = self.cut(projected)
+            _, inverse = normed(heads, norm.weight, norm.epsilon)
+            grad = norm_gradient(grad, heads, norm.weight, inverse)
+        return grad.flatten(2)[0]
+
+    def asked(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> Asked:
+        """Say what attends to what, for query and key as `turned` leaves them and value [tokens, key heads * size]."""
+        return Asked(query, key, self.cut(value)[0].transpose(0, 1), self.spans, self.scaling)
+
+
+def add_attention(x: torch.Tensor, norm: Norm, heads: Heads, projections: Sequence[Projection]) -> torch.Tensor:
+    """Return x + attention(norm(x)).
+
+    Args:
+        x: [tokens, hidden]
+        norm: Before the projections.
+        heads: What lies between the projections.
+        projections: Of queries, keys, values, and output.
+    """
+    scalings, tensors = flatten(projections)
+    return AttentionBlock.apply(x, norm, heads, scalings, *tensors)  # type: ignore[no-any-return]
+
+
+def add_mlp(x: torch.Tensor, norm: Norm, projections: Sequence[Projection]) -> torch.Tensor:
+    """Return x + mlp(norm(x)) for x [tokens, hidden] and the projections gate, up and down."""
+    scalings, tensors = flatten(projections)
+    return MlpBlock.apply(x, norm, scalings, *tensors)  # type: ignore[no-any-return]
+
+
+class AttentionBlock(torch.autograd.Function):
+    """As `add_attention` says."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, x: torch.Tensor, norm: Norm, heads: Heads, scalings: tuple[float, ...], *tensors: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Compute [tokens, hidden]."""
+        *inner, last = split(scalings, tensors)
+        normed_x, inverse = normed(x, norm.weight, norm.epsilon, scratch("norm", x.shape, x.dtype))
+        # Where heads are normed, they are kept as they were before; elsewhere as they are in the end.
+        places = [
+            None if head_norm else scratch(name, (len(x), len(one.weight)), x.dtype)
+            for name, one, head_norm in (("query", inner[0], heads.query_norm), ("key", inner[1], heads.key_norm))
+        ]
+        (query, key, value), smalls = _outputs(normed_x, inner, [*places, None])
+        turned_query, turned_key = heads.turned(query, heads.query_norm), heads.turned(key, heads.key_norm)
+        output, *kept = attended(heads.asked(turned_query, turned_key, value))
+        flat = output.flatten(1)
+        y, small = output_of(flat, last)
+        ctx.save_for_backward(
+            *(x, inverse, query if heads.query_norm else turned_query, key if heads.key_norm else turned_key, value),
+            *(flat if last.lora else None, *smalls, small, *tensors, *kept),
+        )
+        ctx.norm, ctx.heads, ctx.scalings = norm, heads, scalings
+        return y.add_(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> Any:  # type: ignore[override]
+        """Return the gradients of x and of every A and B."""
+        heads: Heads = ctx.heads
+        x, inverse, query, key, value, flat, *saved = ctx.saved_tensors
+        smalls, tensors, kept = _pieces(saved, len(ctx.scalings))
+        *inner, last = split(ctx.scalings, tensors)
+        grad = grad.contiguous()
+        grad_flat, of_last = gradients_of(last, flat, smalls[-1], grad, None, True)
+        asked = heads.asked(
+            heads.turned(query, heads.query_norm) if heads.query_norm else query,
+            heads.turned(key, heads.key_norm) if heads.key_norm else key,
+            value,
+        )
+        grad_query, grad_key, grad_value = attention_gradients(asked, heads.cut(grad_flat)[0], kept)
+        grads = (
+            heads.turned_gradient(grad_query, query, heads.query_norm),
+            heads.turned_gradient(grad_key, key, heads.key_norm),
+            grad_value.transpose(0, 1).flatten(1),
+        )
+        grad_x, of_inner = _Start(x, ctx.norm, inverse).gradients(
+            inner, smalls, grads, grad if ctx.needs_input_grad[0] else None
+        )
+        return grad_x, None, None, None, *of_inner, *of_last
+
+
+class MlpBlock(torch.autograd.Function):
+    """As `add_mlp` says."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, x: torch.Tensor, norm: Norm, scalings: tuple[float, ...], *tensors: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Compute [tokens, hidden]."""
+        *inner, last = split(scalings, tensors)
+        normed_x, inverse = normed(x, norm.weight, norm.epsilon, scratch("norm", x.shape, x.dtype))
+        (gate, up), smalls = _outputs(normed_x, inner, (None, None))
+        y, small = output_of(gated(gate, up, scratch("product", gate.shape, x.dtype)), last)
+        ctx.save_for_backward(x, inverse, gate, up, *smalls, small, *tensors)
+        ctx.norm, ctx.scalings = norm, scalings
+        return y.add_(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> Any:  # type: ignore[override]
+        """Return the gradients of x and of every A and B."""
+        x, inverse, gate, up, *saved = ctx.saved_tensors
+        smalls, tensors, _ = _pieces(saved, len(ctx.scalings))
+        *inner, last = split(ctx.scalings, tensors)
+        grad = grad.contiguous()
+        product = gated(gate, up) if last.lora else None
+        grad_product, of_last = gradients_of(last, product, smalls[-1], grad, None, True)
+        grads = gated_gradients(grad_product, gate, up)
+        grad_x, of_inner = _Start(x, ctx.norm, inverse).gradients(
+            inner, smalls, grads, grad if ctx.needs_input_grad[0] else None
+        )
+        return grad_x, None, None, *of_inner, *of_last
+
+
+@dataclass(frozen=True)
+class _Start:
+    """Where a half starts: x [tokens, hidden], its norm, and what that has multiplied x by [tokens, 1]."""
+
+    x: torch.Tensor
+    norm: Norm
+    inverse: torch.Tensor
+
+    def gradients(
+        self,
+        projections: Sequence[Projection],
+        smalls: Sequence[torch.Tensor | None],
+        grads: Sequence[torch.Tensor],
+        rest: torch.Tensor | None,
+    ) -> tuple[torch.Tensor | None, list[torch.Tensor | None]]:
+        """Return the gradient of x, and those of the tensors of the projections that follow.
+
+        Args:
+            projections: All of the normed x.
+            smalls: What their adapters made of it, each [tokens, rank].
+            grads: Of what they returned, each [tokens, out].
+            rest: What else is in the gradient of x; None where that is not wanted.
+        """
+        has_lora = any(one.lora for one in projections)
+        normed_x = normed(self.x, self.norm.weight, self.norm.epsilon)[0] if has_lora else None
+        grad_normed, found = None, []
+        for one, small, grad in zip(projections, smalls, grads, strict=False):
+            grad_normed, gradients = gradients_of(one, normed_x, small, grad, grad_normed, rest is not None)
+            found += gradients
+        if grad_normed is None:
+            return None, found
+        return norm_gradient(grad_normed, self.x, self.norm.weight, self.inverse, rest), found
+
+
+def _outputs(
+    x: torch.Tensor, projections: Sequence[Projection], places: Sequence[torch.Tensor | None]
+) -> tuple[list[torch.Tensor], list[torch.Tensor | None]]:
+    """Return what each projection makes of x [tokens, in], perhaps written to a place, and what its adapter does."""
+    each = [output_of(x, one, place) for one, place in zip(projections, places, strict=True)]
+    return [y for y, _ in each], [small for _, small in each]
+
+
+def _pieces(saved: Sequence[Any], projections: int) -> tuple[Sequence[Any], Sequence[Any], Sequence[Any]]:
+    """Cut into what the adapters made of their inputs, the projections' tensors, and the rest."""
+    start, end = projections, projections + projections * PER_PROJECTION
+    return saved[:start], saved[start:end], saved[end:]
