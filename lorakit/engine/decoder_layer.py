@@ -44,13 +44,13 @@ def _packed_forward(layer: Any) -> Callable[..., torch.Tensor]:
 
     def forward(hidden_states: torch.Tensor, packed_rows: PackedRows | None = None, **kwargs: Any) -> torch.Tensor:
         if packed_rows is not None and _is_served(layer, hidden_states):
-            attention, mlp, tokens = layer.self_attn, layer.mlp, hidden_states.shape[1]
-            of_attention = covered_projections([getattr(attention, name) for name in PROJECTIONS], tokens)
-            of_mlp = covered_projections((mlp.gate_proj, mlp.up_proj, mlp.down_proj), tokens)
-            if of_attention is not None and of_mlp is not None:
-                heads = _heads(attention, packed_rows, *kwargs["position_embeddings"])
-                x = add_attention(hidden_states[0], _norm(layer.input_layernorm), heads, of_attention)
-                return add_mlp(x, _norm(layer.post_attention_layernorm), of_mlp)[None]
+            linears = [getattr(layer.self_attn, name) for name in PROJECTIONS]
+            linears += [layer.mlp.gate_proj, layer.mlp.up_proj, layer.mlp.down_proj]
+            projections = covered_projections(linears, hidden_states.shape[1])
+            if projections is not None:
+                heads = _heads(layer.self_attn, packed_rows, *kwargs["position_embeddings"])
+                x = add_attention(hidden_states[0], _norm(layer.input_layernorm), heads, projections[:4])
+                return add_mlp(x, _norm(layer.post_attention_layernorm), projections[4:])[None]
         given = {} if packed_rows is None else {"packed_rows": packed_rows}
         return own_forward(hidden_states, **given, **kwargs)  # type: ignore[no-any-return]
 

@@ -153,8 +153,8 @@ def output_of(
 
 def gradients_of(
     one: Projection,
-    x: torch.Tensor | None,
-    small: torch.Tensor | None,
+    x: Any,
+    small: Any,
     grad: torch.Tensor,
     grad_x: torch.Tensor | None,
     wants_grad_x: bool,
@@ -163,15 +163,15 @@ def gradients_of(
 
     Args:
         one: The projection.
-        x: [tokens, in]; needed with an adapter only.
-        small: What the adapter made of it, [tokens, rank].
+        x: [tokens, in]; None without an adapter.
+        small: What the adapter made of it, [tokens, rank]; None without one.
         grad: [tokens, out]
         grad_x: What other projections have given to the gradient of x, [tokens, in]; is added to.
         wants_grad_x: Otherwise it stays as it is.
     """
     if wants_grad_x:
         grad_x = _plus_product(grad_x, grad, one.weight)
-    if one.lora is None or x is None or small is None:
+    if one.lora is None:
         return grad_x, [None] * PER_PROJECTION
     a, b = one.lora.cast(grad.dtype)
     grad_small = grad @ b  # [tokens, rank]

@@ -64,6 +64,10 @@ class Heads:
             heads, _ = normed(heads, norm.weight, norm.epsilon)
         return rotated(heads.transpose(1, 2), self.cos, self.sin)[0]
 
+    def turned_again(self, kept: torch.Tensor, norm: Norm | None) -> torch.Tensor:
+        """Return what `turned` made, from what is kept: that itself, or where it was normed, what it was made of."""
+        return kept if norm is None else self.turned(kept, norm)
+
     def turned_gradient(self, grad: torch.Tensor, projected: torch.Tensor, norm: Norm | None) -> torch.Tensor:
         """Return the gradient of [tokens, heads * size] for that of what `turned` makes of it."""
         grad = rotated(grad[None], self.cos, self.sin, is_back=True).transpose(1, 2).contiguous()
@@ -133,11 +137,7 @@ class AttentionBlock(torch.autograd.Function):
         *inner, last = split(ctx.scalings, tensors)
         grad = grad.contiguous()
         grad_flat, of_last = gradients_of(last, flat, smalls[-1], grad, None, True)
-        asked = heads.asked(
-            heads.turned(query, heads.query_norm) if heads.query_norm else query,
-            heads.turned(key, heads.key_norm) if heads.key_norm else key,
-            value,
-        )
+        asked = heads.asked(heads.turned_again(query, heads.query_norm), heads.turned_again(key, heads.key_norm), value)
         grad_query, grad_key, grad_value = attention_gradients(asked, heads.cut(grad_flat)[0], kept)
         grads = (
             heads.turned_gradient(grad_query, query, heads.query_norm),
@@ -145,7 +145,7 @@ class AttentionBlock(torch.autograd.Function):
             grad_value.transpose(0, 1).flatten(1),
         )
         grad_x, of_inner = _Start(x, ctx.norm, inverse).gradients(
-            inner, smalls, grads, grad if ctx.needs_input_grad[0] else None
+            inner, smalls[:-1], grads, grad if ctx.needs_input_grad[0] else None
         )
         return grad_x, None, None, None, *of_inner, *of_last
 
@@ -177,7 +177,7 @@ class MlpBlock(torch.autograd.Function):
         grad_product, of_last = gradients_of(last, product, smalls[-1], grad, None, True)
         grads = gated_gradients(grad_product, gate, up)
         grad_x, of_inner = _Start(x, ctx.norm, inverse).gradients(
-            inner, smalls, grads, grad if ctx.needs_input_grad[0] else None
+            inner, smalls[:-1], grads, grad if ctx.needs_input_grad[0] else None
         )
         return grad_x, None, None, *of_inner, *of_last
 
@@ -208,7 +208,7 @@ class _Start:
         has_lora = any(one.lora for one in projections)
         normed_x = normed(self.x, self.norm.weight, self.norm.epsilon)[0] if has_lora else None
         grad_normed, found = None, []
-        for one, small, grad in zip(projections, smalls, grads, strict=False):
+        for one, small, grad in zip(projections, smalls, grads, strict=True):
             grad_normed, gradients = gradients_of(one, normed_x, small, grad, grad_normed, rest is not None)
             found += gradients
         if grad_normed is None:
