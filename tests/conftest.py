@@ -21,6 +21,8 @@ from transformers import (
 )
 
 from lorakit.engine import choose_kernels
+from lorakit.engine.kernel_build import NoKernelsError
+from lorakit.engine.products import half_kernel
 
 ROOT = Path(__file__).parents[1]
 TRAIN_FILE = ROOT / "data" / "train.json"
@@ -95,6 +97,7 @@ def save_family(family: str, folder: Path, seed: int = 0) -> Path:
     model = AutoModelForCausalLM.from_config(family_config(family, len(tokenizer)))
     for parameter in model.parameters():  # the initial values are so small that every answer would be the same
         parameter.data += 0.1 * torch.randn_like(parameter)
+        parameter.data = parameter.data.half().float()  # numbers that float16 holds as well
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -117,6 +120,17 @@ def _without_kernels() -> Iterator[None]:
     """A test that chooses lorakit's own C++ does so for itself alone."""
     yield
     choose_kernels(False, torch.device("cpu"), torch.float32)
+
+
+def _half_fault() -> str:
+    try:
+        half_kernel()
+    except NoKernelsError as fault:
+        return str(fault)
+    return ""
+
+
+needs_half_kernel = pytest.mark.skipif(bool(_half_fault()), reason=_half_fault())
 
 
 @pytest.fixture

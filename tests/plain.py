@@ -7,12 +7,17 @@ from transformers import AutoModelForCausalLM
 from lorakit.engine import register_packed_attention
 
 
-def adapted(folder, attention="sdpa", **lora):
+def adapted(folder, attention="sdpa", prepare=lambda base: None, **lora):
     register_packed_attention()
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation=attention)
+    prepare(model)
     settings = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear", "init_lora_weights": False} | lora
     torch.manual_seed(3)
-    return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **settings)).train()
+    model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **settings)).train()
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.half().float()  # as PEFT rounds them beside a weight in float16
+    return model
 
 
 def gradients(model):

@@ -50,6 +50,7 @@ def save_vision_model(folder, seed=0):
     model = AutoModelForImageTextToText.from_config(vision_config(tokenizer))
     for parameter in model.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
+        parameter.data = parameter.data.half().float()  # numbers that float16 holds as well
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     image_processor().save_pretrained(folder)

@@ -79,10 +79,19 @@ def _run_of(task: str) -> Callable[..., int]:
     """
     gc.disable()
     try:
+        _leave_out_triton()
         return importlib.import_module(_TASK_MODULES[task]).run  # type: ignore[no-any-return]
     finally:
         gc.enable()
         gc.freeze()
+
+
+def _leave_out_triton() -> None:
+    """Without a GPU nothing is compiled with triton, which PyTorch's compiler loads all the same: 79 MB."""
+    import torch
+
+    if not torch.accelerator.is_available():
+        sys.modules.setdefault("triton", None)  # type: ignore[arg-type]
 
 
 def _report(error: LorakitError) -> int:

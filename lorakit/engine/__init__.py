@@ -3,7 +3,8 @@
 from lorakit.engine.accelerate import accelerate
 from lorakit.engine.attention import PACKED, register_packed_attention
 from lorakit.engine.compilation import compiled_layers, decide_compilation, uncompiled
-from lorakit.engine.device import DtypeChoice, choose_device, choose_dtype, free_bytes
+from lorakit.engine.device import FORMATS, DtypeChoice, choose_device, choose_dtype, free_bytes
+from lorakit.engine.half_weights import activation_dtype, hold_in_half
 from lorakit.engine.kernels import KernelChoice, choose_kernels
 from lorakit.engine.loss import PACKED_FAMILIES, LossSum, base_model, shares_beginning, summed_loss
 from lorakit.engine.memory import (
@@ -22,6 +23,7 @@ from lorakit.engine.pictures import Picture, announce_pictures, grids, kept_feat
 from lorakit.engine.ranks import Ranks, part_ranks
 
 __all__ = [
+    "FORMATS",
     "IGNORED_LABEL",
     "PACKED",
     "PACKED_FAMILIES",
@@ -36,6 +38,7 @@ __all__ = [
     "Probe",
     "Ranks",
     "accelerate",
+    "activation_dtype",
     "announce_pictures",
     "base_model",
     "choose_device",
@@ -45,6 +48,7 @@ __all__ = [
     "decide_compilation",
     "free_bytes",
     "grids",
+    "hold_in_half",
     "is_out_of_memory",
     "isolation_mask",
     "kept_feature_bytes",

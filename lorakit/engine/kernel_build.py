@@ -1,4 +1,4 @@
-"""kernels.cpp compiled for this machine's processor: once a number format, in two seconds, and kept in the cache."""
+"""The C++ compiled for this machine's processor: once, in two seconds a file and format, and kept in the cache."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ import torch
 
 from lorakit.runs import cache_folder
 
-_SOURCE = Path(__file__).with_name("kernels.cpp")
+_FOLDER = Path(__file__).parent
 # The rules of IEEE 754 that stand in the way of vector instructions and that nothing here relies on.
 _FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC")
 # Intel's processors multiply pairs of bfloat16 numbers (vdpbf16ps) at half the speed of as many floats, AMD's at twice.
 _FLAGS_OF_VENDORS = {"GenuineIntel": ("-DONE_BY_ONE",)}
 _FORMATS = {torch.float32: "float", torch.bfloat16: "BFloat16"}
+_HALF_INSTRUCTIONS = "avx512_fp16"
 _COMPILERS = ("g++", "c++")
 _PROCESSOR_FILE = Path("/proc/cpuinfo")
 _LONGEST_SECONDS = 60
@@ -34,7 +35,7 @@ class NoKernelsError(Exception):
 
 
 def built_kernels(dtype: torch.dtype) -> Path:
-    """Return the shared library for a number format, compiled now if it is not in the cache.
+    """Return kernels.cpp as a shared library for a number format, compiled now if it is not in the cache.
 
     Raises:
         NoKernelsError: There is nothing for this format, there is no GNU compiler, or PyTorch computes with other
@@ -42,6 +43,22 @@ def built_kernels(dtype: torch.dtype) -> Path:
     """
     if dtype not in _FORMATS:
         raise NoKernelsError(f"not for {dtype}".replace("torch.", ""))
+    return _built(_FOLDER / "kernels.cpp", f"-DFORMAT={_FORMATS[dtype]}")
+
+
+def built_half_products() -> Path:
+    """Return half_products.cpp as a shared library, compiled now if it is not in the cache.
+
+    Raises:
+        NoKernelsError: The processor has no instructions for float16, or as above.
+    """
+    _openmp_of_torch()  # says whether this is Linux
+    if _HALF_INSTRUCTIONS not in _processor().split():
+        raise NoKernelsError("the processor cannot multiply float16")
+    return _built(_FOLDER / "half_products.cpp")
+
+
+def _built(source: Path, *flags: str) -> Path:
     threads = _openmp_of_torch()
     compiler = next((found for name in _COMPILERS if (found := shutil.which(name))), None)
     if compiler is None:
@@ -50,10 +67,10 @@ def built_kernels(dtype: torch.dtype) -> Path:
         version = _run([compiler, "--version"])
         if "Free Software Foundation" not in version:
             raise NoKernelsError("the C++ compiler is not GNU's")
-        flags = (*_FLAGS, *_flags_of_vendor(), f"-DFORMAT={_FORMATS[dtype]}")
-        library = _place(version, flags)
+        command = [compiler, *_FLAGS, *_flags_of_vendor(), *flags]
+        library = _place(source, version, command[1:])
         if not library.is_file():
-            _compile([compiler, *flags], threads, library)
+            _compile([*command, str(source)], threads, library)
         _check_is_own(library)
     except (OSError, subprocess.SubprocessError) as error:
         raise NoKernelsError(f"the C++ compiler failed ({_last_line(error)})") from error
@@ -71,9 +88,9 @@ def _openmp_of_torch() -> Path:
     return Path(loaded.group())
 
 
-def _place(version: str, flags: Sequence[str]) -> Path:
+def _place(source: Path, version: str, flags: Sequence[str]) -> Path:
     """Return the library's path, which tells source, flags, compiler and processor apart."""
-    digest = hashlib.sha256(_SOURCE.read_bytes())
+    digest = hashlib.sha256(source.read_bytes())
     for part in (*flags, version, _processor()):
         digest.update(part.encode())
     return cache_folder() / "kernels" / f"{digest.hexdigest()[:24]}.so"
@@ -95,7 +112,7 @@ def _compile(command: list[str], threads: Path, library: Path) -> None:
     library.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with tempfile.TemporaryDirectory(dir=library.parent, prefix="building-") as folder:
         built = Path(folder) / library.name
-        _run([*command, str(_SOURCE), "-o", str(built), "-Wl,--as-needed", str(threads)])
+        _run([*command, "-o", str(built), "-Wl,--as-needed", str(threads)])
         built.chmod(0o700)  # whatever the umask
         built.replace(library)  # several processes may do this at once
 

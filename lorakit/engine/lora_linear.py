@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from lorakit.engine.half_weights import HalfLinear
 from lorakit.engine.projections import LoraFactors, Projection, project
 
 
@@ -79,7 +80,7 @@ def _projection(layer: Any, tokens: int) -> Projection:
 def _is_covered(layer: Any) -> bool:
     if layer._forward_pre_hooks or layer._forward_hooks:
         return False
-    if type(layer) is torch.nn.Linear:
+    if type(layer) in (torch.nn.Linear, HalfLinear):
         return "forward" not in vars(layer) and not any(parameter.requires_grad for parameter in layer.parameters())
     return hasattr(layer.forward, "is_fast") and _has_plain_adapter(layer)
 

@@ -12,10 +12,12 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from lorakit.engine.attention import NO_MASK, PACKED
+from lorakit.engine.half_weights import HalfLinear
 from lorakit.engine.kernels import has_kernels, kernels_for
 from lorakit.engine.last_layer import place_rows
 from lorakit.engine.micro_batch import IGNORED_LABEL, MicroBatch, isolation_mask
 from lorakit.engine.pictures import picture_inputs
+from lorakit.engine.products import product
 
 # The logits of a chunk take about so much, where that leaves no fewer targets than the other number, below which the
 # product waits for the weights to be read. From 32 MiB on, glibc takes memory fresh from the system each time.
@@ -83,7 +85,7 @@ class TargetLoss(torch.autograd.Function):
         exact_buffer = buffer if kernels else buffer.to(exact)  # the same where hidden is exact already
         for start in range(0, len(hidden), rows):
             chunk, wanted = slice(start, start + rows), targets[start : start + rows]
-            logits = torch.mm(hidden[chunk], weight.T, out=buffer[: len(wanted)])  # [rows, vocabulary]
+            logits = product(hidden[chunk], weight.T, place=buffer[: len(wanted)])  # [rows, vocabulary]
             if kernels:
                 each, total = nats.new_empty(len(wanted)), None
                 kernels.cross_entropy(logits, wanted, each, *logits.shape, gradient is not None)
@@ -92,9 +94,9 @@ class TargetLoss(torch.autograd.Function):
                 loss, total = _cross_entropy(logits, wanted[:, None], exact_buffer[: len(wanted)])
                 nats += loss
             if gradient is not None:
-                product = torch.mm(logits, weight, out=gradient[chunk])
+                through_head = product(logits, weight, place=gradient[chunk])
                 if total is not None:
-                    product.div_(total)
+                    through_head.div_(total)
         if gradient is not None:
             ctx.save_for_backward(gradient)
         return nats
@@ -231,7 +233,7 @@ def _plain_head(base: Any) -> torch.nn.Linear | None:
     head = base.get_output_embeddings()
     settings = base.config.get_text_config()
     is_changed = any(getattr(settings, name, None) not in (None, 1, 1.0) for name in _LOGIT_CHANGES)
-    is_plain = type(head) is torch.nn.Linear and head.bias is None and not head.weight.requires_grad
+    is_plain = type(head) in (torch.nn.Linear, HalfLinear) and head.bias is None and not head.weight.requires_grad
     return head if is_plain and not is_changed else None
 
 
@@ -246,7 +248,8 @@ def _taking_loss(head: torch.nn.Linear | None, targets: torch.Tensor) -> Iterato
         return
 
     def forward(hidden: torch.Tensor) -> torch.Tensor:
-        return TargetLoss.apply(hidden[0].to(head.weight.dtype), head.weight, targets).view(1, 1, 1)  # type: ignore[no-any-return]
+        wanted = hidden[0] if isinstance(head, HalfLinear) else hidden[0].to(head.weight.dtype)
+        return TargetLoss.apply(wanted, head.weight, targets).view(1, 1, 1)  # type: ignore[no-any-return]
 
     head.forward = forward  # type: ignore[method-assign]
     try:

@@ -18,6 +18,7 @@ import psutil
 import torch
 
 from lorakit.engine.device import free_bytes
+from lorakit.engine.half_weights import activation_dtype
 from lorakit.engine.loss import loss_buffer_bytes, summed_loss
 from lorakit.engine.micro_batch import MicroBatch
 
@@ -146,7 +147,8 @@ class MemoryPlanner:
         self._weights = sum(p.numel() * p.element_size() for p in model.parameters() if not p.requires_grad)
         self._adapter, self._optimizer = 2 * trained, int(optimizer_values * trained)
         settings = model.config.get_text_config()
-        width: int = max((p.element_size() for p in model.parameters() if not p.requires_grad), default=4)
+        self._dtype = activation_dtype(model)
+        width: int = self._dtype.itemsize
         hidden: int = settings.hidden_size
         self._layers: int = settings.num_hidden_layers
         inner: int = getattr(settings, "intermediate_size", None) or getattr(settings, "ffn_dim", None) or 4 * hidden
@@ -154,7 +156,6 @@ class MemoryPlanner:
         self._layer_input_per_token = hidden * width
         self._transient_per_token = _TRANSIENT_WIDTHS * inner * width
         self._vocabulary: int = settings.vocab_size
-        self._dtype: torch.dtype = model.dtype
         self._program, self._available = _program_and_available(device, self._weights + self._adapter // 2)
 
     def bytes_per_token(self, is_checkpointed: bool) -> float:

@@ -20,6 +20,8 @@ from typing import Any
 import torch
 from torch.nn.functional import linear
 
+from lorakit.engine.products import plus_product, product
+
 PER_PROJECTION = 5  # tensors
 
 
@@ -53,7 +55,8 @@ class Projection:
     """A frozen linear layer, and the adapter on it.
 
     Attributes:
-        weight: [out, in]; a transposed view of GPT-2's [in, out] serves as well.
+        weight: [out, in]; a transposed view of GPT-2's [in, out] serves as well. In float16 perhaps, where all else is
+            float32.
         bias: [out], or None.
         lora: None without an adapter.
     """
@@ -138,12 +141,7 @@ def output_of(
     x: torch.Tensor, one: Projection, place: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Return y [tokens, out], written to a place if there is one, and what the adapter makes of x [tokens, rank]."""
-    if place is None:
-        y = linear(x, one.weight, one.bias)
-    elif one.bias is None:
-        y = torch.mm(x, one.weight.T, out=place)
-    else:
-        y = torch.addmm(one.bias, x, one.weight.T, out=place)
+    y = product(x, one.weight.T, one.bias, place)
     if one.lora is None:
         return y, None
     a, b = one.lora.cast(x.dtype)
@@ -170,7 +168,7 @@ def gradients_of(
         wants_grad_x: Otherwise it stays as it is.
     """
     if wants_grad_x:
-        grad_x = _plus_product(grad_x, grad, one.weight)
+        grad_x = plus_product(grad_x, grad, one.weight)
     if one.lora is None:
         return grad_x, [None] * PER_PROJECTION
     a, b = one.lora.cast(grad.dtype)
@@ -178,14 +176,10 @@ def gradients_of(
     grad_b = (grad.T @ small).to(one.lora.b.dtype) * one.lora.scaling
     grad_a = (grad_small.T @ one.lora.seen(x)).to(one.lora.a.dtype)
     if grad_x is not None and one.lora.keep_mask is None:
-        grad_x = _plus_product(grad_x, grad_small, a)
+        grad_x = plus_product(grad_x, grad_small, a)
     elif grad_x is not None:
         grad_x += (grad_small @ a) * one.lora.keep_mask
     return grad_x, [None, None, grad_a, grad_b, None]
-
-
-def _plus_product(total: torch.Tensor | None, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    return left @ right if total is None else total.addmm_(left, right)
 
 
 def _projection(scaling: float, weight: Any, bias: Any, a: Any, b: Any, keep_mask: Any) -> Projection:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lorakit import console
 from lorakit.config import Config
 from lorakit.data_processing import ChatFormat, ImageFormat
-from lorakit.engine import choose_device, choose_dtype, choose_kernels, release_memory
+from lorakit.engine import choose_device, choose_kernels, release_memory
 from lorakit.errors import LorakitError, SettingsError
 from lorakit.inference.assistant import Assistant, assistant_for
 from lorakit.inference.contract import hold_to
@@ -22,6 +22,7 @@ from lorakit.model_config import (
     AdapterSet,
     ModelBundle,
     choose_adapters,
+    choose_format,
     load_image_processor,
     load_model,
     load_tokenizer,
@@ -177,7 +178,7 @@ def open_adapters(config: Config) -> Adapters:
     tokenizer = load_tokenizer(source)
     chat_format = ChatFormat(tokenizer, ImageFormat.of(load_image_processor(source), config))
     device = choose_device()
-    dtype = choose_dtype(config.torch_dtype, device)
+    dtype = choose_format(config, source, device)
     if dtype.warning:
         console.warn(dtype.warning)
     choose_kernels(config.cpu_kernels, device, dtype.dtype)

@@ -6,6 +6,7 @@ from lorakit.model_config.adapter_set import COMBINATIONS, AdapterSet
 from lorakit.model_config.loading import (
     TESTED_FAMILIES,
     ModelBundle,
+    choose_format,
     load_image_processor,
     load_model,
     load_tokenizer,
@@ -32,6 +33,7 @@ __all__ = [
     "attach_new_adapter",
     "bytes_saved",
     "choose_adapters",
+    "choose_format",
     "fewer_bits",
     "load_image_processor",
     "load_model",

@@ -6,12 +6,20 @@ import importlib.util
 import logging
 import os
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from lorakit.engine import PACKED, PACKED_FAMILIES, DtypeChoice, register_packed_attention
+from lorakit.config import Config
+from lorakit.engine import (
+    PACKED,
+    PACKED_FAMILIES,
+    DtypeChoice,
+    choose_dtype,
+    hold_in_half,
+    register_packed_attention,
+)
 from lorakit.errors import ModelError
 from lorakit.model_config.quantization import loading_arguments
 from lorakit.model_config.source import ModelSource
@@ -31,7 +39,7 @@ class ModelBundle:
     Attributes:
         source: Where it came from.
         tokenizer: Its own.
-        model: On ``device``, in ``dtype.dtype``; wrapped by PEFT once an adapter is attached.
+        model: On ``device``, in the format of ``dtype``; wrapped by PEFT once an adapter is attached.
         family: transformers' ``model_type``.
         dtype: The number format of the frozen weights, and why.
         device: Where it computes.
@@ -126,6 +134,22 @@ def read_model_type(source: ModelSource) -> tuple[str, int | None]:
     return str(settings["model_type"]), next((limit for limit in limits if isinstance(limit, int)), None)
 
 
+def choose_format(config: Config, source: ModelSource, device: torch.device, earlier: str | None = None) -> DtypeChoice:
+    """Choose the number format of a model's weights: see `choose_dtype`.
+
+    Args:
+        config: What is asked for. FSDP shards tensors of one format only.
+        source: Of the model.
+        device: Where it will compute.
+        earlier: The format of the run that is resumed, to be kept.
+    """
+    family, _ = read_model_type(source)
+    is_whole = not (config.load_in_4bit or config.load_in_8bit or config.trainer_args.get("fsdp"))
+    may_be_half = config.cpu_kernels and is_whole and family in PACKED_FAMILIES
+    choice = choose_dtype(earlier or config.torch_dtype, device, may_be_half)
+    return replace(choice, reason="as in the run that is resumed") if earlier else choice
+
+
 def load_model(
     source: ModelSource,
     tokenizer: PreTrainedTokenizerBase,
@@ -152,6 +176,8 @@ def load_model(
             f"{source.name}: its tokenizer has {len(tokenizer)} tokens but the model only {rows}",
             "the tokenizer's files belong to another model: fetch both from the same place",
         )
+    if dtype.is_half:
+        hold_in_half(model)
     if quantization is None:  # else it is there already, and bitsandbytes refuses to be moved
         model = model.to(device)
     return ModelBundle(source, tokenizer, model, model.config.model_type, dtype, device)
@@ -176,7 +202,7 @@ def _read_weights(source: ModelSource, dtype: DtypeChoice, arguments: dict[str, 
     try:
         model, report = kind.from_pretrained(
             source.folder,
-            dtype=dtype.dtype,
+            dtype="auto" if dtype.is_half else dtype.dtype,  # as it is in the files, to be read without a copy
             attn_implementation=attention,
             local_files_only=True,
             use_safetensors=True,

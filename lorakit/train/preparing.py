@@ -15,7 +15,6 @@ from lorakit.engine import (
     KernelChoice,
     Ranks,
     choose_device,
-    choose_dtype,
     choose_kernels,
     free_bytes,
 )
@@ -26,6 +25,7 @@ from lorakit.model_config import (
     ModelBundle,
     ModelSource,
     attach_new_adapter,
+    choose_format,
     fewer_bits,
     load_image_processor,
     load_model,
@@ -109,7 +109,7 @@ def gather(config: Config, earlier: EarlierRun | None) -> Gathered:
     chat_format = ChatFormat(tokenizer, ImageFormat.of(load_image_processor(source), config))
     _, position_limit = read_model_type(source)
     data = _load_data(config, chat_format, position_limit)
-    dtype = (earlier and earlier.dtype) or choose_dtype(config.torch_dtype, device)
+    dtype = choose_format(config, source, device, earlier.dtype if earlier else None)
     if dtype.warning:
         console.warn(dtype.warning)
     if earlier is None:
@@ -165,7 +165,7 @@ def _with_weights_that_fit(config: Config, gathered: Gathered) -> Config:
     Raises:
         RunError: A GPU is too small for them, and ``auto_fit`` is not set or does not help.
     """
-    source, dtype, available = gathered.source, gathered.dtype.dtype, free_bytes(gathered.device)
+    source, dtype, available = gathered.source, gathered.dtype.weights, free_bytes(gathered.device)
     needed = weight_bytes(source, dtype, quantization_of(config))
     if not any(Ranks.of_environment().collect([needed > available])):
         return config

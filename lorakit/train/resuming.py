@@ -12,7 +12,7 @@ from lorakit import console
 from lorakit.config import Config, load_config
 from lorakit.config.settings import settings
 from lorakit.data_processing import EncodedExample
-from lorakit.engine import DtypeChoice
+from lorakit.engine import FORMATS
 from lorakit.errors import RunError
 from lorakit.runs import PlanRecord, RunIdentity, checkpoints, fault_in, read_identity, read_records, step_of
 
@@ -62,12 +62,9 @@ class EarlierRun:
         return step_of(self.checkpoint)
 
     @property
-    def dtype(self) -> DtypeChoice | None:
-        """The number format it computed in."""
-        import torch
-
-        found = getattr(torch, self.identity.dtype, None)
-        return DtypeChoice(found, "as in the run that is resumed") if isinstance(found, torch.dtype) else None
+    def dtype(self) -> str | None:
+        """The number format it computed in; None where what is written there is none."""
+        return self.identity.dtype if self.identity.dtype in FORMATS else None
 
 
 def find_earlier_run(config: Config, folder: Path) -> EarlierRun | None:

@@ -18,7 +18,7 @@ import torch
 
 from lorakit import console
 from lorakit.data_processing import EncodedExample, Message
-from lorakit.engine import MicroBatch, free_bytes, is_out_of_memory, reset_peak, summed_loss
+from lorakit.engine import MicroBatch, activation_dtype, free_bytes, is_out_of_memory, reset_peak, summed_loss
 from lorakit.errors import DataError
 from lorakit.evaluate.comparison import dataset_loss
 from lorakit.inference import Assistant, assistant_for
@@ -261,7 +261,7 @@ def _cache_bytes(model: Any, tokens: int) -> int:
     heads = settings.num_attention_heads
     width = getattr(settings, "head_dim", None) or settings.hidden_size // heads
     heads = getattr(settings, "num_key_value_heads", None) or heads
-    return int(2 * settings.num_hidden_layers * heads * width * model.dtype.itemsize * tokens)
+    return int(2 * settings.num_hidden_layers * heads * width * activation_dtype(model).itemsize * tokens)
 
 
 def _put_aside(size: int, device: torch.device) -> torch.Tensor:

@@ -1,8 +1,9 @@
 import pytest
 import torch
 
-from lorakit.engine import choose_device, choose_dtype
+from lorakit.engine import choose_device, choose_dtype, kernel_build
 from lorakit.engine import device as device_module
+from lorakit.engine.kernel_build import NoKernelsError, built_half_products
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -13,18 +14,63 @@ def test_auto_measures_on_a_cpu_and_says_so(monkeypatch):
     assert (choice.name, choice.reason) == ("bfloat16", "cpu: measured 4.0x float32 on this machine")
 
 
-def test_a_cpu_without_fast_bfloat16_computes_in_float32(monkeypatch):
-    monkeypatch.setattr(device_module, "_bfloat16_speedup", lambda: 0.4)
+@pytest.fixture
+def measured(monkeypatch):
+    """Let the machine be one that measures so many times the speed of float32."""
+
+    def machine(bfloat16, half=None):
+        monkeypatch.setattr(device_module, "_bfloat16_speedup", lambda: bfloat16)
+        monkeypatch.setattr(device_module, "_half_fault", lambda: "no such instructions" if half is None else None)
+        monkeypatch.setattr(device_module, "_half_speedup", lambda: half)
+
+    return machine
+
+
+@pytest.mark.parametrize("half", [None, 1.1])
+def test_a_cpu_without_a_fast_format_computes_in_float32(measured, half):
+    measured(0.4, half)
     choice = choose_dtype("auto", CPU)
-    assert choice.dtype is torch.float32
+    assert (choice.dtype, choice.weights, choice.name) == (torch.float32, torch.float32, "float32")
     assert "only 0.4x" in choice.reason
 
 
-def test_float16_on_a_cpu_is_replaced_with_a_warning(monkeypatch):
-    monkeypatch.setattr(device_module, "_bfloat16_speedup", lambda: 0.4)
+def test_a_cpu_with_fast_float16_holds_its_weights_in_it(measured):
+    measured(0.4, 1.7)
+    choice = choose_dtype("auto", CPU)
+    assert (choice.dtype, choice.weights, choice.name) == (torch.float32, torch.float16, "float16")
+    assert choice.reason == "cpu: products measured 1.7x float32 on this machine; sums in float32"
+
+
+def test_fast_bfloat16_comes_first(measured):
+    measured(4.0, 1.7)
+    assert choose_dtype("auto", CPU).name == "bfloat16"
+
+
+def test_where_weights_must_be_of_one_format_they_are(measured):
+    measured(0.4, 1.7)
+    assert choose_dtype("auto", CPU, may_be_half=False).weights is torch.float32
+    assert "is replaced with float32: not for this" in choose_dtype("float16", CPU, may_be_half=False).warning
+
+
+def test_float16_on_a_cpu_is_given_where_it_is_fast(measured):
+    measured(0.4, 1.7)
     choice = choose_dtype("float16", CPU)
-    assert choice.dtype is torch.float32
-    assert "float16 is replaced with float32" in choice.warning
+    assert (choice.dtype, choice.weights, choice.warning) == (torch.float32, torch.float16, None)
+
+
+def test_elsewhere_float16_on_a_cpu_is_replaced_with_a_warning(measured):
+    measured(0.4)
+    choice = choose_dtype("float16", CPU)
+    assert choice.weights is torch.float32
+    assert choice.warning == "torch_dtype float16 is replaced with float32: no such instructions"
+
+
+def test_a_processor_without_the_instructions_says_so(monkeypatch, tmp_path):
+    other = tmp_path / "cpuinfo"
+    other.write_text("vendor_id : GenuineIntel\nmodel name : Another\nflags : fpu avx512f avx512_bf16\n")
+    monkeypatch.setattr(kernel_build, "_PROCESSOR_FILE", other)
+    with pytest.raises(NoKernelsError, match="cannot multiply float16"):
+        built_half_products()
 
 
 @pytest.mark.parametrize(("is_supported", "dtype"), [(True, torch.bfloat16), (False, torch.float16)])

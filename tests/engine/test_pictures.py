@@ -12,7 +12,8 @@ from lorakit.data_processing.files import RawRow
 from lorakit.data_processing.formats import FieldNames, to_example
 from lorakit.data_processing.images import ImageError
 from lorakit.data_processing.packing import pack, pack_under_budget
-from lorakit.engine import DtypeChoice, choose_kernels, picture_inputs, summed_loss
+from lorakit.engine import DtypeChoice, choose_kernels, picture_inputs, products, summed_loss
+from lorakit.engine.kernel_build import NoKernelsError
 from lorakit.engine.pictures import _STORES as STORES
 from lorakit.engine.pictures import kept_feature_bytes, pixel_inputs
 from lorakit.model_config import attach_new_adapter, load_model, load_tokenizer, locate_model
@@ -25,9 +26,9 @@ def folder(tmp_path_factory):
     return save_vision_model(tmp_path_factory.mktemp("qwen3-vl"))
 
 
-def bundle(folder, **settings):
+def bundle(folder, is_half=False, **settings):
     source = locate_model(str(folder), "huggingface")
-    loaded = load_model(source, load_tokenizer(source), DtypeChoice(torch.float32, "asked"), CPU)
+    loaded = load_model(source, load_tokenizer(source), DtypeChoice(torch.float32, "asked", is_half=is_half), CPU)
     config = Config(target_modules="all-linear", lora_dropout=0, lora_r=4, **settings)
     torch.manual_seed(3)
     adapted = attach_new_adapter(loaded, config)
@@ -35,6 +36,8 @@ def bundle(folder, **settings):
     for name, parameter in adapted.named_parameters():
         if "lora_B" in name:
             parameter.data = 0.1 * torch.randn_like(parameter)
+        if "lora_A" in name:
+            parameter.data = parameter.data.half().float()  # as PEFT rounds it beside a weight in float16
     return adapted.train()
 
 
@@ -80,9 +83,13 @@ OPTED_IN = [{}, {"train_projector": True}, {"train_vision": True, "train_project
 @pytest.mark.parametrize("settings", OPTED_IN, ids=["language", "projector", "vision and projector"])
 @pytest.mark.parametrize("budget", [20, 10_000])
 @pytest.mark.parametrize("is_wanted", [False, True], ids=["PyTorch", "own kernels"])
-def test_a_packed_step_with_pictures_is_that_of_its_rows_one_by_one(folder, rows, budget, settings, is_wanted):
+@pytest.mark.parametrize("is_half", [False, True], ids=["float32", "weights in float16"])
+def test_a_packed_step_with_pictures_is_that_of_its_rows_one_by_one(
+    folder, rows, budget, settings, is_wanted, is_half, monkeypatch
+):
+    monkeypatch.setattr(products, "_kernel_or_fault", lambda: NoKernelsError("it rounds"))
     wanted_loss, wanted = reference(bundle(folder, **settings), rows)
-    model = bundle(folder, **settings)
+    model = bundle(folder, is_half, **settings)
     assert choose_kernels(is_wanted, CPU, torch.float32).is_used is is_wanted
     first, *others = pack_under_budget(rows, budget, is_beginning_shared=True)
     batches = [first.lengthened(first.tokens + 30), *others]  # as in the first step of a run

@@ -5,9 +5,10 @@ import pytest
 import torch
 from conftest import FAMILIES
 
-from lorakit.engine import DtypeChoice
+from lorakit.config import Config
+from lorakit.engine import DtypeChoice, device
 from lorakit.errors import ModelError
-from lorakit.model_config import load_model, load_tokenizer, locate_model, read_model_type
+from lorakit.model_config import choose_format, load_model, load_tokenizer, locate_model, read_model_type
 
 CPU = torch.device("cpu")
 
@@ -28,6 +29,39 @@ def test_every_family_loads_in_the_chosen_format(model_folder, family, dtype):
     bundle = load(model_folder(family), dtype)
     assert bundle.family == family
     assert {parameter.dtype for parameter in bundle.model.parameters()} == {dtype}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_loads_with_its_matrices_in_float16(model_folder, family):
+    source = locate_model(str(model_folder(family)), "huggingface")
+    bundle = load_model(source, load_tokenizer(source), DtypeChoice(torch.float32, "test", is_half=True), CPU)
+    wanted, found = load(model_folder(family)).model.state_dict(), bundle.model.state_dict()
+    assert {tensor.dtype for tensor in found.values()} == {torch.float16, torch.float32}
+    assert all(torch.equal(found[name].float(), tensor) for name, tensor in wanted.items())
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_half"),
+    [
+        ({}, True),
+        ({"cpu_kernels": False}, False),
+        ({"load_in_8bit": True}, False),
+        ({"load_in_4bit": True}, False),
+        ({"trainer_args": {"fsdp": True}}, False),
+    ],
+    ids=str,
+)
+def test_float16_is_for_whole_weights_in_known_families(model_folder, copied, monkeypatch, settings, is_half):
+    monkeypatch.setattr(device, "_bfloat16_speedup", lambda: 0.5)
+    monkeypatch.setattr(device, "_half_fault", lambda: None)
+    monkeypatch.setattr(device, "_half_speedup", lambda: 2.0)
+    config, source = Config(**settings), locate_model(str(copied), "huggingface")
+    assert choose_format(config, source, CPU).is_half is is_half
+    assert choose_format(config, source, CPU, earlier="float16").is_half is is_half
+    assert choose_format(config, source, CPU, earlier="float32").reason == "as in the run that is resumed"
+    setting = json.loads((copied / "config.json").read_text()) | {"model_type": "gemma"}
+    (copied / "config.json").write_text(json.dumps(setting))
+    assert not choose_format(config, source, CPU).is_half
 
 
 @pytest.mark.parametrize(("family", "limit"), [("llama", 2048), ("gpt2", 1024), ("opt", 1024)])

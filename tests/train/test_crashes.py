@@ -11,14 +11,12 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 from conftest import ROOT
 from trained import ROWS, assert_same_adapter, recorded
 
-from lorakit.engine import DtypeChoice, kernels
+from lorakit.engine import device, kernels
 from lorakit.engine.kernel_build import NoKernelsError
 from lorakit.runs import EvaluationRecord, RecordLog, StepRecord, checkpoints, fault_in, writing_alone
-from lorakit.train import preparing
 
 EPOCHS, KILLS = 12, 12
 STEPS = 3 * EPOCHS
@@ -123,8 +121,7 @@ def test_a_resumed_run_with_other_rows_goes_on_only_by_force(command, write_rows
 def test_what_was_chosen_by_itself_is_kept_by_a_resumed_run(command, monkeypatch):
     _, folder = command("--num_train_epochs", "1", "--set", "torch_dtype=auto")
     chosen = json.loads((folder / "run.json").read_text())["dtype"]
-    other = {"float32": torch.bfloat16, "bfloat16": torch.float32}[chosen]
-    monkeypatch.setattr(preparing, "choose_dtype", lambda *_: DtypeChoice(other, "measured otherwise"))
+    monkeypatch.setattr(device, "_bfloat16_speedup", lambda: 0.5 if chosen == "bfloat16" else 2.0)
     code, folder = command("--num_train_epochs", "1", "--set", "torch_dtype=auto", "--set", "resume=true")
     assert code == 0
     assert json.loads((folder / "run.json").read_text())["dtype"] == chosen

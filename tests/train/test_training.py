@@ -7,7 +7,7 @@ import weakref
 import pytest
 import torch
 import yaml
-from conftest import FAMILIES
+from conftest import FAMILIES, needs_half_kernel
 from peft import PeftModel
 from safetensors.torch import load_file
 from trained import ROWS, adapter_weights, assert_same_adapter, interrupt_at
@@ -298,8 +298,21 @@ def test_a_run_of_a_single_step_learns(command, write_rows):
 
 
 def test_float16_on_a_cpu_is_replaced_and_said(command, capsys):
-    command("--num_train_epochs", "1", "--set", "torch_dtype=float16")
+    command("--num_train_epochs", "1", "--set", "torch_dtype=float16", "--set", "cpu_kernels=false")
     assert "float16 is replaced with" in capsys.readouterr().err
+
+
+@needs_half_kernel
+def test_float16_on_a_cpu_trains_what_float32_trains(command, capsys):
+    losses = {}
+    for dtype in ("float32", "float16"):
+        _, folder = command("--num_train_epochs", "3", "--set", f"torch_dtype={dtype}")
+        losses[dtype] = [step.loss for step in read_records(folder) if isinstance(step, StepRecord)]
+        saved = load_file(folder / "lora_model" / "adapter_model.safetensors")
+        assert {tensor.dtype for tensor in saved.values()} == {torch.float32}
+    assert "float16 (as set in torch_dtype; sums in float32)" in capsys.readouterr().err
+    assert losses["float16"] == pytest.approx(losses["float32"], rel=0.01)
+    assert losses["float16"] != losses["float32"]
 
 
 def test_the_plan_is_printed_before_the_first_step(command, capsys):

@@ -1,0 +1,95 @@
+"""Matrix products with frozen weights, which may be held in float16 where all else is float32.
+
+Some processors multiply float16 numbers twice as fast as float32 ones (AVX512-FP16) and have nothing faster. PyTorch's
+products on a CPU do not use that; half_products.cpp does, with sums in float32. Where it is not compiled, or not for
+what it is given, the weight is widened for the moment: the same product, more exact and slower.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from functools import cache
+
+import torch
+from torch.nn.functional import linear
+
+from lorakit.engine.kernel_build import NoKernelsError, built_half_products
+
+Kernel = Callable[..., bool]
+_POINTERS, _NUMBERS = 3, 8  # that half_product takes
+
+
+def product(
+    left: torch.Tensor, right: torch.Tensor, bias: torch.Tensor | None = None, place: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Return left [rows, depth] times right [depth, columns], plus bias [columns], written to a place if there is one.
+
+    Raises:
+        torch.OutOfMemoryError: There is no memory for a block of the weights.
+    """
+    if left.dtype is not right.dtype:
+        if place is None:
+            place = left.new_empty(len(left), right.shape[1])
+        if bias is not None:
+            place.copy_(bias)  # [rows, columns]
+        return _mixed(left, right, place, adds=bias is not None)
+    if place is None:
+        return linear(left, right.T, bias)
+    return torch.mm(left, right, out=place) if bias is None else torch.addmm(bias, left, right, out=place)
+
+
+def plus_product(total: torch.Tensor | None, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Add left times right to a total [rows, columns], in place, and return it; without a total the product itself."""
+    if total is None:
+        return left @ right if left.dtype is right.dtype else product(left, right)
+    return total.addmm_(left, right) if left.dtype is right.dtype else _mixed(left, right, total, adds=True)
+
+
+def half_kernel() -> Kernel:
+    """Return half_products.cpp's function, compiled now if it is not in the cache.
+
+    Raises:
+        NoKernelsError: This processor has no use for it, or it cannot be compiled.
+    """
+    found = _kernel_or_fault()
+    if isinstance(found, NoKernelsError):
+        raise found
+    return found
+
+
+@cache
+def _kernel_or_fault() -> Kernel | NoKernelsError:
+    try:
+        function = ctypes.CDLL(str(built_half_products())).half_product
+    except NoKernelsError as fault:
+        return fault
+    except OSError as error:
+        return NoKernelsError(str(error))
+    function.restype = ctypes.c_bool
+    function.argtypes = [*[ctypes.c_void_p] * _POINTERS, *[ctypes.c_int64] * _NUMBERS]
+    return function  # type: ignore[no-any-return]
+
+
+def _mixed(left: torch.Tensor, right: torch.Tensor, place: torch.Tensor, adds: bool) -> torch.Tensor:
+    """Write or add the product of float32 and float16 to a place [rows, columns] in float32."""
+    is_served = (
+        not torch.compiler.is_compiling()
+        and left.device.type == "cpu"
+        and (left.dtype, right.dtype, place.dtype) == (torch.float32, torch.float16, torch.float32)
+        and 1 in right.stride()
+        and place.stride(1) == 1
+    )
+    kernel = _kernel_or_fault() if is_served else None
+    if kernel is None or isinstance(kernel, NoKernelsError):
+        wide = right.to(left.dtype)
+        return place.addmm_(left, wide) if adds else torch.mm(left, wide, out=place)
+    if left.stride(1) != 1:
+        left = left.contiguous()
+    done = kernel(
+        *(tensor.data_ptr() for tensor in (left, right, place)),
+        *(*left.shape, right.shape[1], left.stride(0), *right.stride(), place.stride(0), adds),
+    )
+    if not done:
+        raise torch.OutOfMemoryError("no memory for a block of weights")
+    return place
