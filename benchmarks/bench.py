@@ -29,7 +29,7 @@ from tools import OURS, REFERENCE, TOOLS, Tool, command, specification
 _FOLDER = Path(__file__).parent
 HISTORY_FILE = _FOLDER / "history.jsonl"
 PAGE_FILE = ROOT / "docs" / "performance.md"
-_USUAL_TOOLS = (OURS, REFERENCE, "trl", "trl-bf16", "trl-packing", "llamafactory")
+_USUAL_TOOLS = (OURS, "lorakit-float32", REFERENCE, "trl", "trl-bf16", "trl-packing", "llamafactory")
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def _measure_job(
         measured = json.loads(_child_output("gemm.py"))
         gemm_gflops.append(measured["gflops"])
         for name, python in pythons.items():
-            if TOOLS[name].dtype == measured["dtype"]:
+            if not TOOLS[name].runs_on(measured["dtype"]):
                 continue
             run_folder = folder / f"{job.name}-{name}-{repeat}"
             if isinstance(python, str):

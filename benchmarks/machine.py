@@ -27,6 +27,11 @@ def machine() -> dict[str, Any]:
     }
 
 
+def has_instructions(name: str) -> bool:
+    """Whether the processor has them."""
+    return name in _processor_fields().get("flags", "").split()
+
+
 def _processor_fields() -> dict[str, str]:
     file = Path("/proc/cpuinfo")
     if not file.is_file():

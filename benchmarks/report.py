@@ -34,8 +34,9 @@ the command, each in a process of its own, and a cell is the median.
 Every tool trains the same rows, in the same order where it does not pack them, with the model's own chat template:
 LoRA r 8, alpha 16, no dropout, on `q_proj` and `v_proj`; one epoch, constant learning rate 1e-3, answers only, no
 evaluation, no checkpoints; on the CPU. The peers compute in mixed bf16 where the matrix product of the machine is
-faster in it, else in float32 (TRL, whose default bf16 is, in both); lorakit chooses by itself. Each tool finds the
-packages of its own environment; lorakit and plain Trainer those that a user of lorakit has.
+faster in it, else in float32 (TRL, whose default bf16 is, in both). lorakit chooses by itself: bf16, float32, or, on
+processors that multiply float16 fastest, float32 with float16 products (then it is measured in float32 too). Each tool
+finds the packages of its own environment; lorakit and plain Trainer those that a user of lorakit has.
 """
 _READING = """\
 ## How to read it
@@ -47,7 +48,8 @@ _READING = """\
 - **of GEMM**: the arithmetic that LoRA cannot do without, in relation to what the machine's fastest matrix product
   (512 x 2048 x 2048, measured in the same run) could have done in that time:
   4 x weights of the linear layers x tokens + 4 x vocabulary x hidden x target tokens. Every weight takes two operations
-  forward and two for the gradient of its input; frozen weights have none of their own.
+  forward and two for the gradient of its input; frozen weights have none of their own. PyTorch has no fast product in
+  float16 on a CPU, lorakit has: there its share can be above 100%.
 - **lorakit's speed**: lorakit's samples/s over this tool's.
 - A tool counts only if it trained all rows and no more than their answers (and the line break a template writes after
   them), every gradient norm is above zero, and its loss is that of plain Trainer + PEFT: within 2% at the first step,

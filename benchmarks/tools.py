@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs import ROOT, Job, Work
+from machine import has_instructions
 from peers import OWN
 from spec import (
     LEARNING_RATE,
@@ -39,6 +40,8 @@ class Tool:
         picture_program: The same for rows with pictures; None where the tool is not measured on them.
         packs: Whether it lays rows into bins of `MAX_LENGTH_TOKENS`, so that its batches differ.
         dtype: What it computes in, where that is not what the machine computes fastest; left out where it is.
+        instructions: Of the processors on which it is measured, as /proc/cpuinfo names them, and only where products in
+            float32 are faster than in bfloat16; None for all.
         note: What the page says about it.
     """
 
@@ -50,7 +53,14 @@ class Tool:
     settings: Mapping[str, Any] = field(default_factory=dict)
     packs: bool = False
     dtype: str | None = None
+    instructions: str | None = None
     picture_program: str | None = None
+
+    def runs_on(self, fastest: str) -> bool:
+        """Whether the tool is measured on this machine, where products are fastest in a format."""
+        if self.instructions is not None and (fastest == "bfloat16" or not has_instructions(self.instructions)):
+            return False
+        return self.dtype != fastest
 
     def takes(self, job: Job) -> bool:
         """Whether the tool is measured on a job."""
@@ -63,6 +73,14 @@ TOOLS = {
     tool.name: tool
     for tool in (
         Tool(OURS, "lorakit", None, "`python main.py --task train`."),
+        Tool(
+            "lorakit-float32",
+            "lorakit, float32",
+            None,
+            "The same with `torch_dtype: float32`, where lorakit chooses float16 for its products with weights.",
+            settings={"torch_dtype": "float32"},
+            instructions="avx512_fp16",
+        ),
         Tool(
             REFERENCE,
             "Trainer + PEFT",

@@ -8,6 +8,7 @@ from conftest import ROOT
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import peers
+import tools
 from bench import Prepared, judge
 from jobs import JOBS, LENGTHS_CHARACTERS, Work, alpaca_rows, generated_rows, layer_parameters
 from peers import OWN, reason_in
@@ -102,3 +103,19 @@ def test_a_tool_of_which_one_run_failed_is_reported_with_the_reason():
     outcomes = judge({"lorakit": [good, good], "trainer": [good, good], "trl": [good, "failed: x"]}, prepared, 1.0)
     assert outcomes["lorakit"].fault is None
     assert (outcomes["trl"].summary, outcomes["trl"].fault) == (None, "failed: x")
+
+
+@pytest.mark.parametrize(
+    ("name", "fastest", "has_fp16", "is_measured"),
+    [
+        ("lorakit", "bfloat16", False, True),
+        ("trl-bf16", "bfloat16", False, False),
+        ("trl-bf16", "float32", False, True),
+        ("lorakit-float32", "float32", False, False),
+        ("lorakit-float32", "float32", True, True),
+        ("lorakit-float32", "bfloat16", True, False),
+    ],
+)
+def test_a_tool_is_measured_where_its_format_tells_something(monkeypatch, name, fastest, has_fp16, is_measured):
+    monkeypatch.setattr(tools, "has_instructions", lambda name: has_fp16)
+    assert TOOLS[name].runs_on(fastest) is is_measured
