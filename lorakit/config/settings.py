@@ -74,7 +74,8 @@ class Config(BaseModel):
     torch_dtype: Annotated[Literal["auto", "float32", "float16", "bfloat16"], Shown("Model")] = Field(
         "auto",
         description="Number format of the frozen base weights. `auto` chooses by device and by measurement and says "
-        "why. The adapter itself is always float32.",
+        "why. `float16` on a CPU: the large matrices alone, where the processor multiplies it fast, else replaced. "
+        "The adapter itself is always float32.",
     )
 
     load_in_4bit: Annotated[bool, Shown("Model")] = Field(

@@ -3,8 +3,8 @@
 //
 // c = a b, or c += a b, where b is the weight or its transpose. Numbers of a are scaled by a power of two, common to a
 // row's next kDepth numbers, so that float16 holds them without overflow and, down to a 2^18th of their largest, with
-// all its 11 bits; so many products are added up in float16, and these sums in float32. That is as exact as bfloat16,
-// whose numbers have 8 bits, added up in float32 (test_half_products.py). Each number of c is computed by one thread:
+// all its 11 bits; so many products are added up in float16, and these sums in float32. That is more exact than
+// bfloat16, whose numbers have 8 bits, added up in float32 (test_products.py). Each number of c is computed by one thread:
 // results do not depend on the number of threads.
 //
 // How blocks of a and b wait in the caches: Goto and van de Geijn, 2008, "Anatomy of High-Performance Matrix

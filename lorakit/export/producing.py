@@ -47,7 +47,7 @@ def open_combined(config: Config) -> Adapters:
         raise SettingsError(
             f"load_in_{bits}: an adapter is merged into the full weights of its base", f"set load_in_{bits}: false"
         )
-    adapters = open_adapters(_computed_exactly(config))
+    adapters = open_adapters(_computed_exactly(config), may_be_half=False)
     weights = {choice.name: choice.weight for choice in adapters.choices}
     if len(weights) > 1:
         adapters.combine(weights, config.combination, config.density)

@@ -166,8 +166,12 @@ class Adapters:
             self._asked_as = next((record for record in records if record is not None), None)
 
 
-def open_adapters(config: Config) -> Adapters:
+def open_adapters(config: Config, may_be_half: bool = True) -> Adapters:
     """Load the model of a configuration with all its adapters, the first of them in use.
+
+    Args:
+        config: Names them.
+        may_be_half: See `choose_format`.
 
     Raises:
         LorakitError: Model or adapters cannot be found, loaded, or trusted together.
@@ -178,7 +182,7 @@ def open_adapters(config: Config) -> Adapters:
     tokenizer = load_tokenizer(source)
     chat_format = ChatFormat(tokenizer, ImageFormat.of(load_image_processor(source), config))
     device = choose_device()
-    dtype = choose_format(config, source, device)
+    dtype = choose_format(config, source, device, may_be_half=may_be_half)
     if dtype.warning:
         console.warn(dtype.warning)
     choose_kernels(config.cpu_kernels, device, dtype.dtype)

@@ -134,7 +134,9 @@ def read_model_type(source: ModelSource) -> tuple[str, int | None]:
     return str(settings["model_type"]), next((limit for limit in limits if isinstance(limit, int)), None)
 
 
-def choose_format(config: Config, source: ModelSource, device: torch.device, earlier: str | None = None) -> DtypeChoice:
+def choose_format(
+    config: Config, source: ModelSource, device: torch.device, earlier: str | None = None, may_be_half: bool = True
+) -> DtypeChoice:
     """Choose the number format of a model's weights: see `choose_dtype`.
 
     Args:
@@ -142,10 +144,11 @@ def choose_format(config: Config, source: ModelSource, device: torch.device, ear
         source: Of the model.
         device: Where it will compute.
         earlier: The format of the run that is resumed, to be kept.
+        may_be_half: Whether a CPU may round in products with weights.
     """
     family, _ = read_model_type(source)
     is_whole = not (config.load_in_4bit or config.load_in_8bit or config.trainer_args.get("fsdp"))
-    may_be_half = config.cpu_kernels and is_whole and family in PACKED_FAMILIES
+    may_be_half = may_be_half and config.cpu_kernels and is_whole and family in PACKED_FAMILIES
     choice = choose_dtype(earlier or config.torch_dtype, device, may_be_half)
     return replace(choice, reason="as in the run that is resumed") if earlier else choice
 

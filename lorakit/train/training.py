@@ -20,6 +20,7 @@ from lorakit.engine import (
     compiled_layers,
     part_ranks,
     peak_bytes,
+    release_memory,
     reset_peak,
 )
 from lorakit.errors import SettingsError
@@ -163,6 +164,7 @@ def _train_steps(config: Config, prepared: Prepared, plan: RunPlan, folder: Path
     ):
         trainer.progress = ShowProgress(bar, steps, config.num_train_epochs)
         trainer.train(resume_from_checkpoint=str(earlier.checkpoint) if earlier else None)
+    release_memory()  # so that curve and answers do not come on top of what the steps took
     if trainer.is_world_process_zero():
         draw_loss_curve(folder)
     if stop.is_stopped and trainer.state.global_step < trainer.state.max_steps:

@@ -58,6 +58,7 @@ def test_float16_is_for_whole_weights_in_known_families(model_folder, copied, mo
     config, source = Config(**settings), locate_model(str(copied), "huggingface")
     assert choose_format(config, source, CPU).is_half is is_half
     assert choose_format(config, source, CPU, earlier="float16").is_half is is_half
+    assert not choose_format(config, source, CPU, may_be_half=False).is_half
     assert choose_format(config, source, CPU, earlier="float32").reason == "as in the run that is resumed"
     setting = json.loads((copied / "config.json").read_text()) | {"model_type": "gemma"}
     (copied / "config.json").write_text(json.dumps(setting))
