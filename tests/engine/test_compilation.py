@@ -45,6 +45,7 @@ def test_without_a_compiler_it_is_off_with_the_reason(monkeypatch, setting):
     assert decide_compilation(setting, 1e6, CPU) == (False, "there is no C++ compiler")
 
 
+@pytest.mark.slow
 def test_what_cannot_be_compiled_runs_as_before(monkeypatch):
     calls = []
 

@@ -39,8 +39,7 @@ def large_weights(model):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("budget", [20, 10_000])
-@pytest.mark.parametrize("has_kernels", [False, True], ids=["PyTorch", "own kernels"])
+@pytest.mark.parametrize(("budget", "has_kernels"), [(20, False), (10_000, True)], ids=["PyTorch", "own kernels"])
 @pytest.mark.usefixtures("widened")
 def test_a_packed_step_is_that_of_rows_one_by_one_in_float32(model_folder, request, family, budget, has_kernels):
     if has_kernels:

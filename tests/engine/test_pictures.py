@@ -81,9 +81,12 @@ OPTED_IN = [{}, {"train_projector": True}, {"train_vision": True, "train_project
 
 
 @pytest.mark.parametrize("settings", OPTED_IN, ids=["language", "projector", "vision and projector"])
-@pytest.mark.parametrize("budget", [20, 10_000])
+@pytest.mark.parametrize(
+    ("budget", "is_half"),
+    [(20, False), (10_000, False), (10_000, True)],
+    ids=["cut", "whole", "whole, weights in float16"],
+)
 @pytest.mark.parametrize("is_wanted", [False, True], ids=["PyTorch", "own kernels"])
-@pytest.mark.parametrize("is_half", [False, True], ids=["float32", "weights in float16"])
 def test_a_packed_step_with_pictures_is_that_of_its_rows_one_by_one(
     folder, rows, budget, settings, is_wanted, is_half, monkeypatch
 ):
