@@ -21,8 +21,7 @@ from transformers import (
 )
 
 from lorakit.engine import choose_kernels
-from lorakit.engine.kernel_build import NoKernelsError
-from lorakit.engine.products import half_kernel
+from lorakit.engine.products import half_fault
 
 ROOT = Path(__file__).parents[1]
 TRAIN_FILE = ROOT / "data" / "train.json"
@@ -122,15 +121,7 @@ def _without_kernels() -> Iterator[None]:
     choose_kernels(False, torch.device("cpu"), torch.float32)
 
 
-def _half_fault() -> str:
-    try:
-        half_kernel()
-    except NoKernelsError as fault:
-        return str(fault)
-    return ""
-
-
-needs_half_kernel = pytest.mark.skipif(bool(_half_fault()), reason=_half_fault())
+needs_half_kernel = pytest.mark.skipif(half_fault() is not None, reason=str(half_fault()))
 
 
 @pytest.fixture

@@ -10,12 +10,11 @@ from pathlib import Path
 import psutil
 import torch
 
-from lorakit.engine.kernel_build import NoKernelsError
-from lorakit.engine.products import half_kernel, product
+from lorakit.engine.products import half_fault, product
 
+FORMATS = ("float32", "float16", "bfloat16")
 # Half the memory is welcome, but a format emulated in software is many times slower.
 _WORTHWHILE_SPEEDUP = 1.3
-FORMATS = ("float32", "float16", "bfloat16")
 _HOPELESS_SPEEDUP = 0.2
 _CGROUP = Path("/sys/fs/cgroup")  # where a container's limit stands
 
@@ -67,7 +66,7 @@ def choose_dtype(requested: str, device: torch.device, may_be_half: bool = True)
         may_be_half: Whether a CPU may use float16: where the model's code is known and its weights are whole.
     """
     if requested == "float16" and device.type == "cpu":
-        fault = _half_fault() if may_be_half else "not for this model and these settings"
+        fault = half_fault() if may_be_half else "not for this model and these settings"
         if fault is None:
             return DtypeChoice(torch.float32, "as set in torch_dtype; sums in float32", is_half=True)
         choice = _auto(device, may_be_half=False)
@@ -75,15 +74,6 @@ def choose_dtype(requested: str, device: torch.device, may_be_half: bool = True)
     if requested == "auto":
         return _auto(device, may_be_half)
     return DtypeChoice(getattr(torch, requested), "as set in torch_dtype")
-
-
-def _half_fault() -> str | None:
-    """Say why this CPU cannot use float16."""
-    try:
-        half_kernel()
-    except NoKernelsError as fault:
-        return str(fault)
-    return None
 
 
 def _auto(device: torch.device, may_be_half: bool) -> DtypeChoice:
@@ -96,7 +86,7 @@ def _auto(device: torch.device, may_be_half: bool) -> DtypeChoice:
     speedup = _bfloat16_speedup()
     if speedup >= _WORTHWHILE_SPEEDUP:
         return DtypeChoice(torch.bfloat16, f"cpu: measured {speedup:.1f}x float32 on this machine")
-    if may_be_half and _half_fault() is None:
+    if may_be_half and half_fault() is None:
         of_half = _half_speedup()
         if of_half >= _WORTHWHILE_SPEEDUP:
             reason = f"cpu: products measured {of_half:.1f}x float32 on this machine; sums in float32"

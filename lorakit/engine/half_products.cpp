@@ -4,8 +4,8 @@
 // c = a b, or c += a b, where b is the weight or its transpose. Numbers of a are scaled by a power of two, common to a
 // row's next kDepth numbers, so that float16 holds them without overflow and, down to a 2^18th of their largest, with
 // all its 11 bits; so many products are added up in float16, and these sums in float32. That is more exact than
-// bfloat16, whose numbers have 8 bits, added up in float32 (test_products.py). Each number of c is computed by one thread:
-// results do not depend on the number of threads.
+// bfloat16, whose numbers have 8 bits, added up in float32 (test_products.py). Each number of c is computed by one
+// thread: results do not depend on the number of threads.
 //
 // How blocks of a and b wait in the caches: Goto and van de Geijn, 2008, "Anatomy of High-Performance Matrix
 // Multiplication", doi 10.1145/1356052.1356053.
@@ -54,19 +54,30 @@ inline __mmask32 mask32(Index numbers) {
     return numbers >= 32 ? 0xffffffffu : numbers <= 0 ? 0 : (1u << numbers) - 1;
 }
 
+// Of every two registers that lie D apart, their lower numbers in turns, and their higher ones; of each quarter by
+// itself.
+template <int D, int N, class Low, class High>
+inline void interleave(const __m512i (&from)[N], __m512i (&to)[N], Low low, High high) {
+    for (int group = 0; group < N; group += 2 * D) {
+        for (int i = 0; i < D; ++i) {
+            to[group + 2 * i] = low(from[group + i], from[group + i + D]);
+            to[group + 2 * i + 1] = high(from[group + i], from[group + i + D]);
+        }
+    }
+}
+
+constexpr auto kLow16 = [](__m512i a, __m512i b) { return _mm512_unpacklo_epi16(a, b); };
+constexpr auto kHigh16 = [](__m512i a, __m512i b) { return _mm512_unpackhi_epi16(a, b); };
+constexpr auto kLow32 = [](__m512i a, __m512i b) { return _mm512_unpacklo_epi32(a, b); };
+constexpr auto kHigh32 = [](__m512i a, __m512i b) { return _mm512_unpackhi_epi32(a, b); };
+constexpr auto kLow64 = [](__m512i a, __m512i b) { return _mm512_unpacklo_epi64(a, b); };
+constexpr auto kHigh64 = [](__m512i a, __m512i b) { return _mm512_unpackhi_epi64(a, b); };
+
 // 16 rows of 16 numbers to 16 columns.
 inline void transpose(__m512i (&r)[16]) {
     __m512i t[16];
-    for (int i = 0; i < 16; i += 2) {
-        t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
-        t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
-    }
-    for (int i = 0; i < 16; i += 4) {
-        for (int j = 0; j < 2; ++j) {
-            r[i + 2 * j] = _mm512_unpacklo_epi64(t[i + j], t[i + j + 2]);
-            r[i + 2 * j + 1] = _mm512_unpackhi_epi64(t[i + j], t[i + j + 2]);
-        }
-    }
+    interleave<1>(r, t, kLow32, kHigh32);
+    interleave<2>(t, r, kLow64, kHigh64);
     for (int i = 0; i < 4; ++i) {  // r[4 g + i]: of rows 4 g to 4 g + 3 the columns i, 4 + i, 8 + i, 12 + i
         const __m512i even01 = _mm512_shuffle_i32x4(r[i], r[4 + i], 0x88),
                       odd01 = _mm512_shuffle_i32x4(r[i], r[4 + i], 0xdd);
@@ -134,20 +145,9 @@ inline void pack_across(const Product& p, Index first, Index column, Index depth
                            ? _mm512_maskz_loadu_epi16(mask32(p.depth - first - k), p.b + at * p.b_column + first + k)
                            : _mm512_setzero_si512();
             }
-            for (int i = 0; i < 8; i += 2) {
-                t[i] = _mm512_unpacklo_epi16(r[i], r[i + 1]);
-                t[i + 1] = _mm512_unpackhi_epi16(r[i], r[i + 1]);
-            }
-            for (int i = 0; i < 8; i += 4) {
-                for (int j = 0; j < 2; ++j) {
-                    r[i + 2 * j] = _mm512_unpacklo_epi32(t[i + j], t[i + j + 2]);
-                    r[i + 2 * j + 1] = _mm512_unpackhi_epi32(t[i + j], t[i + j + 2]);
-                }
-            }
-            for (int i = 0; i < 4; ++i) {
-                t[2 * i] = _mm512_unpacklo_epi64(r[i], r[i + 4]);
-                t[2 * i + 1] = _mm512_unpackhi_epi64(r[i], r[i + 4]);
-            }
+            interleave<1>(r, t, kLow16, kHigh16);
+            interleave<2>(t, r, kLow32, kHigh32);
+            interleave<4>(r, t, kLow64, kHigh64);
             for (int i = 0; i < 8; ++i) {  // t[i]: of each quarter's number i
                 Half* to = packed + (k + i) * kColumns + n;
                 _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_castsi512_si128(t[i]));

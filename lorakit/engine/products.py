@@ -12,7 +12,6 @@ from collections.abc import Callable
 from functools import cache
 
 import torch
-from torch.nn.functional import linear
 
 from lorakit.engine.kernel_build import NoKernelsError, built_half_products
 
@@ -34,28 +33,20 @@ def product(
         if bias is not None:
             place.copy_(bias)  # [rows, columns]
         return _mixed(left, right, place, adds=bias is not None)
-    if place is None:
-        return linear(left, right.T, bias)
     return torch.mm(left, right, out=place) if bias is None else torch.addmm(bias, left, right, out=place)
 
 
 def plus_product(total: torch.Tensor | None, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """Add left times right to a total [rows, columns], in place, and return it; without a total the product itself."""
     if total is None:
-        return left @ right if left.dtype is right.dtype else product(left, right)
+        return product(left, right)
     return total.addmm_(left, right) if left.dtype is right.dtype else _mixed(left, right, total, adds=True)
 
 
-def half_kernel() -> Kernel:
-    """Return half_products.cpp's function, compiled now if it is not in the cache.
-
-    Raises:
-        NoKernelsError: This processor has no use for it, or it cannot be compiled.
-    """
+def half_fault() -> str | None:
+    """Say why half_products.cpp cannot be used here; None if it can. It is compiled now if it is not in the cache."""
     found = _kernel_or_fault()
-    if isinstance(found, NoKernelsError):
-        raise found
-    return found
+    return str(found) if isinstance(found, NoKernelsError) else None
 
 
 @cache

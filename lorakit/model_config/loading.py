@@ -16,6 +16,7 @@ from lorakit.engine import (
     PACKED,
     PACKED_FAMILIES,
     DtypeChoice,
+    Ranks,
     choose_dtype,
     hold_in_half,
     register_packed_attention,
@@ -149,8 +150,11 @@ def choose_format(
     family, _ = read_model_type(source)
     is_whole = not (config.load_in_4bit or config.load_in_8bit or config.trainer_args.get("fsdp"))
     may_be_half = may_be_half and config.cpu_kernels and is_whole and family in PACKED_FAMILIES
-    choice = choose_dtype(earlier or config.torch_dtype, device, may_be_half)
-    return replace(choice, reason="as in the run that is resumed") if earlier else choice
+    requested = earlier or config.torch_dtype
+    if requested == "auto" and Ranks.of_environment().count > 1:
+        may_be_half = False  # processes beside each other measure differently, and must compute alike
+    choice = choose_dtype(requested, device, may_be_half)
+    return replace(choice, reason="as in the run that is resumed") if choice.name == earlier else choice
 
 
 def load_model(

@@ -2,8 +2,10 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from conftest import ROOT
 
+from lorakit import cli
 from lorakit.cli import main
 from lorakit.cli.arguments import parse_arguments
 from lorakit.errors import SettingsError
@@ -111,3 +113,12 @@ def test_garbage_is_collected_again_once_a_task_is_imported(monkeypatch):
         assert gc.isenabled()
     finally:
         gc.unfreeze()
+
+
+@pytest.mark.parametrize(("has_gpu", "is_left_out"), [(False, True), (True, False)])
+def test_triton_is_left_out_where_there_is_no_gpu(monkeypatch, has_gpu, is_left_out):
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: has_gpu)
+    monkeypatch.delitem(sys.modules, "triton", raising=False)
+    cli._leave_out_triton()
+    assert ("triton" in sys.modules) is is_left_out
+    monkeypatch.delitem(sys.modules, "triton", raising=False)

@@ -20,7 +20,7 @@ def measured(monkeypatch):
 
     def machine(bfloat16, half=None):
         monkeypatch.setattr(device_module, "_bfloat16_speedup", lambda: bfloat16)
-        monkeypatch.setattr(device_module, "_half_fault", lambda: "no such instructions" if half is None else None)
+        monkeypatch.setattr(device_module, "half_fault", lambda: "no such instructions" if half is None else None)
         monkeypatch.setattr(device_module, "_half_speedup", lambda: half)
 
     return machine

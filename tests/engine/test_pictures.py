@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from conftest import needs_half_kernel
 from peft import PeftModel
 from vision import SIDE, draw, image_processor, save_vision_model, vision_tokenizer
 
@@ -128,12 +129,16 @@ def outputs_of(model, pictures):
     return picture_inputs(model.get_base_model(), pictures)["mm_encoder_outputs"]["image"]
 
 
+HALVES = [False, pytest.param(True, marks=needs_half_kernel)]
+
+
 @pytest.mark.parametrize("settings", [{}, {"train_projector": True}], ids=["frozen", "adapted projector"])
-def test_kept_features_are_those_computed_anew_to_the_last_bit(folder, rows, settings):
+@pytest.mark.parametrize("is_half", HALVES, ids=["float32", "float16 products"])
+def test_kept_features_are_those_computed_anew_to_the_last_bit(folder, rows, settings, is_half):
     pictures = rows[2].pictures
-    model = bundle(folder, **settings)
+    model = bundle(folder, is_half, **settings)
     first, again = outputs_of(model, pictures), outputs_of(model, pictures)
-    elsewhere = outputs_of(bundle(folder, **settings), pictures)
+    elsewhere = outputs_of(bundle(folder, is_half, **settings), pictures)
     for features in (again, elsewhere):
         for mine, other in zip(first.pooler_output, features.pooler_output, strict=True):
             assert torch.equal(mine, other)
@@ -141,10 +146,11 @@ def test_kept_features_are_those_computed_anew_to_the_last_bit(folder, rows, set
             assert all(torch.equal(*pair) for pair in zip(mine, other, strict=True))
 
 
-def test_features_do_not_depend_on_the_company_of_a_picture(folder, rows):
+@pytest.mark.parametrize("is_half", HALVES, ids=["float32", "float16 products"])
+def test_features_do_not_depend_on_the_company_of_a_picture(folder, rows, is_half):
     pictures = rows[2].pictures
-    forward = outputs_of(bundle(folder), pictures).pooler_output
-    backward = outputs_of(bundle(folder), pictures[::-1]).pooler_output
+    forward = outputs_of(bundle(folder, is_half), pictures).pooler_output
+    backward = outputs_of(bundle(folder, is_half), pictures[::-1]).pooler_output
     assert all(torch.equal(*pair) for pair in zip(forward, backward[::-1], strict=True))
 
 

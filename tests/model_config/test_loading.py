@@ -53,16 +53,28 @@ def test_every_family_loads_with_its_matrices_in_float16(model_folder, family):
 )
 def test_float16_is_for_whole_weights_in_known_families(model_folder, copied, monkeypatch, settings, is_half):
     monkeypatch.setattr(device, "_bfloat16_speedup", lambda: 0.5)
-    monkeypatch.setattr(device, "_half_fault", lambda: None)
+    monkeypatch.setattr(device, "half_fault", lambda: None)
     monkeypatch.setattr(device, "_half_speedup", lambda: 2.0)
     config, source = Config(**settings), locate_model(str(copied), "huggingface")
     assert choose_format(config, source, CPU).is_half is is_half
     assert choose_format(config, source, CPU, earlier="float16").is_half is is_half
     assert not choose_format(config, source, CPU, may_be_half=False).is_half
     assert choose_format(config, source, CPU, earlier="float32").reason == "as in the run that is resumed"
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert not choose_format(config, source, CPU).is_half
+    monkeypatch.delenv("WORLD_SIZE")
     setting = json.loads((copied / "config.json").read_text()) | {"model_type": "gemma"}
     (copied / "config.json").write_text(json.dumps(setting))
     assert not choose_format(config, source, CPU).is_half
+
+
+def test_a_format_that_cannot_be_kept_is_not_said_to_be(copied, monkeypatch):
+    monkeypatch.setattr(device, "_bfloat16_speedup", lambda: 0.5)
+    monkeypatch.setattr(device, "half_fault", lambda: "no such instructions")
+    found = choose_format(Config(), locate_model(str(copied), "huggingface"), CPU, earlier="float16")
+    assert found.name == "float32"
+    assert "resumed" not in found.reason
+    assert "float16 is replaced with float32: no such instructions" in found.warning
 
 
 @pytest.mark.parametrize(("family", "limit"), [("llama", 2048), ("gpt2", 1024), ("opt", 1024)])

@@ -100,8 +100,9 @@ def test_the_configuration_used_can_be_used_again(command, tmp_path):
     assert_same_adapter(first, tmp_path / "second", rtol=0, atol=0)
 
 
-def test_ctrl_c_saves_a_checkpoint_and_the_resumed_run_equals_the_unbroken_one(command, monkeypatch, capsys):
-    settings = ("--num_train_epochs", "3", "--set", "lora_dropout=0.1")
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("float16", marks=needs_half_kernel)])
+def test_ctrl_c_saves_a_checkpoint_and_the_resumed_run_equals_the_unbroken_one(command, monkeypatch, capsys, dtype):
+    settings = ("--num_train_epochs", "3", "--set", "lora_dropout=0.1", "--set", f"torch_dtype={dtype}")
     _, unbroken = command(*settings, folder="unbroken")
     with monkeypatch.context() as patched:
         interrupt_at(patched, step=4)
