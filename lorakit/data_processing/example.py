@@ -6,6 +6,7 @@ from array import array
 from dataclasses import dataclass
 from typing import Literal
 
+from lorakit.data_processing.reasoning import split_reasoning
 from lorakit.engine import IGNORED_LABEL, Picture
 
 Role = Literal["tools", "system", "user", "assistant", "tool"]
@@ -60,7 +61,7 @@ class Message:
     @property
     def reasons(self) -> bool:
         """Whether an answer has reasoning before it."""
-        return self.reasoning is not None or "<think>" in self.content
+        return bool(self.reasoning) or split_reasoning(self.content)[0] is not None
 
 
 @dataclass(frozen=True)
