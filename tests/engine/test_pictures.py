@@ -14,7 +14,7 @@ from lorakit.data_processing.formats import FieldNames, to_example
 from lorakit.data_processing.images import ImageError
 from lorakit.data_processing.packing import pack, pack_under_budget
 from lorakit.engine import DtypeChoice, choose_kernels, picture_inputs, products, summed_loss
-from lorakit.engine.kernel_build import NoKernelsError
+from lorakit.engine.kernel_levels import NoKernelsError
 from lorakit.engine.pictures import _STORES as STORES
 from lorakit.engine.pictures import kept_feature_bytes, pixel_inputs
 from lorakit.model_config import attach_new_adapter, load_model, load_tokenizer, locate_model
