@@ -73,6 +73,29 @@ def attach_adapter(bundle: ModelBundle, folder: Path, slot: str = "default") -> 
     return adapted.eval()
 
 
+def load_adapter_tensors(model: Any, file: Path) -> None:
+    """Give the adapter of a model the tensors of a file.
+
+    Args:
+        model: A ``peft.PeftModel`` with one adapter.
+        file: Its safetensors.
+
+    Raises:
+        ValueError: They are not those of this adapter.
+        SafetensorError, RuntimeError: The file is damaged, or its tensors have other shapes.
+    """
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    tensors = load_file(file)
+    slot = model.active_adapters[0]
+    expected = set(get_peft_model_state_dict(model, adapter_name=slot, save_embedding_layers=False))
+    if missing := sorted(expected - set(tensors)):
+        raise ValueError(f"{missing[0]} is missing")
+    if unknown := set_peft_model_state_dict(model, tensors, adapter_name=slot).unexpected_keys:
+        raise ValueError(f"{unknown[0]} is unknown to this adapter")
+
+
 def detach_adapter(model: Any, slot: str) -> None:
     """Take an adapter off its base, one that was attached in part only too."""
     from peft import PeftModel
