@@ -172,7 +172,7 @@ def _open(path: str) -> Image:
         raise ImageError(f"picture {path} claims far too many pixels; reduce it") from None
     except UnidentifiedImageError:
         raise ImageError(
-            f"picture {path} cannot be read: it is none, or of an unknown format (known: PNG, JPEG, WebP, GIF, BMP, TIFF)"
+            f"picture {path} cannot be read: it is none, or of an unknown format ({', '.join(_FORMATS)} are known)"
         ) from None
     except Exception as error:  # Pillow's decoders raise what they like
         raise ImageError(f"picture {path} cannot be read ({type(error).__name__}: {error})") from None

@@ -40,7 +40,9 @@ def save_adapter(
     temporary, older = (folder.with_name(f"{folder.name}.{what}") for what in ("writing", "older"))
     shutil.rmtree(temporary, ignore_errors=True)
     model.save_pretrained(str(temporary), state_dict=trained)
-    shutil.copymode(temporary / SETTINGS_FILE, temporary / _WEIGHTS)  # safetensors makes files that only their owner may read
+    shutil.copymode(
+        temporary / SETTINGS_FILE, temporary / _WEIGHTS
+    )  # safetensors makes files that only their owner may read
     tokenizer.save_pretrained(str(temporary))
     (temporary / CARD_FILE).unlink(missing_ok=True)  # PEFT's own has no content but the path of the base
     text = json.dumps(asdict(record), ensure_ascii=False, indent=2)

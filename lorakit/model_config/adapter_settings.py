@@ -1,7 +1,7 @@
 """What an adapter's ``adapter_config.json`` may say: the settings that change what LoRA computes, and no others.
 
-The file comes from anybody. PEFT would import modules that it names, read files and fetch models, and reserve whatever it
-asks for; so only the fields below reach PEFT, each checked, and never what it takes from elsewhere.
+The file comes from anybody. PEFT would import modules that it names, read files and fetch models, and reserve whatever
+it asks for; so only the fields below reach PEFT, each checked, and never what it takes from elsewhere.
 """
 
 from __future__ import annotations
@@ -84,8 +84,11 @@ _TAKEN: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 # What says how it was made, or means nothing once the tensors are there.
 _WITHOUT_EFFECT = frozenset(
-    "task_type peft_type auto_mapping peft_version base_model_name_or_path revision inference_mode bias init_lora_weights "
-    "loftq_config eva_config runtime_config qalora_group_size megatron_core".split()
+    {
+        *("task_type", "peft_type", "peft_version", "auto_mapping", "base_model_name_or_path", "revision", "bias"),
+        *("inference_mode", "runtime_config", "init_lora_weights", "loftq_config", "eva_config"),
+        *("qalora_group_size", "megatron_core"),
+    }
 )
 # Ways to begin that leave the base as it is; any other one changes its weights before the adapter is put on it.
 _BEGINNINGS = (None, True, False, "gaussian", "eva", "orthogonal")

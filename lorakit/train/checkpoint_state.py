@@ -1,4 +1,4 @@
-"""What transformers keeps in a checkpoint's ``trainer_state.json``, held to what it can be before transformers reads it."""
+"""A checkpoint's ``trainer_state.json``, held to what it can be before transformers reads it."""
 
 from __future__ import annotations
 
