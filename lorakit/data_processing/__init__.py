@@ -2,7 +2,7 @@
 
 from lorakit.data_processing.chat_format import ChatFormat
 from lorakit.data_processing.dataset import Dataset, load_dataset, load_datasets
-from lorakit.data_processing.example import EncodedExample, Example, Message, Role
+from lorakit.data_processing.example import EncodedExample, Example, Message, Role, ToolCall
 from lorakit.data_processing.images import IMAGE_MARK, ImageFormat
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "ImageFormat",
     "Message",
     "Role",
+    "ToolCall",
     "load_dataset",
     "load_datasets",
 ]

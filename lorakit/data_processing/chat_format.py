@@ -9,11 +9,12 @@ between a prompt and its answer, because at inference no token can.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from lorakit.data_processing.example import Message
+from lorakit.data_processing.example import Message, ToolCall
 from lorakit.data_processing.images import IMAGE_MARK, ImageError, ImageFormat, expand_pictures
 from lorakit.engine import IGNORED_LABEL, Picture
 from lorakit.errors import DataError, ModelError
@@ -45,10 +46,12 @@ class Turn:
     Attributes:
         prompt: The text before the answer, in the pieces in which it is encoded.
         answer: The answer as the template writes it, end-of-turn token included.
+        is_trained: Whether the answer carries loss.
     """
 
     prompt: tuple[str, ...]
     answer: str
+    is_trained: bool = True
 
 
 class ChatFormat:
@@ -113,7 +116,7 @@ class ChatFormat:
         for index, message in enumerate(messages):
             if message.role != "assistant":
                 continue
-            thinking = "<think>" in message.content
+            thinking = message.reasons
             pieces = self._continued(pieces, messages[:index], thinking)
             prompt = "".join(pieces)
             written = self._render(messages[: index + 1], answering=False, thinking=thinking)
@@ -126,7 +129,7 @@ class ChatFormat:
             answer = written[len(prompt) :] + self._appended_end
             if message.content.rpartition("</think>")[2].strip() not in answer:
                 raise TemplateError("the chat template loses the text of the answer", "choose another base model")
-            yield Turn(pieces, answer)
+            yield Turn(pieces, answer, message.is_trained is not False)
             pieces = (*pieces, answer)
 
     def prompt_ids(self, messages: Sequence[Message], thinking: bool = False) -> list[int]:
@@ -176,7 +179,8 @@ class ChatFormat:
     def _render(self, messages: Sequence[Message], answering: bool, thinking: bool) -> str:
         try:
             text = self.tokenizer.apply_chat_template(
-                [{"role": message.role, "content": _parts(message)} for message in messages],
+                [_as_templates_expect(message) for message in messages if message.role != "tools"],
+                tools=next((json.loads(message.content) for message in messages if message.role == "tools"), None),
                 tokenize=False,
                 add_generation_prompt=answering,
                 enable_thinking=thinking,
@@ -225,8 +229,28 @@ def check_all_pictures(starts: Sequence[int], pictures: Sequence[Picture]) -> No
         raise TemplateError("the chat template loses a picture", "use the chat template of a vision-language model")
 
 
+def _as_templates_expect(message: Message) -> dict[str, Any]:
+    written: dict[str, Any] = {"role": message.role, "content": _parts(message)}
+    if message.reasoning is not None:
+        written["content"] = f"<think>\n{message.reasoning.strip()}\n</think>\n\n{message.content}"
+    if message.tool_calls:
+        written["tool_calls"] = [_call(call) for call in message.tool_calls]
+    if message.name is not None:
+        written["name"] = message.name
+    if message.call_id is not None:
+        written["tool_call_id"] = message.call_id
+    return written
+
+
+def _call(call: ToolCall) -> dict[str, Any]:
+    """Write a call with its arguments as an object, which is what templates are made for."""
+    function = {"name": call.name, "arguments": json.loads(call.arguments)}
+    written: dict[str, Any] = {"type": "function", "function": function}
+    return written if call.call_id is None else {"id": call.call_id, **written}
+
+
 def _parts(message: Message) -> str | list[dict[str, str]]:
-    """Write a message as templates expect it: text, or parts of text and pictures."""
+    """Write a message's content: text, or parts of text and pictures."""
     if not message.images:
         return message.content
     parts: list[dict[str, str]] = []

@@ -69,7 +69,7 @@ class Dataset:
     @property
     def trains_thinking(self) -> bool:
         """Whether most answers reason before they answer."""
-        thoughtful = sum("<think>" in example.messages[-1].content for example in self.examples)
+        thoughtful = sum(example.messages[-1].reasons for example in self.examples)
         return thoughtful * 2 > len(self.examples)
 
     def first(self, rows: int) -> Dataset:

@@ -37,8 +37,8 @@ def encode_row(example: Example, chat_format: ChatFormat, max_length: int) -> En
     Returns:
         The encoded row, or the reason why it cannot be trained.
     """
-    for message in example.messages:
-        token = chat_format.control_token_in(message.content)
+    for text in (text for message in example.messages for text in message.texts):
+        token = chat_format.control_token_in(text)
         if token is not None:
             return Rejected(example.origin, f"spells out the control token {token!r}; remove it from the text")
     try:
@@ -72,7 +72,8 @@ def _sequences(example: Example, chat_format: ChatFormat) -> Iterator[EncodedExa
     labels: list[int] = []
     for turn in chat_format.turns(example.messages):
         if turn.prompt[: len(pieces)] != pieces:  # the template has rewritten what stood before
-            yield _encoded(input_ids, labels, example.origin, chat_format, pictures)
+            if any(label != IGNORED_LABEL for label in labels):
+                yield _encoded(input_ids, labels, example.origin, chat_format, pictures)
             pieces, input_ids, labels = (), [], []
         for piece in turn.prompt[len(pieces) :]:
             ids = chat_format.encode(piece)
@@ -80,7 +81,9 @@ def _sequences(example: Example, chat_format: ChatFormat) -> Iterator[EncodedExa
             labels += [IGNORED_LABEL] * len(ids)
         answer = chat_format.encode(turn.answer)
         input_ids += answer
-        labels += _answer_labels(answer, chat_format.end_of_turn_id)
+        labels += (
+            _answer_labels(answer, chat_format.end_of_turn_id) if turn.is_trained else [IGNORED_LABEL] * len(answer)
+        )
         pieces = (*turn.prompt, turn.answer)
     last = _encoded(input_ids, labels, example.origin, chat_format, pictures)
     check_all_pictures(last.picture_starts, pictures)

@@ -8,7 +8,22 @@ from typing import Literal
 
 from lorakit.engine import IGNORED_LABEL, Picture
 
-Role = Literal["system", "user", "assistant"]
+Role = Literal["tools", "system", "user", "assistant", "tool"]
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """A function that an assistant calls.
+
+    Attributes:
+        name: Of the function.
+        arguments: A JSON object, as text: equal calls are equal, however their file wrote them.
+        call_id: By which a result names its call; None where the row has none.
+    """
+
+    name: str
+    arguments: str
+    call_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -16,14 +31,36 @@ class Message:
     """One turn of a conversation.
 
     Attributes:
-        role: Who speaks.
+        role: Who speaks. ``tools`` is no turn: it stands before all others, and its content, a JSON list, has the
+            functions that may be called. ``tool`` is the result of a call.
         content: The text; where there are pictures, with as many marks ``<image>`` where they belong.
         images: Paths of pictures, in the order of their marks.
+        is_trained: Whether an assistant's turn carries loss; None where nothing says so, and it does.
+        reasoning: What an assistant thinks before it answers, where the row has it apart from the answer.
+        tool_calls: What an assistant calls, after its content.
+        name: Of the function whose result this is, where the row has it.
+        call_id: Of the call whose result this is, where the row has it.
     """
 
     role: Role
     content: str
     images: tuple[str, ...] = ()
+    is_trained: bool | None = None
+    reasoning: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    name: str | None = None
+    call_id: str | None = None
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All text of the turn that comes from its row."""
+        calls = (text for call in self.tool_calls for text in (call.name, call.arguments))
+        return (self.content, self.reasoning or "", *calls)
+
+    @property
+    def reasons(self) -> bool:
+        """Whether an answer has reasoning before it."""
+        return self.reasoning is not None or "<think>" in self.content
 
 
 @dataclass(frozen=True)

@@ -141,9 +141,8 @@ def _read_turns(row: Mapping[str, Any], field: str, role_key: str, content_key: 
         joined, images = _joined_parts(content, field, number)
         text = _text(joined, f"{field} turn {number}")
         reasoning = turn.get("reasoning_content")
-        if isinstance(reasoning, str) and reasoning.strip():
-            text = f"<think>\n{reasoning.strip()}\n</think>\n\n{text}"
-        messages.append(Message(_ROLES[role], text, images))
+        is_reasoned = isinstance(reasoning, str) and bool(reasoning.strip())
+        messages.append(Message(_ROLES[role], text, images, reasoning=reasoning if is_reasoned else None))
     return messages
 
 
@@ -223,8 +222,8 @@ def _text(value: Any, field: str) -> str:
 
 
 def _checked(messages: list[Message], system_prompt: str | None) -> tuple[Message, ...]:
-    while messages and messages[-1].role != "assistant":
-        messages.pop()  # nothing after the last answer can be trained
+    while messages and (messages[-1].role != "assistant" or messages[-1].is_trained is False):
+        messages.pop()  # nothing after the last answer that is trained can be
     if not messages:
         raise _UnusableError("has no answer")
     if any(message.role == "system" for message in messages[1:]):

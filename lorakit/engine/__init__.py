@@ -21,6 +21,7 @@ from lorakit.engine.memory import (
 from lorakit.engine.micro_batch import IGNORED_LABEL, MicroBatch, isolation_mask
 from lorakit.engine.pictures import Picture, announce_pictures, grids, kept_feature_bytes, picture_inputs
 from lorakit.engine.ranks import Ranks, part_ranks
+from lorakit.engine.seeds import seed_of
 
 __all__ = [
     "FORMATS",
@@ -60,6 +61,7 @@ __all__ = [
     "register_packed_attention",
     "release_memory",
     "reset_peak",
+    "seed_of",
     "shares_beginning",
     "summed_loss",
     "uncompiled",

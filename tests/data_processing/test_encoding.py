@@ -77,3 +77,19 @@ def test_whatever_the_row_it_is_trained_within_bounds_or_named(pairs, max_length
         assert sequence.labels[0] == IGNORED_LABEL
         last = [label for label in sequence.labels if label != IGNORED_LABEL][-1]
         assert last == CHAT_FORMAT.end_of_turn_id
+
+
+def test_an_answer_that_is_not_trained_is_context_only():
+    turns = [Message("user", "a"), Message("assistant", "b", is_trained=False), Message("user", "c")]
+    [sequence] = encode_row(Example((*turns, Message("assistant", "d")), "row"), CHAT_FORMAT, 1024).sequences
+    [whole] = encode([("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")], 1024).sequences
+    assert sequence.input_ids == whole.input_ids
+    assert trained_text(whole) == "b<|eot_id|>d<|eot_id|>"
+    assert trained_text(sequence) == "d<|eot_id|>"
+
+
+def test_a_sequence_of_its_own_without_a_trained_answer_is_left_out():
+    chat_format = ChatFormat(family_tokenizer("qwen3"))  # rewrites history: one sequence for each answer that reasons
+    thoughts = [Message("user", "a"), Message("assistant", "b", is_trained=False, reasoning="x"), Message("user", "c")]
+    row = encode_row(Example((*thoughts, Message("assistant", "d", reasoning="y")), "row"), chat_format, 1024)
+    assert [sequence.targets > 0 for sequence in row.sequences] == [True]
