@@ -49,7 +49,7 @@ def leave_report(folder: Path, evaluated: Evaluated, config: Config) -> Path:
 
     An adapter's training is looked for in the folder in which the adapter lies.
     """
-    answered = _answered(folder, evaluated.dataset)
+    answered = _answered(folder)
     has_adapter = evaluated.assistant.has_adapter
     report = Report(
         task=evaluated.task,
@@ -70,11 +70,10 @@ def leave_report(folder: Path, evaluated: Evaluated, config: Config) -> Path:
     return file
 
 
-def _answered(folder: Path, dataset: Dataset) -> tuple[AnsweredRow, ...]:
-    """Read the predictions, in the order of the rows; they were written in that of their lengths."""
-    place = {example.origin: number for number, example in enumerate(dataset.examples)}
+def _answered(folder: Path) -> tuple[AnsweredRow, ...]:
+    """Read the predictions."""
     with open(folder / PREDICTIONS_FILE, encoding="utf-8") as lines:
-        records = sorted(map(json.loads, lines), key=lambda record: place[record["origin"]])
+        records = [json.loads(line) for line in lines]
     return tuple(
         AnsweredRow(
             origin=record["origin"],

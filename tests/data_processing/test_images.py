@@ -96,7 +96,17 @@ def fractions(folder):
     Image.new("F", (20, 20), 0.5).save(folder / "bad", format="TIFF")
 
 
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n(trace) (w) file closefile\n%%EOF\n"
+
+
+def of_format(name, **how):
+    return lambda folder: Image.new("RGB", (20, 20), "red").save(folder / "bad", format=name, **how)
+
+
 FAULTS = {
+    "EPS, which Ghostscript would run": (lambda folder: (folder / "bad").write_bytes(EPS), "of an unknown format"),
+    "PDF": (lambda folder: (folder / "bad").write_bytes(b"%PDF-1.4\n%%EOF\n"), "of an unknown format"),
+    **{f"the format {name}": (of_format(name), "of an unknown format") for name in ("PPM", "PCX", "TGA", "SGI", "ICO")},
     "animated": (animated, "is animated"),
     "truncated": (truncated, "cannot be read"),
     "a decompression bomb": (bomb, "pixels; reduce it"),
@@ -119,6 +129,22 @@ def test_a_picture_that_cannot_be_used_is_named_with_its_row(tmp_path, kind):
     assert outcome.origin == "here"
     assert reason in outcome.reason
     assert "bad" in outcome.reason
+
+
+def test_a_picture_never_starts_a_program(tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setattr("subprocess.Popen.__init__", lambda *args, **how: started.append(args))
+    monkeypatch.setattr("subprocess.check_call", lambda *args, **how: started.append(args))
+    (tmp_path / "cat.png").write_bytes(EPS)
+    with pytest.raises(ImageError, match="unknown format"):
+        image_format().measure(str(tmp_path / "cat.png"))
+    assert not started
+
+
+@pytest.mark.parametrize("name", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_the_formats_that_are_named_are_read_whatever_a_file_is_called(tmp_path, name):
+    of_format(name)(tmp_path)
+    assert image_format().measure(str(tmp_path / "bad")).tokens > 0
 
 
 @pytest.mark.parametrize("name", ["http://host/a.png", "data:image/png;base64,AAAA", " "])
