@@ -3,7 +3,7 @@
 from lorakit.engine.accelerate import accelerate
 from lorakit.engine.attention import PACKED, register_packed_attention
 from lorakit.engine.compilation import compiled_layers, decide_compilation, uncompiled
-from lorakit.engine.device import FORMATS, DtypeChoice, choose_device, choose_dtype, free_bytes
+from lorakit.engine.device import FORMATS, DtypeChoice, choose_device, choose_dtype, device_memory, free_bytes
 from lorakit.engine.half_weights import activation_dtype, hold_in_half
 from lorakit.engine.kernels import KernelChoice, choose_kernels
 from lorakit.engine.loss import PACKED_FAMILIES, LossSum, base_model, shares_beginning, summed_loss
@@ -21,6 +21,7 @@ from lorakit.engine.memory import (
 from lorakit.engine.micro_batch import IGNORED_LABEL, MicroBatch, isolation_mask
 from lorakit.engine.pictures import Picture, announce_pictures, grids, kept_feature_bytes, picture_inputs
 from lorakit.engine.ranks import Ranks, part_ranks
+from lorakit.engine.seeds import seed_of
 
 __all__ = [
     "FORMATS",
@@ -46,6 +47,7 @@ __all__ = [
     "choose_kernels",
     "compiled_layers",
     "decide_compilation",
+    "device_memory",
     "free_bytes",
     "grids",
     "hold_in_half",
@@ -59,6 +61,7 @@ __all__ = [
     "register_packed_attention",
     "release_memory",
     "reset_peak",
+    "seed_of",
     "shares_beginning",
     "summed_loss",
     "uncompiled",

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tolerances import assert_within, rounding_errors
 
 from lorakit.engine.attention import PackedRows
 from lorakit.engine.kernels import choose_kernels
@@ -19,12 +20,13 @@ def _same_numbers():
     torch.manual_seed(0)
 
 
-def numbers(*shape, dtype=torch.float64):
-    return torch.randn(*shape, dtype=dtype)
+def numbers(*shape, dtype=torch.float64, size=1.0, around=0.0):
+    """The same numbers in float64 as in float32."""
+    return (around + size * torch.randn(*shape)).to(dtype)
 
 
 def norm_of(width, dtype=torch.float64):
-    return Norm(1 + 0.1 * numbers(width, dtype=dtype), 1e-6)
+    return Norm(numbers(width, dtype=dtype, size=0.1, around=1.0), 1e-6)
 
 
 def heads_of(tokens, has_norms=False, dtype=torch.float64):
@@ -47,7 +49,8 @@ def projections_of(shapes, adapted, has_dropout=False, dtype=torch.float64, toke
                 mask,
             )
             trained += [lora.a, lora.b]
-        projections.append(Projection(numbers(wide, narrow, dtype=dtype) / 3, numbers(wide, dtype=dtype) / 3, lora))
+        weight, bias = (numbers(*shape, dtype=dtype, size=1 / 3) for shape in ((wide, narrow), (wide,)))
+        projections.append(Projection(weight, bias, lora))
     return projections, trained
 
 
@@ -88,19 +91,25 @@ def test_a_gradient_that_does_not_lie_in_one_piece_is_taken():
 
 
 @pytest.mark.parametrize("has_norms", [False, True])
-def test_the_kernels_compute_the_same(has_norms):
-    dtype, tokens = torch.float32, 50
-    norms, heads = (norm_of(WIDTH, dtype), norm_of(WIDTH, dtype)), heads_of(tokens, has_norms, dtype)
-    attention, of_attention = projections_of(ATTENTION, "qkvo", True, dtype, tokens)
-    mlp, of_mlp = projections_of(MLP, tuple(MLP), True, dtype, tokens)
-    x = numbers(tokens, WIDTH, dtype=dtype).requires_grad_()
-    found, toward = [], numbers(tokens, WIDTH, dtype=dtype)
+def test_pytorch_and_the_kernels_compute_what_float64_does(has_norms):
+    def layer(dtype, tokens=50):
+        """Value and gradients of both halves, of the same numbers in any format."""
+        torch.manual_seed(0)
+        norms, heads = (norm_of(WIDTH, dtype), norm_of(WIDTH, dtype)), heads_of(tokens, has_norms, dtype)
+        attention, of_attention = projections_of(ATTENTION, "qkvo", True, dtype, tokens)
+        mlp, of_mlp = projections_of(MLP, tuple(MLP), True, dtype, tokens)
+        x, toward = numbers(tokens, WIDTH, dtype=dtype).requires_grad_(), numbers(tokens, WIDTH, dtype=dtype)
+
+        def compute():
+            y = add_mlp(add_attention(x, norms[0], heads, attention), norms[1], mlp)
+            return [y, *torch.autograd.grad(y, [x, *of_attention, *of_mlp], toward)]
+
+        return compute
+
+    exact, allowed = rounding_errors(layer(torch.float64), torch.float32)
     for is_wanted in (False, True):
-        assert choose_kernels(is_wanted, torch.device("cpu"), dtype).is_used is is_wanted
-        y = add_mlp(add_attention(x, norms[0], heads, attention), norms[1], mlp)
-        found.append([y, *torch.autograd.grad(y, [x, *of_attention, *of_mlp], toward)])
-    for theirs, ours in zip(*found, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5 * theirs.abs().max().item())
+        assert choose_kernels(is_wanted, torch.device("cpu"), torch.float32).is_used is is_wanted
+        assert_within(layer(torch.float32)(), exact, allowed)
 
 
 def kept_values(function, *arguments):
