@@ -50,7 +50,7 @@ def encode_row(example: Example, chat_format: ChatFormat, max_length: int) -> En
     try:
         whole = list(_sequences(example, chat_format))
     except (TemplateError, SeamError, ImageError) as refusal:
-        return Rejected(example.origin, refusal.message)
+        return Rejected(example.origin, refusal.message, refusal.hint)
     fitted = [_fit(sequence, max_length, chat_format.tokenizer.bos_token_id) for sequence in whole]
     if None in fitted:
         return Rejected(example.origin, _why_it_does_not_fit(whole, max_length))
