@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import datetime
 import json
 import re
@@ -100,9 +101,20 @@ class ChatTemplate:
             self._ways = replace(self._ways, has_reasoning_inline=True)
 
     @property
-    def has_clock(self) -> bool:
-        """Whether it writes the date."""
-        return _CLOCK in str(self._tokenizer.chat_template)
+    def date(self) -> datetime.date | None:
+        """The date that it writes; None where it writes none, or the day's own."""
+        return self._date if _CLOCK in str(self._tokenizer.chat_template) else None
+
+    @property
+    def writes_today(self) -> bool:
+        """Whether it writes another text on another day."""
+        return self._date is None and _CLOCK in str(self._tokenizer.chat_template)
+
+    def dated(self, date: datetime.date) -> ChatTemplate:
+        """Return the template as it writes another date."""
+        other = copy.copy(self)
+        other._date = date
+        return other
 
     def turn(self, before: Sequence[Message], answer: Message) -> Turn:
         """Write an answer and what stands before it.

@@ -46,7 +46,11 @@ def encode_row(example: Example, chat_format: ChatFormat, max_length: int) -> En
             continue
         token = next(filter(None, map(chat_format.control_token_in, message.texts)), None)
         if token is not None:
-            return Rejected(example.origin, f"spells out the control token {token!r}; remove it from the text")
+            return Rejected(
+                example.origin,
+                f"spells out the control token {token!r} in an answer; remove it, or set allow_tokens",
+                f'where it belongs into answers, set allow_tokens: ["{token}"]; else remove it from the text',
+            )
     try:
         whole = list(_sequences(example, chat_format))
     except (TemplateError, SeamError, ImageError) as refusal:

@@ -75,7 +75,15 @@ def assistant_for(
             system_prompt = record.system_prompt
         if config.thinking == "auto":
             thinking = record.thinking
+        chat_format = as_trained(chat_format, config, record)
     return Assistant(bundle, chat_format, isinstance(bundle.model, PeftModel), system_prompt, thinking)
+
+
+def as_trained(chat_format: ChatFormat, config: Config, record: AdapterRecord) -> ChatFormat:
+    """Return the chat format with the date and the allowed tokens that an adapter was trained with."""
+    if config.template_date == "auto" and record.template_date is not None:
+        chat_format = chat_format.dated(record.template_date)
+    return chat_format if config.allow_tokens else chat_format.allowing(record.allowed_tokens)
 
 
 def pad_left(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -26,6 +26,8 @@ def hold_to(record: AdapterRecord, bundle: ModelBundle, chat_format: ChatFormat,
             f"with {now!r}",
             f"use the tokenizer and chat template of {record.base_model} as they were in training",
         )
+    if record.template_date is not None:
+        chat_format = chat_format.dated(record.template_date)
     if record.template_hash != chat_format.template_hash:
         _check_rendering(record, chat_format)
     for difference in _lesser_differences(record, bundle, config):

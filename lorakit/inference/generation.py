@@ -43,7 +43,7 @@ def answer_batch(
     Raises:
         SettingsError: A question leaves the model no room for an answer.
     """
-    stop = set(assistant.stop_ids)
+    stop = assistant.chat_format.hidden_ids.union(assistant.stop_ids)
     answers = answer_ids(assistant, conversations, config, seeds)
     return [_decode(assistant.bundle.tokenizer, [token for token in ids if token not in stop]) for ids in answers]
 
@@ -181,7 +181,7 @@ def _until_stop(ids: list[int], stop_ids: list[int]) -> tuple[int, ...]:
 
 
 def _decode(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
-    text = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    text = tokenizer.decode(ids, clean_up_tokenization_spaces=False)
     return str(text).strip()
 
 
@@ -191,7 +191,7 @@ class _Streamer(BaseStreamer, StoppingCriteria):  # type: ignore[misc]
     def __init__(self, assistant: Assistant, config: Config, show: Callable[[str], None]) -> None:
         self._decoder = IncrementalDecoder(assistant.bundle.tokenizer)
         self._stream = AnswerStream(is_cleaned=config.clean_repetition)
-        self._stop_ids = assistant.stop_ids
+        self._hidden_ids = assistant.chat_format.hidden_ids.union(assistant.stop_ids)
         self._show = show
         self._has_seen_prompt = False
 
@@ -201,7 +201,7 @@ class _Streamer(BaseStreamer, StoppingCriteria):  # type: ignore[misc]
             self._has_seen_prompt = True
             return
         for token in value.reshape(-1).tolist():
-            if token not in self._stop_ids:
+            if token not in self._hidden_ids:
                 self._show(self._stream.add(self._decoder.add(token)))
 
     def end(self) -> None:

@@ -16,7 +16,7 @@ class IncrementalDecoder:
     """Decodes tokens one at a time without ever giving out part of a character.
 
     Args:
-        tokenizer: Whose tokens come in; special ones are left out of the text.
+        tokenizer: Whose tokens come in.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -44,7 +44,7 @@ class IncrementalDecoder:
         return self._decode(self._ids[self._context :]), self._decode(self._ids[self._context : self._given])
 
     def _decode(self, ids: list[int]) -> str:
-        return str(self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        return str(self._tokenizer.decode(ids, clean_up_tokenization_spaces=False))
 
 
 class AnswerStream:

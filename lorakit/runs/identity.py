@@ -25,6 +25,7 @@ class RunIdentity:
         dtype: The number format that was set or chosen.
         processes: How many share a step.
         kernels: Whether lorakit's own C++ computed what lies between the matrix products.
+        template_date: That the chat template wrote; None where it writes none.
     """
 
     settings: dict[str, Any]
@@ -34,6 +35,7 @@ class RunIdentity:
     dtype: str
     processes: int
     kernels: bool = False  # those of earlier versions did without
+    template_date: str | None = None
 
     def differences(self, earlier: RunIdentity) -> Iterator[str]:
         """Say in what this run differs from an earlier one."""
@@ -48,6 +50,7 @@ class RunIdentity:
             "template_hash": "the chat template has changed",
             "dtype": f"the number format was {earlier.dtype} and is {self.dtype}",
             "kernels": "cpu_kernels computed it, and cannot here",
+            "template_date": f"the chat template wrote {earlier.template_date} and writes {self.template_date}",
             "processes": f"{earlier.processes} processes shared a step, now {self.processes}",
         }
         yield from (text for name, text in words.items() if getattr(self, name) != getattr(earlier, name))

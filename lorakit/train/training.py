@@ -122,6 +122,7 @@ def _identity(config: Config, prepared: Prepared) -> RunIdentity:
         dtype=prepared.bundle.dtype.name,
         processes=prepared.arguments.world_size,
         kernels=prepared.kernels.is_used,
+        template_date=prepared.chat_format.date,
     )
 
 
