@@ -64,6 +64,7 @@ class ChatFormat:
         self._control_tokens = {
             token.content: token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special
         } | dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
+        self._control_beginnings = {token[0] for token in self._control_tokens}
         self._encoder = TextEncoder(tokenizer, self._control_tokens)
         self._template = ChatTemplate(tokenizer, date)
         self.end_of_turn_id, self._appended_end = self._find_end_of_turn()
@@ -142,6 +143,8 @@ class ChatFormat:
 
     def control_token_in(self, answer: str) -> str | None:
         """Return a control token that an answer spells out and that would end or open a turn inside it."""
+        if not self._has_control_token(answer):
+            return None
         return next((token for token in self._control_tokens if token in answer and token not in self.allowed), None)
 
     def turns(self, messages: Sequence[Message]) -> Iterator[Turn]:
@@ -154,7 +157,7 @@ class ChatFormat:
         for index, message in enumerate(guarded):
             if message.role == "assistant":
                 turn = self._template.turn(guarded[:index], message)
-                yield replace(turn, answer=turn.answer + self._appended_end)
+                yield replace(turn, answer=turn.answer + self._appended_end) if self._appended_end else turn
 
     def prompt_ids(self, messages: Sequence[Message], thinking: bool = False) -> list[int]:
         """Encode everything the model sees before it answers.
@@ -207,7 +210,8 @@ class ChatFormat:
         ]
 
     def _has_control_token(self, text: str) -> bool:
-        return any(token in text for token in self._control_tokens)
+        may_have = any(character in text for character in self._control_beginnings)
+        return may_have and any(token in text for token in self._control_tokens)
 
     def _check_allowed(self) -> None:
         ends = {self.end_of_turn, self.tokenizer.eos_token}

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from lorakit.data_processing.example import Message, ToolCall
 from lorakit.data_processing.images import IMAGE_MARK
 from lorakit.data_processing.reasoning import CLOSING, OPENING, joined, split_reasoning
+from lorakit.data_processing.written_shapes import WrittenShapes
 from lorakit.errors import DataError
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ class ChatTemplate:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, date: datetime.date | None = None) -> None:
         self._tokenizer = tokenizer
         self._date = date
+        self._shapes: WrittenShapes | None = None
         self._ways = _Ways()
         self._ways = replace(self._ways, has_parts_only=self._needs_parts())
         if _REASONING_WORDS.search(str(tokenizer.chat_template)):
@@ -113,7 +115,7 @@ class ChatTemplate:
     def dated(self, date: datetime.date) -> ChatTemplate:
         """Return the template as it writes another date."""
         other = copy.copy(self)
-        other._date = date
+        other._date, other._shapes = date, None
         return other
 
     def turn(self, before: Sequence[Message], answer: Message) -> Turn:
@@ -124,8 +126,7 @@ class ChatTemplate:
         """
         answer = self._apart(answer)
         reasoning = (answer.reasoning or "").strip()
-        prompt = self.render(before, answering=True, thinking=bool(reasoning))
-        written = self.render([*before, answer], answering=False, thinking=bool(reasoning))
+        prompt, written = self._written(before, answer, thinking=bool(reasoning))
         if answer.content.strip() not in written:
             raise TemplateError("the chat template loses the text of the answer", "choose another base model")
         text = self._continued(prompt, written, answer)
@@ -147,7 +148,6 @@ class ChatTemplate:
         Raises:
             TemplateError: The template refuses it.
         """
-        clock = {} if self._date is None else {_CLOCK: self._date.strftime}
         try:
             text = self._tokenizer.apply_chat_template(
                 [self._as_expected(message) for message in messages if message.role != "tools"],
@@ -155,12 +155,37 @@ class ChatTemplate:
                 tokenize=False,
                 add_generation_prompt=answering,
                 enable_thinking=thinking,
-                **clock,
+                **self._clock(),
             )
         except Exception as error:  # templates raise what they like, jinja2.TemplateError among others
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise TemplateError(f"the chat template refuses this conversation: {reason}") from error
         return str(text)
+
+    def _written(self, before: Sequence[Message], answer: Message, thinking: bool) -> tuple[str, str]:
+        """Write the prompt and the whole: by what is known of conversations like it, or by the template."""
+        if not thinking and all(map(_is_plain, before)) and _is_plain(answer):
+            if self._shapes is None:
+                self._shapes = self._unlearnt_shapes()
+            found = self._shapes.write([(message.role, message.content) for message in (*before, answer)])
+            if found is not None:
+                return found
+        return (
+            self.render(before, answering=True, thinking=thinking),
+            self.render([*before, answer], answering=False, thinking=thinking),
+        )
+
+    def _unlearnt_shapes(self) -> WrittenShapes:
+        def render(messages: Sequence[tuple[str, str]], answering: bool) -> str:
+            return self.render([Message(role, text) for role, text in messages], answering, False)  # type: ignore[arg-type]
+
+        def as_expected(content: str) -> Any:
+            return [{"type": "text", "text": content}] if self._ways.has_parts_only else content
+
+        return WrittenShapes(self._tokenizer, as_expected, render, {"enable_thinking": False, **self._clock()})
+
+    def _clock(self) -> dict[str, Any]:
+        return {} if self._date is None else {_CLOCK: self._date.strftime}
 
     def _continued(self, prompt: str, written: str, answer: Message) -> str:
         """Return what the model is to write after the prompt so that the finished conversation is what is written."""
@@ -260,6 +285,14 @@ class ChatTemplate:
             return self.render(messages, answering, thinking)
         except TemplateError:
             return ""
+
+
+def _is_plain(message: Message) -> bool:
+    """Tell whether a turn is nothing but a text, which does not mention reasoning."""
+    is_text = bool(message.content) and message.role in ("system", "user", "assistant") and _TAG not in message.content
+    return is_text and not (
+        message.images or message.reasoning or message.tool_calls or message.name or message.call_id
+    )
 
 
 def _call(call: ToolCall) -> dict[str, Any]:

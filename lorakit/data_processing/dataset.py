@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from lorakit.config import Config
 from lorakit.data_processing.chat_format import ChatFormat
-from lorakit.data_processing.encoding import encode_row
+from lorakit.data_processing.encoding import encode_rows
 from lorakit.data_processing.example import EncodedExample, Example, Rejected
 from lorakit.data_processing.files import read_rows
 from lorakit.data_processing.formats import RowRules, to_example
@@ -16,6 +17,7 @@ from lorakit.data_processing.ledger import FieldFate, Ledger, field_lines
 from lorakit.errors import DataError
 
 _SHOWN_REJECTIONS = 10
+_ROWS_AT_ONCE = 1000
 
 
 @dataclass(frozen=True)
@@ -124,16 +126,20 @@ def load_dataset(name: str, config: Config, chat_format: ChatFormat, position_li
     encoded: list[EncodedExample] = []
     cut: list[str] = []
     rejected: list[Rejected] = []
-    for row in read_rows(name):
-        example = row if isinstance(row, Rejected) else to_example(row, rules, ledger)
-        outcome = example if isinstance(example, Rejected) else encode_row(example, chat_format, max_length)
-        if isinstance(outcome, Rejected) or isinstance(example, Rejected):
-            rejected.append(outcome if isinstance(outcome, Rejected) else example)  # type: ignore[arg-type]
-            continue
-        examples.append(example)
-        encoded += outcome.sequences
-        if outcome.is_cut:
-            cut.append(example.origin)
+    rows = read_rows(name)
+    while chunk := list(islice(rows, _ROWS_AT_ONCE)):
+        read = [row if isinstance(row, Rejected) else to_example(row, rules, ledger) for row in chunk]
+        usable = [example for example in read if not isinstance(example, Rejected)]
+        outcomes = iter(encode_rows(usable, chat_format, max_length))
+        for example in read:
+            outcome = example if isinstance(example, Rejected) else next(outcomes)
+            if isinstance(outcome, Rejected) or isinstance(example, Rejected):
+                rejected.append(outcome if isinstance(outcome, Rejected) else example)  # type: ignore[arg-type]
+                continue
+            examples.append(example)
+            encoded += outcome.sequences
+            if outcome.is_cut:
+                cut.append(example.origin)
     fields = ledger.fates()
     _refuse_lost_fields(name, fields)
     if not examples:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from array import array
 from dataclasses import dataclass
 from typing import Literal
@@ -10,6 +11,9 @@ from lorakit.data_processing.reasoning import split_reasoning
 from lorakit.engine import IGNORED_LABEL, Picture
 
 Role = Literal["tools", "system", "user", "assistant", "tool"]
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -132,4 +136,4 @@ def shortened(text: str, most: int = 200) -> str:
 
 def has_half_character(text: str) -> bool:
     """Tell whether a text holds an unpaired surrogate, which JSON can write and UTF-8 cannot."""
-    return any("\ud800" <= character <= "\udfff" for character in text)
+    return _SURROGATE.search(text) is not None
