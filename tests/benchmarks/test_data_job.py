@@ -11,9 +11,8 @@ from data_job import prepare_by_lorakit, prepare_by_trl, write_rows
 
 def test_both_tools_are_given_the_same_rows(tmp_path):
     files = write_rows(3, tmp_path)
-    own, other = (
-        [json.loads(line) for line in files[tool].read_text("utf-8").splitlines()] for tool in ("lorakit", "trl")
-    )
+    texts = (files[tool].read_text("utf-8") for tool in ("lorakit", "trl"))
+    own, other = ([json.loads(line) for line in text.splitlines()] for text in texts)
     assert [(row["text"], row["target"]) for row in own] == [
         (row["prompt"][0]["content"], row["completion"][0]["content"]) for row in other
     ]
