@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from lorakit import console
 from lorakit.config import Config
 from lorakit.data_processing.chat_format import ChatFormat
 from lorakit.data_processing.encoding import encode_rows
-from lorakit.data_processing.example import EncodedExample, Example, Rejected
-from lorakit.data_processing.files import read_rows
+from lorakit.data_processing.example import EncodedExample, Example, Rejected, shortened
+from lorakit.data_processing.files import RawRow, read_rows
 from lorakit.data_processing.formats import RowRules, to_example
 from lorakit.data_processing.ledger import FieldFate, Ledger, field_lines
 from lorakit.errors import DataError
 
 _SHOWN_REJECTIONS = 10
 _ROWS_AT_ONCE = 1000
+_SHOWN_NAME = 40
 
 
 @dataclass(frozen=True)
@@ -126,8 +128,7 @@ def load_dataset(name: str, config: Config, chat_format: ChatFormat, position_li
     encoded: list[EncodedExample] = []
     cut: list[str] = []
     rejected: list[Rejected] = []
-    rows = read_rows(name)
-    while chunk := list(islice(rows, _ROWS_AT_ONCE)):
+    for chunk in _chunks(name):
         read = [row if isinstance(row, Rejected) else to_example(row, rules, ledger) for row in chunk]
         usable = [example for example in read if not isinstance(example, Rejected)]
         outcomes = iter(encode_rows(usable, chat_format, max_length))
@@ -155,6 +156,21 @@ def load_datasets(
     if config.validation_file is None:
         return train, None
     return train, load_dataset(config.validation_file, config, chat_format, position_limit)
+
+
+def _chunks(name: str) -> Iterator[list[RawRow | Rejected]]:
+    """Yield the rows of a file, so many at a time that encoding them together pays; where that takes long, show it."""
+    rows = read_rows(name)
+    first = list(islice(rows, _ROWS_AT_ONCE))
+    yield first
+    if len(first) < _ROWS_AT_ONCE:
+        return
+    done = len(first)
+    with console.progress(None, f"reading {shortened(name, _SHOWN_NAME)}") as bar:
+        while chunk := list(islice(rows, _ROWS_AT_ONCE)):
+            bar.update(done)
+            yield chunk
+            done += len(chunk)
 
 
 def _refuse_lost_fields(name: str, fields: tuple[FieldFate, ...]) -> None:
