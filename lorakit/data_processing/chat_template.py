@@ -34,6 +34,7 @@ _PROBE, _THOUGHT = "lorakitprobe", "lorakitthought"
 _QUESTION, _ANSWER = Message("user", "a"), Message("assistant", _PROBE)
 _CALL = ToolCall("lorakitcall", "{}")
 _CLOCK = "strftime_now"
+_CLOCK_CALL = re.compile(_CLOCK + r"\(\s*(['\"])(.*?)\1\s*\)")
 # Names under which templates look for reasoning, and words by which one shows that it knows of it.
 _REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
 _REASONING_WORDS = re.compile("think|reasoning")
@@ -148,14 +149,15 @@ class ChatTemplate:
         Raises:
             TemplateError: The template refuses it.
         """
+        tools = next((json.loads(message.content) for message in messages if message.role == "tools"), None)
         try:
             text = self._tokenizer.apply_chat_template(
                 [self._as_expected(message) for message in messages if message.role != "tools"],
-                tools=next((json.loads(message.content) for message in messages if message.role == "tools"), None),
+                tools=tools,
+                chat_template=self._text(tools),
                 tokenize=False,
                 add_generation_prompt=answering,
                 enable_thinking=thinking,
-                **self._clock(),
             )
         except Exception as error:  # templates raise what they like, jinja2.TemplateError among others
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -182,10 +184,17 @@ class ChatTemplate:
         def as_expected(content: str) -> Any:
             return [{"type": "text", "text": content}] if self._ways.has_parts_only else content
 
-        return WrittenShapes(self._tokenizer, as_expected, render, {"enable_thinking": False, **self._clock()})
+        settings = {**self._tokenizer.special_tokens_map, "enable_thinking": False, "tools": None, "documents": None}
+        return WrittenShapes(self._text(), as_expected, render, settings)
 
-    def _clock(self) -> dict[str, Any]:
-        return {} if self._date is None else {_CLOCK: self._date.strftime}
+    def _text(self, tools: Any = None) -> str:
+        """Return the template itself, with a clock of its own where it is given a date."""
+        text = str(self._tokenizer.get_chat_template(tools=tools))
+        formats = sorted({found[2] for found in _CLOCK_CALL.finditer(text)})
+        if self._date is None or not formats:
+            return text
+        shown = {wanted: self._date.strftime(wanted) for wanted in formats}
+        return f"{{% macro {_CLOCK}(format) %}}{{{{ {shown!r}[format] }}}}{{% endmacro %}}{{{{ '' }}}}{text}"
 
     def _continued(self, prompt: str, written: str, answer: Message) -> str:
         """Return what the model is to write after the prompt so that the finished conversation is what is written."""

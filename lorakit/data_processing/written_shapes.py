@@ -11,10 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import wraps
-from typing import TYPE_CHECKING, Any, SupportsIndex
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from typing import Any, SupportsIndex
 
 _MOST_SHAPES = 100
 _MOST_TURNS = 12
@@ -149,7 +146,7 @@ class WrittenShapes:
     """What a chat template makes of plain conversations, learnt once for each sequence of roles.
 
     Args:
-        tokenizer: Whose template it is.
+        template: Its text.
         as_expected: From content to what the template takes for it.
         render: Writes a conversation by the template itself: messages, and whether an answer follows.
         settings: What else the template is given.
@@ -157,15 +154,15 @@ class WrittenShapes:
 
     def __init__(
         self,
-        tokenizer: PreTrainedTokenizerBase,
+        template: str,
         as_expected: Callable[[str], Any],
         render: Callable[[_Messages, bool], str],
         settings: dict[str, Any],
     ) -> None:
         self._as_expected = as_expected
         self._render = render
-        self._settings = {**tokenizer.special_tokens_map, "tools": None, "documents": None, **settings}
-        self._template = _noting_template(tokenizer.chat_template)
+        self._settings = settings
+        self._template = _noting_template(template)
         self._shapes: dict[tuple[str, ...], _Shape | None] = {}
 
     def write(self, messages: _Messages) -> tuple[str, str] | None:
@@ -213,13 +210,13 @@ def _pieces(text: str) -> _Pieces:
     return tuple(int(part[-3:-1]) if place % 2 else part for place, part in enumerate(parts))
 
 
-def _noting_template(text: str | dict[str, str]) -> Any:
+def _noting_template(text: str) -> Any:
     """Compile a template that hands contents on as they are; None where that cannot be known."""
     from jinja2 import nodes
     from transformers.utils import chat_template_utils
 
     compile_anew = getattr(chat_template_utils, "_cached_compile_jinja_template", None)
-    if compile_anew is None or not isinstance(text, str):
+    if compile_anew is None:
         return None
     template = compile_anew(text)
     environment = template.environment

@@ -46,6 +46,8 @@ def adapter_tokenizer(base: PreTrainedTokenizerBase, folder: Path) -> PreTrained
         ) from error
     ids, base_ids = own.get_vocab(), base.get_vocab()
     moved = [token for token, token_id in base_ids.items() if ids.get(token, token_id) != token_id]
+    if moved and read_record(folder) is not None:
+        return None  # its base is another one, which is said elsewhere
     if moved:
         raise AdapterError(
             f"{folder}: its tokenizer is of another model: {moved[0]!r} is token {ids[moved[0]]} there and "

@@ -93,6 +93,7 @@ def _schedule(arguments: TrainingArguments, optimizer: Any) -> Any:
             scheduler_specific_kwargs=dict(arguments.lr_scheduler_kwargs or {}),
         )
         if name not in _BY_METRIC:
+            optimizer.step()
             schedule.step()
     except Exception as error:  # each schedule has its own arguments, and refuses others as it likes
         raise SettingsError(

@@ -17,11 +17,10 @@ FAULTS = [
     ({"lr_scheduler_type": "warmup_stable_decay"}, "cannot be used", "num_decay_steps: 10"),
     ({"lr_scheduler_type": "cosine", "lr_scheduler_kwargs": {"min_lr": 1e-5}}, "cannot be used", "cosine_with_min_lr"),
     ({"lr_scheduler_type": "polynomial", "lr_scheduler_kwargs": {"pwoer": 2}}, "pwoer", "lr_scheduler_kwargs"),
-    ({"optim": "adamw_torch", "optim_args": "bteas=1"}, "optim", "optim_args"),
     ({"optim": "galore_adamw"}, "optim", "optim"),
 ]
 WITHOUT_VALIDATION = [
-    ({"lr_scheduler_type": "reduce_lr_on_plateau"}, "waits for a validation", "validation_file"),
+    ({"lr_scheduler_type": "reduce_lr_on_plateau"}, "requires an eval strategy", "TrainingArguments"),
     ({"save_strategy": "best"}, "waits for a validation", "validation_file"),
 ]
 GOOD = [
