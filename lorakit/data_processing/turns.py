@@ -147,7 +147,7 @@ class _Turn:
         if part.values.get("thought") is True or kind in _REASONING_PARTS:  # the former is Gemini's
             name = next((name for name in ("text", "reasoning") if part.has(name)), "text")
             self._reasoning.append(text_of(part.take(name, "reasoning"), part.key(name)))
-            part.take("thought", "reasoning")
+            part.take("reasoning", "reasoning")
         elif kind in _TEXT_PARTS and "text" in part:
             self._texts.append(_plain(part.take("text", "text"), self._place))
         elif kind in _IMAGE_PARTS or (kind is None and part.has("images")):
