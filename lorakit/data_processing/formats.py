@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from lorakit.config import Config
 from lorakit.data_processing.conversation import checked, with_turns_chosen
-from lorakit.data_processing.example import Example, Message, Rejected, UnusableError, shortened
+from lorakit.data_processing.example import Example, Message, Rejected, UnusableError, has_half_character, shortened
 from lorakit.data_processing.glaive import read_glaive
 from lorakit.data_processing.ledger import Account, Fields, Ledger, parsed_cell
 from lorakit.data_processing.raw import RawRow
@@ -105,6 +105,8 @@ def to_example(row: RawRow, rules: RowRules = _DEFAULT, ledger: Ledger | None = 
         fields = Fields(row.fields, account, renamed=rules.renamed)
         messages = with_turns_chosen(_messages(fields, rules, row.folder), rules.train_turns)
         example = Example(checked(messages, rules.system_prompt), row.origin)
+        if any(has_half_character(text) for message in example.messages for text in message.texts):
+            raise UnusableError("holds half a character (an unpaired surrogate)")
         fields.close()
     except UnusableError as error:
         return Rejected(row.origin, str(error), error.hint)
