@@ -7,6 +7,7 @@ from array import array
 from dataclasses import dataclass
 from typing import Literal
 
+from lorakit.data_processing.reasoning import split_reasoning
 from lorakit.engine import IGNORED_LABEL, Picture
 
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
@@ -63,7 +64,7 @@ class Message:
     @property
     def reasons(self) -> bool:
         """Whether an answer has reasoning before it."""
-        return self.reasoning is not None or "<think>" in self.content
+        return bool(self.reasoning) or split_reasoning(self.content)[0] is not None
 
 
 @dataclass(frozen=True)
