@@ -175,6 +175,9 @@ class Config(BaseModel):
         "(`weight`, `loss` or `train` 0, `masked` 1), the `last` one alone, or only those that are `marked` (the same "
         "with 1; `masked` 0).",
     )
+    train_reasoning: Annotated[bool, Shown("Data")] = Field(
+        True, description="Whether the reasoning of answers carries loss; it is in the conversation in any case."
+    )
     system_prompt: Annotated[str | None, Shown("Data")] = Field(
         None,
         description="System message for rows that carry none. null: whatever the chat template does by itself.",

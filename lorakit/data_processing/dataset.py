@@ -152,9 +152,12 @@ def load_dataset(
         first, first_sequence = len(examples), len(encoded)
         for row in read_rows(source.path, _reading(source, config, rules)):
             example = row if isinstance(row, Rejected) else to_example(row, rules, ledger)
-            outcome = example if isinstance(example, Rejected) else encode_row(example, chat_format, max_length)
-            if isinstance(outcome, Rejected) or isinstance(example, Rejected):
-                rejected.append(outcome if isinstance(outcome, Rejected) else example)  # type: ignore[arg-type]
+            if isinstance(example, Rejected):
+                rejected.append(example)
+                continue
+            outcome = encode_row(example, chat_format, max_length, config.train_reasoning)
+            if isinstance(outcome, Rejected):
+                rejected.append(outcome)
                 continue
             examples.append(example)
             encoded += outcome.sequences

@@ -28,13 +28,16 @@ class EncodedRow:
     is_cut: bool
 
 
-def encode_row(example: Example, chat_format: ChatFormat, max_length: int) -> EncodedRow | Rejected:
+def encode_row(
+    example: Example, chat_format: ChatFormat, max_length: int, trains_reasoning: bool = True
+) -> EncodedRow | Rejected:
     """Encode a row so that only its answers and their end-of-turn tokens carry loss.
 
     Args:
         example: The conversation.
         chat_format: Of the model's tokenizer.
         max_length: In tokens. Longer sequences lose the beginning of their prompt.
+        trains_reasoning: Whether the reasoning of answers carries loss.
 
     Returns:
         The encoded row, or the reason why it cannot be trained.
@@ -48,7 +51,7 @@ def encode_row(example: Example, chat_format: ChatFormat, max_length: int) -> En
         if token is not None:
             return Rejected(example.origin, f"spells out the control token {token!r}; remove it from the text")
     try:
-        whole = list(_sequences(example, chat_format))
+        whole = list(_sequences(example, chat_format, trains_reasoning))
     except (TemplateError, SeamError, ImageError) as refusal:
         return Rejected(example.origin, refusal.message, refusal.hint)
     fitted = [_fit(sequence, max_length, chat_format.tokenizer.bos_token_id) for sequence in whole]
@@ -71,7 +74,7 @@ def _why_it_does_not_fit(sequences: list[EncodedExample], max_length: int) -> st
     return f"its answer of {longest} tokens does not fit max_length {max_length}; raise max_length"
 
 
-def _sequences(example: Example, chat_format: ChatFormat) -> Iterator[EncodedExample]:
+def _sequences(example: Example, chat_format: ChatFormat, trains_reasoning: bool) -> Iterator[EncodedExample]:
     pictures = chat_format.pictures(example.messages)
     turns = list(chat_format.turns(example.messages))
     input_ids: list[int] = []  # through the end of the last answer
@@ -84,9 +87,11 @@ def _sequences(example: Example, chat_format: ChatFormat) -> Iterator[EncodedExa
                     input_ids + rest, labels + [IGNORED_LABEL] * len(rest), example.origin, chat_format, pictures
                 )
             input_ids, labels = [], []
-        end = _end_of_answer(answer, chat_format.end_of_turn_id)
+        end = _end_of_answer(answer, chat_format, turn.has_calls)
+        begin = 0 if trains_reasoning else chat_format.tokens_before(answer, turn.thought)
         labels += [IGNORED_LABEL] * (len(prompt) - len(input_ids))
-        labels += answer[:end] if turn.is_trained else [IGNORED_LABEL] * end
+        begin = begin if turn.is_trained else end
+        labels += [IGNORED_LABEL] * begin + answer[begin:end]
         input_ids, rest = prompt + answer[:end], answer[end:]
     last = _encoded(input_ids + rest, labels + [IGNORED_LABEL] * len(rest), example.origin, chat_format, pictures)
     check_all_pictures(last.picture_starts, pictures)
@@ -100,11 +105,15 @@ def _encoded(
     return EncodedExample(array("i", input_ids), array("i", labels), origin, pictures[: len(starts)], starts)
 
 
-def _end_of_answer(answer: list[int], end_of_turn_id: int) -> int:
+def _end_of_answer(answer: list[int], chat_format: ChatFormat, has_calls: bool) -> int:
     """Count the tokens up to and with the end of turn; what the template writes after it is not generated."""
-    if end_of_turn_id not in answer:
+    ends = {chat_format.end_of_turn_id}
+    if has_calls and not ends.intersection(answer):  # such as gpt-oss, whose calls end with a token of their own
+        ends = chat_format.control_ids
+    place = next((place for place in range(len(answer), 0, -1) if answer[place - 1] in ends), None)
+    if place is None:
         raise TemplateError("the chat template does not end this answer with its end-of-turn token")
-    return len(answer) - answer[::-1].index(end_of_turn_id)
+    return place
 
 
 def _fit(sequence: EncodedExample, max_length: int, begin_id: int | None) -> EncodedExample | None:

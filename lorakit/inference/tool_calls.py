@@ -20,6 +20,7 @@ from lorakit.errors import SettingsError
 
 _Found = tuple[str, Any]  # the function's name, and its arguments as an object or JSON text
 _ARGUMENTS = ("arguments", "parameters")
+_UNQUOTED_KEY = re.compile(r"(?<=[{,])([^{}\[\],:]+):")
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def _json_calls(text: str, _: Mapping[str, Any]) -> Iterator[_Found]:
     value = json.loads(text)
     for call in value if isinstance(value, list) else [value]:
         name = call.get("name", call.get("tool_name"))
-        yield name, next(call[key] for key in _ARGUMENTS if key in call)
+        yield name, next((call[key] for key in _ARGUMENTS if key in call), None)
 
 
 def _named_json(text: str, _: Mapping[str, Any]) -> Iterator[_Found]:
@@ -56,6 +57,24 @@ def _xml_calls(text: str, types: Mapping[str, Any]) -> Iterator[_Found]:
     for name, body in re.findall(r"<function=([^>\n]+)>(.*?)</function>", text, re.DOTALL):
         pairs = re.findall(r"<parameter=([^>\n]+)>\n?(.*?)\n?</parameter>", body, re.DOTALL)
         yield name, {key: _typed(value, types.get(name, {}).get(key)) for key, value in pairs}
+
+
+def _named_xml_calls(text: str, types: Mapping[str, Any]) -> Iterator[_Found]:
+    """``<x:invoke name="name"><x:parameter name="key">value</x:parameter></x:invoke>``."""
+    for name, body in re.findall(r'invoke name="([^"]+)">(.*?)</\w+:invoke>', text, re.DOTALL):
+        pairs = re.findall(r'parameter name="([^"]+)">(.*?)</\w+:parameter>', body, re.DOTALL)
+        yield name, {key: _typed(value, types.get(name, {}).get(key)) for key, value in pairs}
+
+
+def _unquoted_calls(text: str, _: Mapping[str, Any]) -> Iterator[_Found]:
+    """``name{key:<|"|>value<|"|>,other:3}``."""
+    name, brace, rest = text.partition("{")
+    pieces = (brace + rest).split('<|"|>')
+    pieces[::2] = [
+        re.sub(r"(?<=[{,])([^{}\[\],:]+):", lambda key: f"{json.dumps(key[1])}:", one) for one in pieces[::2]
+    ]
+    pieces[1::2] = [json.dumps(one) for one in pieces[1::2]]
+    yield name, json.loads("".join(pieces))
 
 
 def _key_value_calls(text: str, types: Mapping[str, Any]) -> Iterator[_Found]:
@@ -93,6 +112,8 @@ _STYLES = (
     _style(r"<tool_call>\s*(<function=.*?)\s*</tool_call>", _xml_calls),  # Qwen 3.5, Nemotron 3
     _style(r"<tool_call>([^<]*(?:<arg_key>.*?)?)</tool_call>", _key_value_calls),  # GLM 4.5
     _style(r"<\|tool_call_start\|>(.*?)<\|tool_call_end\|>", _python_calls),  # LFM 2
+    _style(r"<\|tool_call>call:(.*?)<tool_call\|>", _unquoted_calls),  # Gemma 4
+    _style(r"<(?:\w+):function_calls>(.*?)</\w+:function_calls>", _named_xml_calls),  # Muse Glimmer
     _style(r"<｜tool▁call▁begin｜>function<｜tool▁sep｜>(.*?)<｜tool▁call▁end｜>", _named_json),  # DeepSeek V3
     _style(r"\bto=functions\.([\w.-]+[^{]*\{.*?\})(?=<\|call\|>|$)", _named_json),  # gpt-oss
     _style(r"\[TOOL_CALLS\]\s*(\[.*\])", _json_calls),  # Mistral
@@ -166,7 +187,7 @@ class CallReader:
         for block in self._style.blocks.finditer(text):
             try:
                 found = [_checked(name, arguments) for name, arguments in self._style.read(block[1], types)]
-            except (ValueError, TypeError, AttributeError, SyntaxError, StopIteration, RecursionError, MemoryError):
+            except (ValueError, TypeError, AttributeError, SyntaxError, RecursionError, MemoryError):
                 continue
             calls += found
             rest.append(text[place : block.start()])

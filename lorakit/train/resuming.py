@@ -31,6 +31,7 @@ _WITHOUT_EFFECT = {
     "map_fields",
     "ignore_fields",
     "train_turns",
+    "train_reasoning",
     "output_dir",
     "max_tokens_per_microbatch",
     "auto_fit",

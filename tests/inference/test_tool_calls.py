@@ -1,32 +1,20 @@
 """What a model's template writes of calls is read back, and calls are compared as values."""
 
 import json
-from importlib.resources import files
 
 import pytest
-from conftest import make_tokenizer, real_template
+from conftest import make_tokenizer
+from tokenizer_kinds import template_names, tokenizer_of
 
 from lorakit.data_processing import ChatFormat, Message, ToolCall
 from lorakit.data_processing.tool_calls import read_tools
 from lorakit.errors import SettingsError
 from lorakit.inference.tool_calls import Answer, CallReader, read_tools_file, same_calls
 
-# The end of turn of each family whose template takes tools, and what reads its calls.
-ENDS = {
-    "qwen2_5": "<|im_end|>",
-    "qwen3": "<|im_end|>",
-    "qwen3_instruct_2507": "<|im_end|>",
-    "qwen3_vl": "<|im_end|>",
-    "qwen3_5_nothink": "<|im_end|>",
-    "qwen3_5_think": "<|im_end|>",
-    "qwen3_6": "<|im_end|>",
-    "nemotron_3_nano": "<|im_end|>",
-    "nemotron_3_super": "<|im_end|>",
-    "llama3_1": "<|eot_id|>",
-    "llama3_2": "<|eot_id|>",
-    "glm4moe": "<|observation|>",
-    "lfm2_v2": "<|im_end|>",
-    "lfm2_2_5": "<|im_end|>",
+# Templates of the installed ``trl`` that take no calls at all.
+WITHOUT = {
+    *("cohere", "cohere2", "gemma", "gemma3", "idefics3", "lfm2", "llama3", "llava_next", "phi3", "phi3_5", "smolvlm"),
+    *("deepseek_r1_distill", "deepseekv3", "qwen2_5_vl"),
 }
 PARAMETERS = {
     "type": "object",
@@ -43,12 +31,10 @@ CALL = ToolCall("weather", json.dumps(ARGUMENTS, ensure_ascii=False), "abcdefghi
 
 
 def chat_format(name):
-    end = ENDS[name]
-    special = list(dict.fromkeys(["<|im_start|>", end, "<|start_header_id|>", "<|end_header_id|>"]))
-    return ChatFormat(make_tokenizer(real_template(name), special, end))
+    return ChatFormat(tokenizer_of("byte-level", name, "<eos>"))
 
 
-@pytest.mark.parametrize("name", ENDS)
+@pytest.mark.parametrize("name", [name for name in template_names() if name not in WITHOUT])
 def test_what_the_template_writes_of_a_call_is_read_back(name):
     own = chat_format(name)
     reader = CallReader.of(own)
@@ -57,6 +43,11 @@ def test_what_the_template_writes_of_a_call_is_read_back(name):
     [turn] = own.turns(conversation)
     answer = reader.read(turn.answer.partition(own.end_of_turn)[0], TOOLS)
     assert same_calls(answer.calls, [CALL])
+
+
+@pytest.mark.parametrize("name", sorted(WITHOUT))
+def test_a_template_that_takes_no_calls_has_none_to_read(name):
+    assert not CallReader.of(chat_format(name)).is_known
 
 
 def test_text_beside_calls_stays_and_broken_calls_are_text():
@@ -104,8 +95,3 @@ def test_a_file_that_holds_no_tools_is_refused(tmp_path, text):
         read_tools_file(str(tmp_path / "tools.json"))
     with pytest.raises(SettingsError, match="there is no such file"):
         read_tools_file(str(tmp_path / "none.json"))
-
-
-def test_every_family_of_the_table_is_a_template_that_is_there():
-    there = {file.name for file in (files("trl") / "chat_templates").iterdir()}
-    assert {f"{name}.jinja" for name in ENDS} <= there
