@@ -31,7 +31,9 @@ def lost_of_tools(before: Sequence[Message], answer: Message, prompt: str, writt
         written: What it writes of the answer.
     """
     shown = set(_words(prompt))
-    offered = next((json.loads(message.content) for message in before if message.role == "tools"), [])
+    offered: list[dict[str, Any]] = next(
+        (json.loads(message.content) for message in before if message.role == "tools"), []
+    )
     for tool in offered:
         if not shown.issuperset(_words(str(tool.get("function", tool)["name"]))):
             return "the chat template has no place for tools", _HINT

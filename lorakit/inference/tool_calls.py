@@ -13,7 +13,7 @@ from typing import Any
 
 from lorakit.config.paths import fault_of_file
 from lorakit.data_processing import ChatFormat, Message, ToolCall
-from lorakit.data_processing.chat_format import TemplateError
+from lorakit.data_processing.chat_template import TemplateError
 from lorakit.data_processing.example import UnusableError
 from lorakit.data_processing.tool_calls import as_json, read_tools
 from lorakit.errors import SettingsError
