@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tolerances import assert_within, rounding_errors
+from tolerances import assert_within, rounding_errors, unit_roundoff
 from torch.nn.functional import cross_entropy
 
 from lorakit.engine import choose_kernels, processor
@@ -129,8 +129,11 @@ def test_logits_far_from_each_other_have_the_loss_of_torch():
     kernels_for(logits).cross_entropy(gradient, targets, nats, 3, 3, True)
     wanted = logits.clone().requires_grad_()
     losses = cross_entropy(wanted, targets, reduction="none")
-    torch.testing.assert_close(nats, losses)
-    torch.testing.assert_close(gradient, torch.autograd.grad(losses.sum(), wanted)[0])
+    # A few roundings of numbers as large as the logits are apart, and of probabilities.
+    allowed = [
+        torch.full(one.shape, 8 * unit_roundoff(torch.float32) * size) for one, size in ((nats, 2e4), (gradient, 1))
+    ]
+    assert_within([nats, gradient], [losses, torch.autograd.grad(losses.sum(), wanted)[0]], allowed)
 
 
 @pytest.mark.usefixtures("own_kernels")
