@@ -141,6 +141,20 @@ class ChatFormat:
         except TemplateError:  # one that takes a single question only
             return self._template.render(conversation[:1], answering=True, thinking=False)
 
+    @property
+    def control_ids(self) -> set[int]:
+        """The ids of all control tokens."""
+        return set(self._control_tokens.values())
+
+    def tokens_before(self, ids: Sequence[int], characters: int) -> int:
+        """Count the tokens that lie wholly within the first so many characters of a text."""
+        low, high = 0, len(ids)
+        while low < high:
+            middle = (low + high + 1) // 2
+            text = self.tokenizer.decode(ids[:middle], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+            low, high = (middle, high) if len(str(text)) <= characters else (low, middle - 1)
+        return low
+
     def control_token_in(self, answer: str) -> str | None:
         """Return a control token that an answer spells out and that would end or open a turn inside it."""
         if not self._has_control_token(answer):

@@ -7,6 +7,7 @@ import datetime
 import json
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from lorakit.data_processing.example import Message, ToolCall
 from lorakit.data_processing.images import IMAGE_MARK
 from lorakit.data_processing.reasoning import CLOSING, OPENING, joined, split_reasoning
+from lorakit.data_processing.tool_rendering import lost_of_tools, written_call
 from lorakit.data_processing.written_shapes import WrittenShapes
 from lorakit.errors import DataError
 
@@ -40,6 +42,7 @@ _REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
 _REASONING_WORDS = re.compile("think|reasoning")
 _TAG = "think>"
 _OPENING_TAG = re.compile(r"\s*<([A-Za-z_]+)>\s*")
+_CLOSING_TAG = re.compile(r"\s*</[A-Za-z_]+>\s*")
 _ENDS_OPEN = re.compile(r"<think>\s*$")
 _LONGEST_BEGINNING = 40  # characters of an answer that a prompt may begin
 
@@ -56,11 +59,15 @@ class Turn:
         prompt: The text before the answer, as inference feeds it.
         answer: The answer as the template writes it, end-of-turn token included.
         is_trained: Whether the answer carries loss.
+        thought: Characters of the answer before what it says: its reasoning, with the tags around it.
+        has_calls: Whether it calls tools, which some families end with another token.
     """
 
     prompt: str
     answer: str
     is_trained: bool = True
+    thought: int = 0
+    has_calls: bool = False
 
 
 @dataclass(frozen=True)
@@ -136,7 +143,11 @@ class ChatTemplate:
                 "the chat template writes no reasoning before an answer",
                 "take the newest chat template of this model, or rows without reasoning",
             )
-        return Turn(prompt, text, answer.is_trained is not False)
+        if (lost := lost_of_tools(before, answer, prompt, text)) is not None:
+            raise TemplateError(*lost)
+        return Turn(
+            prompt, text, answer.is_trained is not False, _end_of_thought(text, answer), bool(answer.tool_calls)
+        )
 
     def render(self, messages: Sequence[Message], answering: bool, thinking: bool) -> str:
         """Write a conversation.
@@ -149,19 +160,27 @@ class ChatTemplate:
         Raises:
             TemplateError: The template refuses it.
         """
-        tools = next((json.loads(message.content) for message in messages if message.role == "tools"), None)
         try:
-            text = self._tokenizer.apply_chat_template(
-                [self._as_expected(message) for message in messages if message.role != "tools"],
-                tools=tools,
-                chat_template=self._text(tools),
-                tokenize=False,
-                add_generation_prompt=answering,
-                enable_thinking=thinking,
-            )
+            return self._applied(messages, answering, thinking)
         except Exception as error:  # templates raise what they like, jinja2.TemplateError among others
+            if any(message.tool_calls for message in messages):
+                with suppress(Exception):
+                    return self._applied(messages, answering, thinking, has_arguments_as_text=True)
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise TemplateError(f"the chat template refuses this conversation: {reason}") from error
+
+    def _applied(
+        self, messages: Sequence[Message], answering: bool, thinking: bool, has_arguments_as_text: bool = False
+    ) -> str:
+        tools = next((json.loads(message.content) for message in messages if message.role == "tools"), None)
+        text = self._tokenizer.apply_chat_template(
+            [self._as_expected(message, has_arguments_as_text) for message in messages if message.role != "tools"],
+            tools=tools,
+            chat_template=self._text(tools),
+            tokenize=False,
+            add_generation_prompt=answering,
+            enable_thinking=thinking,
+        )
         return str(text)
 
     def _written(self, before: Sequence[Message], answer: Message, thinking: bool) -> tuple[str, str]:
@@ -225,7 +244,7 @@ class ChatTemplate:
         reasoning, content = split_reasoning(message.content, self._ways.opens_reasoning)
         return replace(message, reasoning=reasoning, content=content)
 
-    def _as_expected(self, message: Message) -> dict[str, Any]:
+    def _as_expected(self, message: Message, has_arguments_as_text: bool) -> dict[str, Any]:
         message = self._apart(message)
         written: dict[str, Any] = {"role": message.role, "content": self._content(message)}
         if message.reasoning and not self._ways.has_reasoning_inline:
@@ -233,7 +252,7 @@ class ChatTemplate:
         elif self._ways.cuts_at_tag and CLOSING in message.content and message.role == "assistant":
             written[_REASONING_KEYS[0]] = ""
         if message.tool_calls:
-            written["tool_calls"] = [_call(call) for call in message.tool_calls]
+            written["tool_calls"] = [written_call(call, has_arguments_as_text) for call in message.tool_calls]
         if message.name is not None:
             written["name"] = message.name
         if message.call_id is not None:
@@ -304,8 +323,15 @@ def _is_plain(message: Message) -> bool:
     )
 
 
-def _call(call: ToolCall) -> dict[str, Any]:
-    """Write a call with its arguments as an object, which is what templates are made for."""
-    function = {"name": call.name, "arguments": json.loads(call.arguments)}
-    written: dict[str, Any] = {"type": "function", "function": function}
-    return written if call.call_id is None else {"id": call.call_id, **written}
+def _end_of_thought(text: str, answer: Message) -> int:
+    """Return where the reasoning of a written answer ends; 0 where it has none."""
+    reasoning, content = answer.reasoning, answer.content
+    if not reasoning:
+        reasoning, content = split_reasoning(answer.content)
+    if not reasoning:
+        return 0
+    after = text.find(reasoning.strip()) + len(reasoning.strip())
+    if content.strip():
+        return text.find(content.strip(), after)
+    closing = _CLOSING_TAG.match(text, after)
+    return closing.end() if closing else after

@@ -29,22 +29,34 @@ class EncodedRow:
     is_cut: bool
 
 
-def encode_row(example: Example, chat_format: ChatFormat, max_length: int) -> EncodedRow | Rejected:
+@dataclass(frozen=True)
+class _Limits:
+    max_length: int
+    trains_reasoning: bool
+
+
+def encode_row(
+    example: Example, chat_format: ChatFormat, max_length: int, trains_reasoning: bool = True
+) -> EncodedRow | Rejected:
     """Encode a row so that only its answers and their end-of-turn tokens carry loss.
 
     Args:
         example: The conversation.
         chat_format: Of the model's tokenizer.
         max_length: In tokens. Longer sequences lose the beginning of their prompt.
+        trains_reasoning: Whether the reasoning of answers carries loss.
 
     Returns:
         The encoded row, or the reason why it cannot be trained.
     """
-    return encode_rows([example], chat_format, max_length)[0]
+    return encode_rows([example], chat_format, max_length, trains_reasoning)[0]
 
 
-def encode_rows(examples: Sequence[Example], chat_format: ChatFormat, max_length: int) -> list[EncodedRow | Rejected]:
+def encode_rows(
+    examples: Sequence[Example], chat_format: ChatFormat, max_length: int, trains_reasoning: bool = True
+) -> list[EncodedRow | Rejected]:
     """Encode rows as `encode_row` does, many times as fast as one by one."""
+    limits = _Limits(max_length, trains_reasoning)
     written = [_written(example, chat_format) for example in examples]
     turns = [turn for outcome in written if not isinstance(outcome, Rejected) for turn in outcome]
     try:
@@ -52,11 +64,11 @@ def encode_rows(examples: Sequence[Example], chat_format: ChatFormat, max_length
     except SeamError as refusal:
         if len(examples) == 1:
             return [Rejected(examples[0].origin, refusal.message, refusal.hint)]
-        return [encode_row(example, chat_format, max_length) for example in examples]
+        return [encode_row(example, chat_format, max_length, trains_reasoning) for example in examples]
     return [
         outcome
         if isinstance(outcome, Rejected)
-        else _encoded_row(example, outcome, list(islice(ids, len(outcome))), chat_format, max_length)
+        else _encoded_row(example, outcome, list(islice(ids, len(outcome))), chat_format, limits)
         for example, outcome in zip(examples, written, strict=True)
     ]
 
@@ -86,10 +98,11 @@ def _encoded_row(
     turns: Sequence[Turn],
     ids: Sequence[tuple[list[int], list[int]]],
     chat_format: ChatFormat,
-    max_length: int,
+    limits: _Limits,
 ) -> EncodedRow | Rejected:
+    max_length = limits.max_length
     try:
-        whole = list(_sequences(example, turns, ids, chat_format))
+        whole = list(_sequences(example, turns, ids, chat_format, limits.trains_reasoning))
     except (TemplateError, ImageError) as refusal:
         return Rejected(example.origin, refusal.message, refusal.hint)
     fitted = [_fit(sequence, max_length, chat_format.tokenizer.bos_token_id) for sequence in whole]
@@ -113,7 +126,11 @@ def _why_it_does_not_fit(sequences: list[EncodedExample], max_length: int) -> st
 
 
 def _sequences(
-    example: Example, turns: Sequence[Turn], ids: Sequence[tuple[list[int], list[int]]], chat_format: ChatFormat
+    example: Example,
+    turns: Sequence[Turn],
+    ids: Sequence[tuple[list[int], list[int]]],
+    chat_format: ChatFormat,
+    trains_reasoning: bool,
 ) -> Iterator[EncodedExample]:
     pictures = chat_format.pictures(example.messages)
     input_ids: list[int] = []  # through the end of the last answer
@@ -126,9 +143,11 @@ def _sequences(
                     input_ids + rest, labels + [IGNORED_LABEL] * len(rest), example.origin, chat_format, pictures
                 )
             input_ids, labels = [], []
-        end = _end_of_answer(answer, chat_format.end_of_turn_id)
+        end = _end_of_answer(answer, chat_format, turn.has_calls)
+        begin = 0 if trains_reasoning else chat_format.tokens_before(answer, turn.thought)
         labels += [IGNORED_LABEL] * (len(prompt) - len(input_ids))
-        labels += answer[:end] if turn.is_trained else [IGNORED_LABEL] * end
+        begin = begin if turn.is_trained else end
+        labels += [IGNORED_LABEL] * begin + answer[begin:end]
         input_ids, rest = prompt + answer[:end], answer[end:]
     last = _encoded(input_ids + rest, labels + [IGNORED_LABEL] * len(rest), example.origin, chat_format, pictures)
     check_all_pictures(last.picture_starts, pictures)
@@ -142,11 +161,15 @@ def _encoded(
     return EncodedExample(array("i", input_ids), array("i", labels), origin, pictures[: len(starts)], starts)
 
 
-def _end_of_answer(answer: list[int], end_of_turn_id: int) -> int:
+def _end_of_answer(answer: list[int], chat_format: ChatFormat, has_calls: bool) -> int:
     """Count the tokens up to and with the end of turn; what the template writes after it is not generated."""
-    if end_of_turn_id not in answer:
+    ends = {chat_format.end_of_turn_id}
+    if has_calls and not ends.intersection(answer):  # such as gpt-oss, whose calls end with a token of their own
+        ends = chat_format.control_ids
+    place = next((place for place in range(len(answer), 0, -1) if answer[place - 1] in ends), None)
+    if place is None:
         raise TemplateError("the chat template does not end this answer with its end-of-turn token")
-    return len(answer) - answer[::-1].index(end_of_turn_id)
+    return place
 
 
 def _fit(sequence: EncodedExample, max_length: int, begin_id: int | None) -> EncodedExample | None:

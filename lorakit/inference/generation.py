@@ -38,14 +38,19 @@ def answer_batch(
             from this process's random numbers.
 
     Returns:
-        The answers in the order of the conversations, uncleaned, without the token that ends them.
+        The answers in the order of the conversations, uncleaned, without the token that ends them. Where tools may
+        be called, other control tokens stay: some families write their calls with them.
 
     Raises:
         SettingsError: A question leaves the model no room for an answer.
     """
-    stop = assistant.chat_format.hidden_ids.union(assistant.stop_ids)
+    stop = set(assistant.stop_ids)
     answers = answer_ids(assistant, conversations, config, seeds)
-    return [_decode(assistant.bundle.tokenizer, [token for token in ids if token not in stop]) for ids in answers]
+    texts = []
+    for ids, messages in zip(answers, conversations, strict=True):
+        hidden = stop if assistant.tools_of(messages) is not None else assistant.chat_format.hidden_ids | stop
+        texts.append(_decode(assistant.bundle.tokenizer, [token for token in ids if token not in hidden]))
+    return texts
 
 
 def answer_ids(
