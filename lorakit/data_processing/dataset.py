@@ -12,10 +12,11 @@ from lorakit.config.settings import RowSource
 from lorakit.data_processing.chat_format import ChatFormat
 from lorakit.data_processing.encoding import encode_rows
 from lorakit.data_processing.example import EncodedExample, Example, Rejected, shortened
-from lorakit.data_processing.files import RawRow, Reading, read_rows
+from lorakit.data_processing.files import Reading, read_rows
 from lorakit.data_processing.formats import RowRules, to_example
 from lorakit.data_processing.ledger import FieldFate, Ledger, field_lines
 from lorakit.data_processing.mixing import held_back, weighted
+from lorakit.data_processing.raw import RawRow
 from lorakit.errors import DataError
 
 _SHOWN_REJECTIONS = 10

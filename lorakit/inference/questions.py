@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,9 @@ from lorakit import console
 from lorakit.config import Config
 from lorakit.data_processing import Message
 from lorakit.data_processing.example import Rejected
-from lorakit.data_processing.files import RawRow, read_rows
+from lorakit.data_processing.files import Reading, read_rows
 from lorakit.data_processing.formats import RowRules, to_example
+from lorakit.data_processing.raw import RawRow
 from lorakit.errors import DataError, LorakitError, RunError
 from lorakit.inference.assistant import Assistant
 
@@ -58,8 +59,9 @@ def answer_questions(assistant: Assistant, config: Config) -> int:
     Raises:
         LorakitError: The file cannot be read, or the answers there are to other questions.
     """
-    rules = _rules(assistant, config, Path(str(config.question_file)).parent)
-    questions = [_question(row, rules) for row in read_rows(str(config.question_file))]
+    rules = RowRules.of(config, takes_pictures=assistant.chat_format.images is not None)
+    reading = Reading(config.encoding, frozenset(rules.renamed))
+    questions = [_question(row, rules) for row in read_rows(str(config.question_file), reading)]
     file = answer_file_of(config)
     done = _answered(file, questions)
     if done:
@@ -81,7 +83,7 @@ def answer_questions(assistant: Assistant, config: Config) -> int:
 
 def answer_lines(assistant: Assistant, config: Config) -> int:
     """Answer JSON Lines from standard input on standard output, each as it comes; see `answer_questions`."""
-    rules = _rules(assistant, config, Path())
+    rules = RowRules.of(config, takes_pictures=assistant.chat_format.images is not None)
     failed = 0
     for number, line in enumerate(sys.stdin):
         if not line.strip():
@@ -97,10 +99,6 @@ def answer_lines(assistant: Assistant, config: Config) -> int:
     return 2 if failed else 0
 
 
-def _rules(assistant: Assistant, config: Config, folder: Path) -> RowRules:
-    return RowRules.of(config, folder, takes_pictures=assistant.chat_format.images is not None)
-
-
 def _question(row: RawRow | Rejected, rules: RowRules) -> Question:
     if isinstance(row, Rejected):
         return Question({}, row)
@@ -108,7 +106,7 @@ def _question(row: RawRow | Rejected, rules: RowRules) -> Question:
     if not isinstance(fields, Mapping):
         return Question({}, Rejected(row.origin, "is neither text nor an object with fields"))
     given = {key: value for key, value in fields.items() if key not in (ANSWER_KEY, ERROR_KEY)}
-    example = to_example(RawRow(_with_answer(given, rules), row.origin), rules)
+    example = to_example(replace(row, fields=_with_answer(given, rules)), rules)
     asked = example if isinstance(example, Rejected) else example.messages[:-1]
     return Question(dict(fields), asked)
 
