@@ -22,8 +22,8 @@ from lorakit.config import Config, load_config, make_config
 from lorakit.data_processing import IMAGE_MARK, Message, Role
 from lorakit.errors import SettingsError
 from lorakit.export.merging import write_merged
+from lorakit.export.placing import unproven
 from lorakit.export.producing import produce
-from lorakit.export.proof import unproven
 from lorakit.inference import Adapters, Assistant, open_adapters
 from lorakit.model_config import BASE, AdapterChoice, choose_adapters
 from lorakit.runs import ADAPTER_FOLDER

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
+
+from lorakit.errors import LorakitError
 
 Item = TypeVar("Item")
 # One rank may have much longer answers to write than another.
@@ -50,6 +52,25 @@ class Ranks:
         gathered: list[list[Item]] = [[] for _ in range(self.count)]
         torch.distributed.all_gather_object(gathered, list(items))
         return [item for of_rank in gathered for item in of_rank]
+
+    def decided_by_first(self, decide: Callable[[], Item]) -> Item:
+        """Let the first rank decide, and return on every rank what it has found.
+
+        Raises:
+            LorakitError: On every rank, where the first one has raised it.
+        """
+        if self.count == 1:
+            return decide()
+        outcomes: list[Item | LorakitError] = []
+        if self.is_first:
+            try:
+                outcomes = [decide()]
+            except LorakitError as error:
+                outcomes = [error]
+        [outcome] = self.collect(outcomes)
+        if isinstance(outcome, LorakitError):
+            raise outcome
+        return outcome
 
 
 def part_ranks() -> None:

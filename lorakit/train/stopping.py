@@ -36,9 +36,22 @@ class StopOnSignal(TrainerCallback):  # type: ignore[misc]
         console.note("\nstopping: this step is finished and a checkpoint saved first (again: stop at once)")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
-        """Ask the Trainer to save and stop."""
+        """Ask the Trainer to save and stop, so that what goes on from there is as if it had never stopped.
+
+        A validation that is due at this step is made; what is due at the end of an epoch comes before its checkpoint.
+        """
         if self.is_stopped:
-            control.should_save = True
+            control.should_save = control.should_save or not _ends_epoch(state)
             control.should_training_stop = True
-            control.should_evaluate = False
         return control
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+        """Keep the Trainer from taking a stop within an epoch for its end."""
+        if self.is_stopped:
+            control.should_save = _ends_epoch(state)
+            control.should_evaluate = control.should_evaluate and _ends_epoch(state)
+        return control
+
+
+def _ends_epoch(state: Any) -> bool:
+    return float(state.epoch).is_integer()

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch.utils.data import get_worker_info
-from transformers import PrinterCallback, TrainingArguments
+from transformers import EarlyStoppingCallback, PrinterCallback, TrainingArguments
 
 from lorakit import console
 from lorakit.data_processing import EncodedExample
@@ -18,6 +18,7 @@ from lorakit.data_processing.packing import pack_fullest_first, pack_under_budge
 from lorakit.engine import (
     LossSum,
     MicroBatch,
+    Ranks,
     announce_pictures,
     base_model,
     is_out_of_memory,
@@ -26,7 +27,7 @@ from lorakit.engine import (
 )
 from lorakit.errors import RunError
 from lorakit.evaluate.comparison import dataset_loss
-from lorakit.runs import EvaluationRecord, RecordLog, StepRecord
+from lorakit.runs import CheckpointFacts, EvaluationRecord, PlanRecord, RecordLog, StepRecord
 from lorakit.train.alarms import Alarms, second_matrices
 from lorakit.train.progress import ShowProgress
 from lorakit.train.saving import SavingTrainer
@@ -53,20 +54,38 @@ class TokenBudget:
     """How an optimizer step is cut into passes.
 
     Attributes:
-        most: Tokens in one forward and backward pass; halved where memory runs out.
+        plan: What was decided before the first step, or by a halving since.
         longest: Tokens of the longest micro-batch there could be, for the first step to begin with one as long, so that
             what does not fit shows at once; 0 where that is known already.
         most_added: How many tokens without loss the first step may be made longer by for that.
     """
 
-    most: int
+    plan: PlanRecord
     longest: int
     most_added: float
 
     @property
-    def halved(self) -> TokenBudget:
-        """Half of it."""
-        return replace(self, most=self.most // 2, longest=min(self.longest, self.most // 2))
+    def most(self) -> int:
+        """Tokens in one forward and backward pass; halved where memory runs out."""
+        return self.plan.max_tokens
+
+    def halved(self, step: int) -> TokenBudget:
+        """Half of it, as memory did not suffice for a step."""
+        half = self.most // 2
+        return replace(self, plan=replace(self.plan, step=step, max_tokens=half), longest=min(self.longest, half))
+
+
+@dataclass(frozen=True)
+class Trace:
+    """How a run is known by what it leaves.
+
+    Attributes:
+        mark: Carried by its checkpoints.
+        records: Where every step and every validation is written; None on ranks that write nothing.
+    """
+
+    mark: str
+    records: RecordLog | None
 
 
 class LoraTrainer(SavingTrainer):
@@ -81,7 +100,7 @@ class LoraTrainer(SavingTrainer):
         train_sequences: What to train on; ``per_device_train_batch_size`` of them make an optimizer step.
         budget: How a step is cut.
         validation_sequences: What validation takes its loss over; None for no validation.
-        records: Where every step and every validation is written; None on ranks that write nothing.
+        trace: Of the run.
         callbacks: Further callbacks of transformers.
     """
 
@@ -95,13 +114,14 @@ class LoraTrainer(SavingTrainer):
         train_sequences: Sequence[EncodedExample],
         budget: TokenBudget,
         validation_sequences: Sequence[EncodedExample] | None,
-        records: RecordLog | None,
+        trace: Trace,
         callbacks: list[Any],
     ) -> None:
         self._train_sequences = train_sequences
         self._budget = budget
         self._validation_sequences = validation_sequences
-        self._records = records
+        self._records = trace.records
+        self._mark = trace.mark
         self.progress: ShowProgress | None = None
         self._step = _Step()
         self._alarms = Alarms(model.config.get_text_config().vocab_size, lambda: second_matrices(self.model))
@@ -123,6 +143,28 @@ class LoraTrainer(SavingTrainer):
         if self.args.fsdp and not self.is_fsdp_enabled:
             shard_on_cpu(self.accelerator.state, self.args.fsdp_plugin_args)
             self.is_fsdp_enabled = True
+
+    def checkpoint_facts(self) -> CheckpointFacts:
+        """Return what a checkpoint says of its run. Every rank must call this."""
+        budgets = Ranks.of_environment().collect([self._budget.most])
+        return CheckpointFacts(self._mark, self._budget.plan, tuple(budgets))
+
+    def before_checkpoint(self) -> None:
+        """Make the records of the steps durable that a checkpoint is the result of."""
+        if self._records is not None:
+            self._records.make_durable()
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """Go through an epoch; a run that came to its end before it was resumed has none left to go through."""
+        patience = [
+            callback.early_stopping_patience - callback.early_stopping_patience_counter
+            for callback in self.callback_handler.callbacks
+            if isinstance(callback, EarlyStoppingCallback)
+        ]
+        if self.state.global_step >= self.state.max_steps or any(left <= 0 for left in patience):
+            self.control.should_training_stop = True
+        else:
+            super()._run_epoch(*args, **kwargs)
 
     @property
     def planned_steps(self) -> int:
@@ -210,7 +252,9 @@ class LoraTrainer(SavingTrainer):
                 f"a row of {longest} tokens does not fit into memory",
                 "lower max_length, or set trainer_args: {activation_checkpointing: true}, or choose a smaller model",
             ) from error
-        self._budget = self._budget.halved
+        self._budget = self._budget.halved(self.state.global_step + 1)
+        if self._records is not None:
+            self._records.append(self._budget.plan)
         console.warn(f"out of memory: the step is done again with at most {self._budget.most} tokens at once")
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:

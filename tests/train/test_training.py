@@ -125,7 +125,7 @@ def test_ctrl_c_saves_a_checkpoint_and_the_resumed_run_equals_the_unbroken_one(c
 def test_resume_without_a_checkpoint_is_refused(command, capsys):
     code, _ = command("--set", "resume=true")
     assert code == 2
-    assert "there is no checkpoint in" in capsys.readouterr().err
+    assert "there is no whole checkpoint in" in capsys.readouterr().err
 
 
 def test_resume_with_other_settings_is_refused(command, capsys):
@@ -150,7 +150,7 @@ def test_an_earlier_run_is_kept_aside(command):
     _, folder = command("--num_train_epochs", "1")
     first = adapter_weights(folder)
     command("--num_train_epochs", "2")
-    kept = load_file(folder / "previous" / "lora_model" / "adapter_model.safetensors")
+    kept = load_file(folder / "previous" / "1" / "lora_model" / "adapter_model.safetensors")
     assert all(torch.equal(first[name], kept[name]) for name in first)
 
 
