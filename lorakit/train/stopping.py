@@ -41,17 +41,18 @@ class StopOnSignal(TrainerCallback):  # type: ignore[misc]
         A validation that is due at this step is made; what is due at the end of an epoch comes before its checkpoint.
         """
         if self.is_stopped:
-            control.should_save = control.should_save or not _ends_epoch(state)
+            control.should_save = control.should_save or not _is_an_end(state)
             control.should_training_stop = True
         return control
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
         """Keep the Trainer from taking a stop within an epoch for its end."""
         if self.is_stopped:
-            control.should_save = _ends_epoch(state)
-            control.should_evaluate = control.should_evaluate and _ends_epoch(state)
+            control.should_save = _is_an_end(state)
+            control.should_evaluate = control.should_evaluate and _is_an_end(state)
         return control
 
 
-def _ends_epoch(state: Any) -> bool:
-    return float(state.epoch).is_integer()
+def _is_an_end(state: Any) -> bool:
+    """Tell whether an epoch, or the run, would end here anyway."""
+    return float(state.epoch).is_integer() or state.global_step >= state.max_steps

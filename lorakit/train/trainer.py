@@ -154,14 +154,19 @@ class LoraTrainer(SavingTrainer):
         if self._records is not None:
             self._records.make_durable()
 
-    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        """Go through an epoch; a run that came to its end before it was resumed has none left to go through."""
+    @property
+    def is_over(self) -> bool:
+        """Whether the run has come to its end: that of its steps, or of the patience of early stopping."""
         patience = [
             callback.early_stopping_patience - callback.early_stopping_patience_counter
             for callback in self.callback_handler.callbacks
             if isinstance(callback, EarlyStoppingCallback)
         ]
-        if self.state.global_step >= self.state.max_steps or any(left <= 0 for left in patience):
+        return self.state.global_step >= self.state.max_steps or any(left <= 0 for left in patience)
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """Go through an epoch; a run that came to its end before it was resumed has none left to go through."""
+        if self.is_over:
             self.control.should_training_stop = True
         else:
             super()._run_epoch(*args, **kwargs)

@@ -209,7 +209,7 @@ def _train_steps(config: Config, prepared: Prepared, plan: RunPlan, folder: Path
         trainer.progress = ShowProgress(bar, steps, config.num_train_epochs)
         trainer.train(resume_from_checkpoint=str(earlier.checkpoint) if earlier else None)
     release_memory()  # so that curve and answers do not come on top of what the steps took
-    if stop.is_stopped and trainer.state.global_step < trainer.state.max_steps:
+    if stop.is_stopped and not trainer.is_over:
         console.note(f"stopped at step {trainer.state.global_step} of {steps}; continue with: {resume_command()}")
         if trainer.is_world_process_zero():
             leave_loss_curve(folder)

@@ -12,7 +12,7 @@ from trained import ROWS, adapter_weights, assert_same_adapter, interrupt_at, re
 from lorakit.runs import EvaluationRecord, PlanRecord, StepRecord
 from lorakit.train import curve, trainer
 
-BEST = ("--num_train_epochs", "12", "--learning_rate", "0.1", "--set", "early_stopping_patience=2")
+BEST = ("--num_train_epochs", "8", "--learning_rate", "0.1", "--set", "early_stopping_patience=2")
 
 
 def losses(folder):
@@ -26,9 +26,9 @@ def validations(folder):
 @pytest.mark.parametrize(
     "extra",
     [
-        BEST,
+        pytest.param(BEST, marks=pytest.mark.slow),
         (*BEST, "--set", "trainer_args={eval_strategy: steps, save_strategy: steps, eval_steps: 2, save_steps: 2}"),
-        (*BEST[:4], "--set", "load_best_model=true", "--set", "lora_dropout=0.2"),
+        pytest.param((*BEST[:4], "--set", "load_best_model=true"), marks=pytest.mark.slow),
         ("--num_train_epochs", "2", "--set", "trainer_args={max_steps: 5, save_strategy: steps, save_steps: 2}"),
     ],
     ids=["patience by epoch", "patience by steps", "best of all", "an end within an epoch"],
@@ -37,11 +37,11 @@ def test_a_run_stopped_at_any_step_and_resumed_equals_the_unbroken_one(command, 
     code, unbroken = command(*extra, folder="unbroken")
     assert code == 0
     last = losses(unbroken)[-1][0]
-    for step in (1, 3, 4, last):
+    for step in (1, 3, last - 1):  # the stop comes with the step after
         with monkeypatch.context() as patches:
             interrupt_at(patches, step)
             code, folder = command(*extra, folder=f"stopped-{step}")
-        assert code == (130 if step < last else 0) or last < 36
+        assert code == (130 if step + 1 < last else 0)
         code, _ = command(*extra, "--set", "resume=true", folder=f"stopped-{step}")
         assert code == 0
         assert losses(folder) == losses(unbroken), step
@@ -84,12 +84,15 @@ def test_a_halved_token_budget_is_recorded_and_kept(command, monkeypatch):
         steps.clear()
         interrupt_at(patches, 4)
         command(*extra, folder="stopped")
-    first, second = recorded(unbroken, PlanRecord)
-    assert (first.step, second.step, second.max_tokens) == (0, 3, first.max_tokens // 2)
+    first, *halved = recorded(unbroken, PlanRecord)
+    assert [(record.step, record.max_tokens) for record in halved] == [
+        (3, first.max_tokens // 2**number) for number in range(1, len(halved) + 1)
+    ]
+    assert halved[-1].max_tokens <= 128
     code, stopped = command(*extra, "--set", "resume=true", folder="stopped")  # with memory enough
     assert code == 0
     assert losses(stopped) == losses(unbroken)
-    assert recorded(stopped, PlanRecord) == [first, second]
+    assert recorded(stopped, PlanRecord)[1:] == halved
     assert_same_adapter(unbroken, stopped, rtol=0, atol=0)
 
 
@@ -154,7 +157,7 @@ def test_resume_auto_begins_where_there_is_nothing_and_goes_on_where_there_is(co
     assert "so this run begins anew" in capsys.readouterr().err
     code, folder = command(*extra)
     assert code == 0
-    assert "4 done before" in capsys.readouterr().err
+    assert "5 done before" in capsys.readouterr().err
     assert_same_adapter(unbroken, folder, rtol=0, atol=0)
     assert not (folder / "previous").exists()
     assert command(*extra, "--lora_r", "4")[0] == 2  # it is never another run that goes on
@@ -210,7 +213,7 @@ def test_too_little_room_is_said_before_the_first_step(command, monkeypatch, cap
 
 def test_another_base_is_noticed_whatever_part_of_it_differs(command, model_folder, capsys):
     base = model_folder("gpt2")
-    _, folder = command("--num_train_epochs", "1", family="gpt2")
+    command("--num_train_epochs", "1", family="gpt2")
     weights, original = load_file(base / "model.safetensors"), (base / "model.safetensors").read_bytes()
     matrix = next(name for name, tensor in weights.items() if tensor.dim() == 2 and "mlp" in name)
     weights[matrix][: len(weights[matrix]) // 4] = 0
