@@ -24,6 +24,9 @@ IMAGE_MARK = "<image>"
 _MOST_SOURCE_PIXELS = 100_000_000  # a file that claims more would take gigabytes to decode
 _MOST_BYTES = 500_000_000
 _LONGEST_ASPECT = 200  # of Qwen's image processor
+# Named in docs/vision.md. Pillow knows forty more, and goes by what a file holds, not by its name: an EPS file called
+# cat.png would start Ghostscript on what it says.
+_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 # Formats whose further frames are thumbnails or other views, not an animation.
 _STILL_FORMATS = {"MPO"}
 
@@ -183,8 +186,9 @@ def _open(path: str, content: bytes) -> Image:
     """Decode a picture whole: upright, in RGB, on white where it is transparent."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
+    Image.init()  # else Pillow knows only half of the formats until it is asked for all
     try:
-        with Image.open(io.BytesIO(content)) as opened:
+        with Image.open(io.BytesIO(content), formats=_FORMATS) as opened:
             if opened.width * opened.height > _MOST_SOURCE_PIXELS:
                 raise ImageError(f"picture {path} claims {opened.width} x {opened.height} pixels; reduce it")
             if getattr(opened, "n_frames", 1) > 1 and opened.format not in _STILL_FORMATS:
@@ -196,7 +200,9 @@ def _open(path: str, content: bytes) -> Image:
     except Image.DecompressionBombError:
         raise ImageError(f"picture {path} claims far too many pixels; reduce it") from None
     except UnidentifiedImageError:
-        raise ImageError(f"picture {path} cannot be read: it is none, or of an unknown format") from None
+        raise ImageError(
+            f"picture {path} cannot be read: it is none, or of an unknown format ({', '.join(_FORMATS)} are known)"
+        ) from None
     except Exception as error:  # Pillow's decoders raise what they like
         raise ImageError(f"picture {path} cannot be read ({type(error).__name__}: {error})") from None
 

@@ -3,7 +3,7 @@
 from lorakit.engine.accelerate import accelerate
 from lorakit.engine.attention import PACKED, register_packed_attention
 from lorakit.engine.compilation import compiled_layers, decide_compilation, uncompiled
-from lorakit.engine.device import FORMATS, DtypeChoice, choose_device, choose_dtype, free_bytes
+from lorakit.engine.device import FORMATS, DtypeChoice, choose_device, choose_dtype, device_memory, free_bytes
 from lorakit.engine.half_weights import activation_dtype, hold_in_half
 from lorakit.engine.kernels import KernelChoice, choose_kernels
 from lorakit.engine.loss import PACKED_FAMILIES, LossSum, base_model, shares_beginning, summed_loss
@@ -47,6 +47,7 @@ __all__ = [
     "choose_kernels",
     "compiled_layers",
     "decide_compilation",
+    "device_memory",
     "free_bytes",
     "grids",
     "hold_in_half",

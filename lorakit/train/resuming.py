@@ -24,6 +24,7 @@ from lorakit.runs import (
     read_identity,
     step_of,
 )
+from lorakit.train.checkpoint_state import fault_of_state
 from lorakit.train.saving import OPTIMIZER_FILE
 
 # These change where, how fast or when something is written, never a number; rows and model are compared by content.
@@ -124,7 +125,7 @@ def resumed_settings(config: Config, earlier: EarlierRun | None) -> Config:
 def _newest_whole(folder: Path, identity: RunIdentity) -> tuple[Path, CheckpointFacts] | None:
     for checkpoint in checkpoints(folder):
         facts = read_facts(checkpoint)
-        fault = fault_in(checkpoint) or _fault_of(checkpoint, facts, identity)
+        fault = fault_in(checkpoint) or fault_of_state(checkpoint) or _fault_of(checkpoint, facts, identity)
         if facts is not None and fault is None:
             return checkpoint, facts
         console.warn(f"{checkpoint} is passed over: {fault}")

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from conftest import needs_half_kernel
 from peft import PeftModel
 from vision import SIDE, draw, image_processor, save_vision_model, vision_tokenizer
 
@@ -10,11 +9,11 @@ from lorakit.config import Config
 from lorakit.data_processing import ChatFormat, ImageFormat
 from lorakit.data_processing.encoding import encode_row
 from lorakit.data_processing.files import RawRow
-from lorakit.data_processing.formats import FieldNames, to_example
+from lorakit.data_processing.formats import RowRules, to_example
 from lorakit.data_processing.images import ImageError
 from lorakit.data_processing.packing import pack, pack_under_budget
 from lorakit.engine import DtypeChoice, choose_kernels, picture_inputs, products, summed_loss
-from lorakit.engine.kernel_build import NoKernelsError
+from lorakit.engine.kernel_levels import NoKernelsError
 from lorakit.engine.pictures import _STORES as STORES
 from lorakit.engine.pictures import kept_feature_bytes, pixel_inputs
 from lorakit.model_config import attach_new_adapter, load_model, load_tokenizer, locate_model
@@ -57,7 +56,7 @@ def rows(tmp_path_factory):
         {"text": "图里是什么？", "target": "一个圆。", "image": "a.png"},
         {"text": "比较<image>和<image>，还有<image>。", "target": "颜色不同。", "images": ["c.png", "b.png", "a.png"]},
     ]
-    examples = [to_example(RawRow(fields, "here"), FieldNames(), folder=place) for fields in raw]
+    examples = [to_example(RawRow(fields, "here"), RowRules(folder=place)) for fields in raw]
     return [encode_row(example, chat_format, 500).sequences[0] for example in examples]
 
 
@@ -129,11 +128,9 @@ def outputs_of(model, pictures):
     return picture_inputs(model.get_base_model(), pictures)["mm_encoder_outputs"]["image"]
 
 
-HALVES = [False, pytest.param(True, marks=needs_half_kernel)]
-
-
 @pytest.mark.parametrize("settings", [{}, {"train_projector": True}], ids=["frozen", "adapted projector"])
-@pytest.mark.parametrize("is_half", HALVES, ids=["float32", "float16 products"])
+@pytest.mark.parametrize("is_half", [False, True], ids=["float32", "float16 products"])
+@pytest.mark.usefixtures("half_kernel")
 def test_kept_features_are_those_computed_anew_to_the_last_bit(folder, rows, settings, is_half):
     pictures = rows[2].pictures
     model = bundle(folder, is_half, **settings)
@@ -146,7 +143,8 @@ def test_kept_features_are_those_computed_anew_to_the_last_bit(folder, rows, set
             assert all(torch.equal(*pair) for pair in zip(mine, other, strict=True))
 
 
-@pytest.mark.parametrize("is_half", HALVES, ids=["float32", "float16 products"])
+@pytest.mark.parametrize("is_half", [False, True], ids=["float32", "float16 products"])
+@pytest.mark.usefixtures("half_kernel")
 def test_features_do_not_depend_on_the_company_of_a_picture(folder, rows, is_half):
     pictures = rows[2].pictures
     forward = outputs_of(bundle(folder, is_half), pictures).pooler_output
