@@ -57,7 +57,7 @@ from lorakit.runs import (
 from lorakit.train.alarms import check_has_learnt, check_makes_a_difference
 from lorakit.train.curve import leave_loss_curve
 from lorakit.train.fitting import SHARE_OF_SHORT_RUN, effort_before_training, settle
-from lorakit.train.planning import RunPlan, longest_micro_batch, optimizer_values
+from lorakit.train.planning import RunPlan, longest_micro_batch, optimizer_values, rows_per_step
 from lorakit.train.preparing import Data, Prepared
 from lorakit.train.progress import ShowProgress
 from lorakit.train.resuming import (
@@ -89,6 +89,7 @@ def run(config: Config) -> int:
     ranks = Ranks.of_environment()
     if not ranks.is_first:
         console.silence()
+    ranks.join(config.trainer_args.get("ddp_timeout"))
     folder = Path(config.output_dir)
     with ExitStack() as held, explaining_write_errors(folder, _remedy()):
         ranks.decided_by_first(lambda: held.enter_context(writing_alone(folder)))
@@ -182,6 +183,7 @@ def _train_steps(config: Config, prepared: Prepared, plan: RunPlan, folder: Path
     after_step = earlier.step if earlier else 0
     validation = prepared.data.validation
     model, sequences = prepared.bundle.model, prepared.data.train.encoded
+    _check_has_a_step(prepared)
     records = RecordLog(folder, after_step) if prepared.arguments.process_index == 0 else None
     if records and not earlier:
         records.append(plan.record)
@@ -217,6 +219,16 @@ def _train_steps(config: Config, prepared: Prepared, plan: RunPlan, folder: Path
     seconds = time.perf_counter() - started
     console.note(f"trained {steps - after_step} steps in {seconds:.1f} s{_peak_note(prepared, plan, records, steps)}")
     return True
+
+
+def _check_has_a_step(prepared: Prepared) -> None:
+    rows = len(prepared.data.train.encoded)
+    wanted = rows_per_step(prepared.config) * prepared.arguments.world_size
+    if prepared.arguments.dataloader_drop_last and rows < wanted:
+        raise SettingsError(
+            f"trainer_args: dataloader_drop_last leaves no step to take: there are {rows} rows, and {wanted} in a step",
+            "leave it out, or lower per_device_train_batch_size",
+        )
 
 
 def _early_stopping(config: Config) -> list[EarlyStoppingCallback]:
