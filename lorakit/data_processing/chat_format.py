@@ -8,7 +8,6 @@ between a prompt and its answer, because at inference no token can.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from lorakit.data_processing.example import Message, ToolCall
 from lorakit.data_processing.images import IMAGE_MARK, ImageError, ImageFormat, expand_pictures
+from lorakit.data_processing.template_identity import template_hash
 from lorakit.engine import IGNORED_LABEL, Picture
 from lorakit.errors import DataError, ModelError
 
@@ -83,8 +83,8 @@ class ChatFormat:
 
     @property
     def template_hash(self) -> str:
-        """SHA-256 of the chat template, to notice when training and inference differ."""
-        return hashlib.sha256(str(self.tokenizer.chat_template).encode()).hexdigest()
+        """SHA-256 of the chat template and the special tokens, to notice when training and inference differ."""
+        return template_hash(self.tokenizer)
 
     @property
     def end_of_turn(self) -> str:
