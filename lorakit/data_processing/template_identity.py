@@ -1,4 +1,4 @@
-"""What tells one chat template from another: its source, the special tokens it writes, and what it makes of examples."""
+"""What tells one chat template from another: its source, the special tokens, and what it makes of examples."""
 
 from __future__ import annotations
 
