@@ -12,6 +12,7 @@ import time
 import pytest
 from conftest import ROOT
 from trained import ROWS, assert_same_adapter, recorded
+from vision import draw, save_vision_model
 
 from lorakit.runs import StepRecord
 
@@ -147,3 +148,24 @@ def test_a_fault_on_one_process_ends_all_with_its_message(words, tmp_path):
     assert codes == [2, 2], errors
     assert sum("holds no rows" in text for text in errors) >= 1
     assert "internal error" not in "".join(errors)
+
+
+@pytest.mark.parametrize("part", ["train_projector", "train_vision"])
+def test_rows_without_pictures_beside_an_adapted_vision_tower_give_the_adapter_of_one_process(tmp_path, part):
+    model = save_vision_model(tmp_path / "model")
+    picture = draw(tmp_path / "red.png", (70, 50), "red")
+    rows = [{"text": f"第{number}个？", "target": "答案" * (number % 3 + 1)} for number in range(8)]
+    for number in (0, 5, 6):  # in steps of two: one of a pair, none, one, one; never both
+        rows[number]["image"] = picture
+    (tmp_path / "rows.json").write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
+    settings = {"train_file": tmp_path / "rows.json", "validation_file": "null", "torch_dtype": "float32", part: "true"}
+    settings |= {"target_modules": "all-linear", "min_pixels": 256, "max_pixels": 4096, "max_new_tokens": 2}
+    settings |= {"max_generated_rows": 1, "trainer_args": "{train_sampling_strategy: sequential}", "lora_dropout": 0.1}
+    for count in (1, 2):
+        words = ["--task", "train", "--model_name_or_path", model, "--output_dir", tmp_path / str(count)]
+        words += ["--num_train_epochs", 2, "--per_device_train_batch_size", 2 // count, "--learning_rate", "1e-3"]
+        codes, errors = Processes(
+            [*words, *(f"--set={name}={value}" for name, value in settings.items())], count
+        ).finish()
+        assert codes == [0] * count, errors
+    assert_same_adapter(tmp_path / "1", tmp_path / "2", rtol=1e-4, atol=2e-5)
