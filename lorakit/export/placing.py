@@ -39,23 +39,25 @@ def unproven(folder: Path) -> Iterator[Path]:
     folder = folder.absolute()
     open_folder(folder.parent, "export_dir")
     fault = f"export_dir: another process is writing {str(folder)!r}"
-    with locked(folder.with_name(f".lorakit-lock-{folder.name}"), fault, "export_dir", is_kept=False):
+    with (
+        explaining_write_errors(folder, "make room, or name another folder: nothing was changed", "export_dir"),
+        locked(folder.with_name(f".lorakit-lock-{folder.name}"), fault, "export_dir", is_kept=False),
+    ):
         settle_folder(folder)
         _check_replaceable(folder)
-        with explaining_write_errors(folder, "make room, or name another folder: nothing was changed", "export_dir"):
-            writing = clear_working_folder(folder)
-            writing.mkdir()
-            try:
-                yield writing
-                _take_over(folder, writing)
-                place_folder(folder)
-            except ProofError as error:  # what is whole and wrong stays to be looked at
-                kept = _leave_unproven(folder, writing, error)
-                raise ProofError(error.message.replace(str(writing), str(kept)), error.hint) from error
-            except BaseException:
-                with suppress(OSError):
-                    clear_working_folder(folder)
-                raise
+        writing = clear_working_folder(folder)
+        writing.mkdir()
+        try:
+            yield writing
+            _take_over(folder, writing)
+            place_folder(folder)
+        except ProofError as error:  # what is whole and wrong stays to be looked at
+            kept = _leave_unproven(folder, writing, error)
+            raise ProofError(error.message.replace(str(writing), str(kept)), error.hint) from error
+        except BaseException:
+            with suppress(OSError):
+                clear_working_folder(folder)
+            raise
 
 
 def _check_replaceable(folder: Path) -> None:

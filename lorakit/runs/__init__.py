@@ -16,7 +16,9 @@ from lorakit.runs.identity import RunIdentity, new_mark, read_identity
 from lorakit.runs.names import (
     ADAPTER_FOLDER,
     CARD_FILE,
+    CHECKPOINT_ASIDE,
     CURVE_FILE,
+    FILES_OF_A_RUN,
     PREDICTIONS_FILE,
     REPORT_FILE,
     RESULTS_FILE,
@@ -39,7 +41,9 @@ from lorakit.runs.storage import (
 __all__ = [
     "ADAPTER_FOLDER",
     "CARD_FILE",
+    "CHECKPOINT_ASIDE",
     "CURVE_FILE",
+    "FILES_OF_A_RUN",
     "PREDICTIONS_FILE",
     "REPORT_FILE",
     "RESULTS_FILE",

@@ -14,6 +14,7 @@ CURVE_FILE = "loss_curve.png"
 REPORT_FILE = "report.html"
 USED_CONFIG_FILE = "config_used.yaml"
 UNUSED_ROWS_FILE = "unused_rows.txt"
+CHECKPOINT_ASIDE = "checkpoint"  # whose working folder gets checkpoints while they are written
 CHECKPOINT = re.compile(r"^checkpoint-(\d+)$")
 FILES_OF_A_RUN = (
     EVENTS_FILE,

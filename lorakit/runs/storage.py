@@ -12,6 +12,7 @@ import math
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +46,16 @@ def write_text(file: Path, text: str) -> None:
 def write_bytes(file: Path, content: bytes) -> None:
     """Write a file whole or not at all."""
     temporary = file.with_name(_WRITING + file.name)
-    with open(temporary, "wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, file)
+    try:
+        with open(temporary, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, file)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
     make_durable(file.parent)
 
 
@@ -116,18 +122,18 @@ def discard(folder: Path) -> None:
 
 
 def clear_working_folder(target: Path) -> Path:
-    """Return the `working_folder` of a target, and delete what an earlier process has left there."""
+    """Return the `working_folder` of a target, file or folder, and delete what an earlier process has left there."""
     folder = working_folder(target)
     _delete(folder)
     return folder
 
 
-def _delete(folder: Path) -> None:
-    """Delete a folder whose name says that it is lorakit's."""
-    if folder.is_symlink():
-        folder.unlink()
-    elif folder.exists():
-        shutil.rmtree(folder)
+def _delete(path: Path) -> None:
+    """Delete a file or folder whose name says that it is lorakit's."""
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    elif path.exists():
+        shutil.rmtree(path)
 
 
 def files_in(folder: Path) -> Iterator[Path]:

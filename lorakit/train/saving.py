@@ -14,12 +14,19 @@ from transformers import Trainer
 
 from lorakit.errors import RunError
 from lorakit.model_config import load_adapter_tensors
-from lorakit.runs import CheckpointFacts, clear_working_folder, discard_old, fault_in, publish, working_folder
+from lorakit.runs import (
+    CHECKPOINT_ASIDE,
+    CheckpointFacts,
+    clear_working_folder,
+    discard_old,
+    fault_in,
+    publish,
+    working_folder,
+)
 from lorakit.train.checkpoint_state import STATE_FILE
 from lorakit.train.sharding import gather_trained, load_trained, sharded_optimizer_state, whole
 from lorakit.train.state_files import read_state, write_state
 
-_ASIDE = "checkpoint"  # whose working folder gets them
 OPTIMIZER_FILE = "optimizer.safetensors"
 _ADAPTER_FILE = "adapter_model.safetensors"
 _TRAINED = "trained"  # the adapter's tensors under the names that they have in the sharded model
@@ -60,15 +67,15 @@ class SavingTrainer(Trainer):  # type: ignore[misc]
 
     def _get_output_dir(self, trial: Any) -> str:
         own = Path(super()._get_output_dir(trial))
-        return str(working_folder(own / _ASIDE)) if self._is_writing else str(own)
+        return str(working_folder(own / CHECKPOINT_ASIDE)) if self._is_writing else str(own)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         folder = Path(self.args.output_dir)
-        aside = working_folder(folder / _ASIDE)
+        aside = working_folder(folder / CHECKPOINT_ASIDE)
         if self.args.should_save:
             if not folder.is_dir():  # to make it anew would hide that everything else in it is gone
                 raise FileNotFoundError(2, "No such file or directory", str(folder))
-            clear_working_folder(folder / _ASIDE)
+            clear_working_folder(folder / CHECKPOINT_ASIDE)
         self.accelerator.wait_for_everyone()
         self._is_writing = True
         try:
@@ -88,7 +95,7 @@ class SavingTrainer(Trainer):  # type: ignore[misc]
         self.state.save_to_json(str(aside / name / STATE_FILE))
         self.before_checkpoint()
         publish(aside / name, folder / name, facts)
-        clear_working_folder(folder / _ASIDE)
+        clear_working_folder(folder / CHECKPOINT_ASIDE)
         best = self.state.best_model_checkpoint
         discard_old(folder, facts.run, step, self._most_checkpoints, Path(best) if best else None)
 

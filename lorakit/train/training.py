@@ -36,7 +36,9 @@ from lorakit.model_config import (
 )
 from lorakit.runs import (
     ADAPTER_FOLDER,
+    CHECKPOINT_ASIDE,
     CURVE_FILE,
+    FILES_OF_A_RUN,
     REPORT_FILE,
     RESULTS_FILE,
     UNUSED_ROWS_FILE,
@@ -46,6 +48,7 @@ from lorakit.runs import (
     RunIdentity,
     archive_previous_run,
     check_room,
+    clear_working_folder,
     explaining_write_errors,
     finish_archiving,
     new_mark,
@@ -105,6 +108,8 @@ def _earlier_run(folder: Path, config: Config) -> EarlierRun | None:
     finish_archiving(folder)
     settle_folders(folder, "checkpoint-*")
     settle_folder(folder / ADAPTER_FOLDER)
+    for name in (*FILES_OF_A_RUN, CHECKPOINT_ASIDE):
+        clear_working_folder(folder / name)
     earlier = find_earlier_run(config, folder)
     adapter = folder / ADAPTER_FOLDER
     if earlier and adapter.exists() and not (adapter / RECORD_FILE).is_file():
