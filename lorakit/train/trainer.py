@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -28,66 +28,16 @@ from lorakit.engine import (
 )
 from lorakit.errors import LorakitError, RunError
 from lorakit.evaluate.comparison import ONE_TOKEN, dataset_loss
-from lorakit.runs import CheckpointFacts, EvaluationRecord, PlanRecord, RecordLog, StepRecord
+from lorakit.runs import CheckpointFacts, EvaluationRecord, StepRecord
 from lorakit.train.alarms import Alarms, second_matrices
 from lorakit.train.averaging import average_gradients
 from lorakit.train.progress import ShowProgress
 from lorakit.train.saving import SavingTrainer
 from lorakit.train.sharding import most_over_ranks, shard_on_cpu
+from lorakit.train.step import Step, TokenBudget, Trace, does_not_fit, explaining_memory
 
 _INDICES = "indices"
 _FEWEST_TOKENS = 16
-
-
-@dataclass
-class _Step:
-    """The rows of the running optimizer step on this rank, which may be none, and their loss so far."""
-
-    sequences: Sequence[EncodedExample]
-    loss: float = 0.0
-
-    @property
-    def origins(self) -> str:
-        return ", ".join(sequence.origin for sequence in self.sequences)
-
-
-@dataclass(frozen=True)
-class TokenBudget:
-    """How an optimizer step is cut into passes.
-
-    Attributes:
-        plan: What was decided before the first step, or by a halving since.
-        longest: Tokens of the longest micro-batch there could be, for the first step to begin with one as long, so that
-            what does not fit shows at once; 0 where that is known already.
-        most_added: How many tokens without loss the first step may be made longer by for that.
-    """
-
-    plan: PlanRecord
-    longest: int
-    most_added: float
-
-    @property
-    def most(self) -> int:
-        """Tokens in one forward and backward pass; halved where memory runs out."""
-        return self.plan.max_tokens
-
-    def halved(self, step: int) -> TokenBudget:
-        """Half of it, as memory did not suffice for a step."""
-        half = self.most // 2
-        return replace(self, plan=replace(self.plan, step=step, max_tokens=half), longest=min(self.longest, half))
-
-
-@dataclass(frozen=True)
-class Trace:
-    """How a run is known by what it leaves.
-
-    Attributes:
-        mark: Carried by its checkpoints.
-        records: Where every step and every validation is written; None on ranks that write nothing.
-    """
-
-    mark: str
-    records: RecordLog | None
 
 
 class LoraTrainer(SavingTrainer):
@@ -125,7 +75,7 @@ class LoraTrainer(SavingTrainer):
         self._records = trace.records
         self._mark = trace.mark
         self.progress: ShowProgress | None = None
-        self._step: _Step | None = None
+        self._step: Step | None = None
         self._ranks = Ranks.of_environment()
         self._alarms = Alarms(model.config.get_text_config().vocab_size, lambda: second_matrices(self.model))
         self._step_started = time.perf_counter()
@@ -226,7 +176,7 @@ class LoraTrainer(SavingTrainer):
         numbers = inputs[_INDICES].tolist()
         sequences = [replace(self._train_sequences[number], seed=seed_of(*seeds, number)) for number in numbers]
         if self.is_fsdp_enabled:  # sharded ranks must keep in step, so that none can begin anew
-            with _explaining_memory(sequences):
+            with explaining_memory(sequences):
                 return self._forward_and_backward(model, sequences, num_items_in_batch)
         while True:
             loss, fault, is_short = self._attempt(model, sequences, num_items_in_batch)
@@ -261,7 +211,7 @@ class LoraTrainer(SavingTrainer):
     def _forward_and_backward(
         self, model: Any, sequences: list[EncodedExample], num_items_in_batch: Any
     ) -> torch.Tensor:
-        self._step = step = _Step(sequences)
+        self._step = step = Step(sequences)
         is_first_step = self.state.global_step == 0
         pack_all = pack_fullest_first if is_first_step else pack_under_budget
         micro_batches = list(pack_all(sequences, self._budget.most, shares_beginning(model))) if sequences else []
@@ -301,7 +251,7 @@ class LoraTrainer(SavingTrainer):
         """Halve the token budget; return why that does not help, where it does not."""
         longest = max(len(sequence.input_ids) for sequence in sequences)
         if (self._budget.most <= longest and len(sequences) == 1) or self._budget.most < _FEWEST_TOKENS:
-            return _does_not_fit(longest)
+            return does_not_fit(longest)
         self._budget = self._budget.halved(self.state.global_step + 1)
         if self._records is not None:
             self._records.append(self._budget.plan)
@@ -352,7 +302,7 @@ class LoraTrainer(SavingTrainer):
         super()._maybe_log_save_evaluate(tr_loss, grad_norm, model, *args, learning_rate=learning_rate, **kwargs)
         self._step_started = time.perf_counter()
 
-    def _record_step(self, step: _Step, grad_norm: float, learning_rate: float | None) -> None:
+    def _record_step(self, step: Step, grad_norm: float, learning_rate: float | None) -> None:
         # Each rank's loss is its share times the number of ranks.
         share = step.loss / self.accelerator.num_processes
         own_tokens = sum(len(sequence.input_ids) for sequence in step.sequences)
@@ -389,25 +339,8 @@ class LoraTrainer(SavingTrainer):
         summed = self.accelerator.reduce(torch.tensor(values, device=self.args.device, dtype=exact), reduction="sum")
         return [float(value) for value in summed]
 
-    def _not_finite(self, step: _Step) -> RunError:
+    def _not_finite(self, step: Step) -> RunError:
         return RunError(
             f"step {self.state.global_step + 1}: the loss is not finite, on {step.origins}",
             "lower learning_rate, or set torch_dtype: float32; the last checkpoint is intact",
         )
-
-
-def _does_not_fit(longest: int) -> RunError:
-    return RunError(
-        f"a row of {longest} tokens does not fit into memory",
-        "lower max_length, or set trainer_args: {activation_checkpointing: true}, or choose a smaller model",
-    )
-
-
-@contextmanager
-def _explaining_memory(sequences: Sequence[EncodedExample]) -> Iterator[None]:
-    try:
-        yield
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        raise _does_not_fit(max((len(sequence.input_ids) for sequence in sequences), default=0)) from error

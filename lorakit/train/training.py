@@ -73,9 +73,10 @@ from lorakit.train.resuming import (
     resumed_settings,
 )
 from lorakit.train.sharding import gather_trained
+from lorakit.train.step import TokenBudget, Trace
 from lorakit.train.stopping import StopOnSignal
 from lorakit.train.summary import command_for, resume_command, show_plan
-from lorakit.train.trainer import LoraTrainer, TokenBudget, Trace
+from lorakit.train.trainer import LoraTrainer
 
 _ROWS_COMPARED = 4  # with and without the adapter, before it is saved
 _FILES_BESIDE_BYTES = 2 * 10**6  # tokenizer, records, curve and report
