@@ -9,7 +9,6 @@ import json
 import os
 import sys
 import traceback
-from contextlib import suppress
 
 MOST_DIRTY = 4096
 MODES = {"off": 0, "kill": 1, "power": 1, "torn": 2, "fail_once": 3, "fail_on": 4, "short": 5}
@@ -83,8 +82,10 @@ def child(order):
     point = order.get("point")
     SHIM.crash_arm(NEVER if point is None else point, MODES[order.get("mode", "kill")], order.get("error", 0))
     code = 99
-    with suppress(BaseException):
+    try:
         code = main(order["argv"])
+    except BaseException:
+        traceback.print_exc()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
@@ -121,7 +122,7 @@ def serve():
 
 
 def import_everything(argv):
-    """Run a task once here, so that its forks have all modules and compiled kernels."""
+    """Run a task once here, so that its forks have all modules: one without gradients, whose threads no fork survives."""
     out = os.dup(1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     os.dup2(1, 2)

@@ -38,7 +38,7 @@ class CrashMachine:
     Args:
         folder: For the shim and its words.
         root: Only calls on files under it count.
-        warm_up: Arguments of a task that imports what the others need.
+        warm_up: Arguments of a task without gradients that imports what the others need.
     """
 
     def __init__(self, folder: Path, root: Path, warm_up: list[str]) -> None:

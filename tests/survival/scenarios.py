@@ -91,7 +91,8 @@ class Stage:
     def _make_ready(self) -> None:
         put(Path("nowhere"), self.run)
         for task, patches in self.scenario.before:
-            assert self.machine.run(self._argv(task), patches=patches).code in (0, 130)
+            outcome = self.machine.run(self._argv(task), patches=patches)
+            assert outcome.code in (0, 130), outcome.errors
         for name in (*OWN, *([self.scenario.own] if self.scenario.own else [])):
             (self.run / name).parent.mkdir(parents=True, exist_ok=True)
             (self.run / name).write_text("mine")

@@ -48,7 +48,7 @@ def lab(tmp_path_factory):
         words += ["--num_train_epochs", 2, *(f"--set={name}={value}" for name, value in settings.items())]
         return [*map(str, words), *task]
 
-    machine = CrashMachine(root, here, argv(("--task", "train")))
+    machine = CrashMachine(root, here, argv(("--task", "evaluate", "--use_original_model")))
     stages = {}
 
     def stage(name):

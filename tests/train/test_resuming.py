@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from trained import ROWS, adapter_weights, assert_same_adapter, interrupt_at, recorded
 
-from lorakit.runs import EvaluationRecord, PlanRecord, StepRecord
+from lorakit.runs import EvaluationRecord, PlanRecord, RecordLog, StepRecord
 from lorakit.train import curve, trainer
 
 BEST = ("--num_train_epochs", "8", "--learning_rate", "0.1", "--set", "early_stopping_patience=2")
@@ -74,14 +74,14 @@ def test_a_halved_token_budget_is_recorded_and_kept(command, monkeypatch):
         return real(model, micro_batch, **options)
 
     steps = []
-    append = trainer.RecordLog.append
+    append = RecordLog.append
 
     def counted(self, record):
         append(self, record)
         if isinstance(record, StepRecord):
             steps.append(record)
 
-    monkeypatch.setattr(trainer.RecordLog, "append", counted)
+    monkeypatch.setattr(RecordLog, "append", counted)
     with monkeypatch.context() as patches:
         patches.setattr(trainer, "summed_loss", scarce)
         _, unbroken = command(*extra, folder="unbroken")
