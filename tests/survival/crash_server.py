@@ -122,7 +122,7 @@ def serve():
 
 
 def import_everything(argv):
-    """Run a task once here, so that its forks have all modules: one without gradients, whose threads no fork survives."""
+    """Run a task without gradients once here, so that its forks have all modules: autograd does not survive a fork."""
     out = os.dup(1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     os.dup2(1, 2)
