@@ -75,7 +75,7 @@ PATCHES = {"scarce_memory": scarce_memory, "stop_at": stop_at}
 def child(order):
     for number, file in ((1, order["stdout"]), (2, order["stderr"])):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), number)
-    sys.stdin = open(os.devnull)
+    sys.stdin = open(os.devnull)  # noqa: SIM115 - for as long as the process lives
     for name, arguments in order.get("patches", {}).items():
         PATCHES[name](*arguments)
     from lorakit.cli import main
