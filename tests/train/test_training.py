@@ -263,7 +263,7 @@ def test_a_value_that_transformers_refuses_is_a_fault_of_the_settings(command, c
     code, _ = command("--set", f"trainer_args={arguments}")
     message = capsys.readouterr().err
     assert code == 2, message
-    assert message.startswith("error: trainer_args: ")
+    assert "\nerror: trainer_args: " in f"\n{message}"
 
 
 @pytest.fixture
