@@ -121,6 +121,22 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pa
     return folder_of
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _emulated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Compute with kernels of another kind of processor where this is asked for; `make test-processors` does."""
+    level = os.environ.get("LORAKIT_TEST_EMULATED")
+    with pytest.MonkeyPatch.context() as patch:
+        if level:
+            from emulated import Emulated
+
+            from lorakit.engine import kernels, products
+
+            load = Emulated(tmp_path_factory.mktemp("emulated"), level).load
+            patch.setattr(kernels, "load", load)
+            patch.setattr(products, "load", load)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _without_kernels() -> Iterator[None]:
     """A test that chooses lorakit's own C++ does so for itself alone."""

@@ -22,10 +22,10 @@ from typing import Any, Literal
 
 from lorakit.config import Config
 from lorakit.data_processing.conversation import checked, with_turns_chosen
-from lorakit.data_processing.example import Example, Message, Rejected, UnusableError, shortened
-from lorakit.data_processing.files import RawRow
+from lorakit.data_processing.example import Example, Message, Rejected, UnusableError, has_half_character, shortened
 from lorakit.data_processing.glaive import read_glaive
 from lorakit.data_processing.ledger import Account, Fields, Ledger, parsed_cell
+from lorakit.data_processing.raw import RawRow
 from lorakit.data_processing.row_pictures import place_pictures
 from lorakit.data_processing.tool_calls import calls_in_text, read_calls, read_tools, tools_in_text
 from lorakit.data_processing.turns import Draft, read_turns, text_of
@@ -54,7 +54,6 @@ class RowRules:
         text: What the user calls the question's field.
         target: What the user calls the answer's field.
         system_prompt: Given to conversations that carry no system message.
-        folder: Of the data file, to which paths of pictures are relative.
         takes_pictures: Whether the model does; None where that is not known.
         train_turns: Which answers of a conversation carry loss.
         map_fields: Further fields and what they mean.
@@ -64,20 +63,18 @@ class RowRules:
     text: str = "text"
     target: str = "target"
     system_prompt: str | None = None
-    folder: Path = Path()
     takes_pictures: bool | None = None
     train_turns: Literal["all", "last", "marked"] = "all"
     map_fields: Mapping[str, str] = field(default_factory=dict)
     ignored: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, config: Config, folder: Path, takes_pictures: bool) -> RowRules:
+    def of(cls, config: Config, takes_pictures: bool) -> RowRules:
         """Take them from the settings."""
         return cls(
             config.text_field,
             config.target_field,
             config.system_prompt,
-            folder,
             takes_pictures,
             config.train_turns,
             config.map_fields,
@@ -106,8 +103,10 @@ def to_example(row: RawRow, rules: RowRules = _DEFAULT, ledger: Ledger | None = 
             raise UnusableError(f"is not an object with fields (found: {type(row.fields).__name__})")
         account = Account()
         fields = Fields(row.fields, account, renamed=rules.renamed)
-        messages = with_turns_chosen(_messages(fields, rules), rules.train_turns)
+        messages = with_turns_chosen(_messages(fields, rules, row.folder), rules.train_turns)
         example = Example(checked(messages, rules.system_prompt), row.origin)
+        if any(has_half_character(text) for message in example.messages for text in message.texts):
+            raise UnusableError("holds half a character (an unpaired surrogate)")
         fields.close()
     except UnusableError as error:
         return Rejected(row.origin, str(error), error.hint)
@@ -116,7 +115,7 @@ def to_example(row: RawRow, rules: RowRules = _DEFAULT, ledger: Ledger | None = 
     return example
 
 
-def _messages(fields: Fields, rules: RowRules) -> list[Message]:
+def _messages(fields: Fields, rules: RowRules, folder: Path) -> list[Message]:
     _refuse_preferences(fields, rules.ignored)
     tools = read_tools(fields.take("tools", "tools"), fields.key("tools")) if fields.has("tools") else None
     drafts = _reader_for(fields, rules)(fields, tools is not None)
@@ -124,7 +123,7 @@ def _messages(fields: Fields, rules: RowRules) -> list[Message]:
     if drafts and drafts[0].message.role == "system" and (listed := tools_in_text(drafts[0].message.content)):
         tools, drafts = tools or listed, drafts[1:]  # another family's preamble; the template writes its own
         drafts = [_with_calls(draft, fields) for draft in drafts]
-    messages = place_pictures(drafts, fields, rules.folder, rules.takes_pictures)
+    messages = place_pictures(drafts, fields, folder, rules.takes_pictures)
     return [*([Message("tools", tools)] if tools else []), *messages]
 
 
