@@ -24,8 +24,8 @@ from lorakit.data_processing.example import UnusableError
 from lorakit.data_processing.formats import read_conversation
 from lorakit.errors import SettingsError
 from lorakit.export.merging import write_merged
+from lorakit.export.placing import unproven
 from lorakit.export.producing import produce
-from lorakit.export.proof import unproven
 from lorakit.inference import Adapters, Assistant, open_adapters
 from lorakit.model_config import BASE, AdapterChoice, choose_adapters
 from lorakit.runs import ADAPTER_FOLDER
