@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lorakit.runs.folder import write_json
-
-IDENTITY_FILE = "run.json"
+from lorakit.runs.names import IDENTITY_FILE
+from lorakit.runs.storage import write_json
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,8 @@ class RunIdentity:
         processes: How many share a step.
         kernels: Whether lorakit's own C++ computed what lies between the matrix products.
         template_date: That the chat template wrote; None where it writes none.
+        validation_rows: As ``rows``, where the validation loss decides which adapter is kept; else None.
+        mark: Of this run and no other; its checkpoints carry it.
     """
 
     settings: dict[str, Any]
@@ -36,6 +38,8 @@ class RunIdentity:
     processes: int
     kernels: bool = False  # those of earlier versions did without
     template_date: str | None = None
+    validation_rows: str | None = None
+    mark: str = ""
 
     def differences(self, earlier: RunIdentity) -> Iterator[str]:
         """Say in what this run differs from an earlier one."""
@@ -46,6 +50,7 @@ class RunIdentity:
                 yield f"{name} was {before} and is {now}"
         words = {
             "rows": "the training rows have changed",
+            "validation_rows": "the validation rows, which decide what is kept, have changed",
             "base_fingerprint": "the weights of the base model have changed",
             "template_hash": "the chat template has changed",
             "dtype": f"the number format was {earlier.dtype} and is {self.dtype}",
@@ -58,6 +63,11 @@ class RunIdentity:
     def save(self, folder: Path) -> None:
         """Write ``run.json``."""
         write_json(folder / IDENTITY_FILE, asdict(self))
+
+
+def new_mark() -> str:
+    """Return a mark that no other run has."""
+    return uuid.uuid4().hex
 
 
 def read_identity(folder: Path) -> RunIdentity | None:
