@@ -19,7 +19,7 @@ from lorakit.config import Config
 from lorakit.data_processing.chat_template import PLAIN_TEMPLATE, ChatTemplate, TemplateError, Turn
 from lorakit.data_processing.example import Message
 from lorakit.data_processing.images import ImageError, ImageFormat, expand_pictures
-from lorakit.data_processing.template_identity import template_hash
+from lorakit.data_processing.template_identity import template_examples, template_hash
 from lorakit.data_processing.text_encoding import TextEncoder
 from lorakit.engine import IGNORED_LABEL, Picture
 from lorakit.errors import ModelError, SettingsError
@@ -154,6 +154,10 @@ class ChatFormat:
             text = self.tokenizer.decode(ids[:middle], skip_special_tokens=False, clean_up_tokenization_spaces=False)
             low, high = (middle, high) if len(str(text)) <= characters else (low, middle - 1)
         return low
+
+    def examples(self) -> tuple[str, ...]:
+        """Return more conversations as the template writes them; see `template_examples`."""
+        return template_examples(self.tokenizer, self._template.text())
 
     def control_token_in(self, answer: str) -> str | None:
         """Return a control token that an answer spells out and that would end or open a turn inside it."""

@@ -176,7 +176,7 @@ class ChatTemplate:
         text = self._tokenizer.apply_chat_template(
             [self._as_expected(message, has_arguments_as_text) for message in messages if message.role != "tools"],
             tools=tools,
-            chat_template=self._text(tools),
+            chat_template=self.text(tools),
             tokenize=False,
             add_generation_prompt=answering,
             enable_thinking=thinking,
@@ -204,9 +204,9 @@ class ChatTemplate:
             return [{"type": "text", "text": content}] if self._ways.has_parts_only else content
 
         settings = {**self._tokenizer.special_tokens_map, "enable_thinking": False, "tools": None, "documents": None}
-        return WrittenShapes(self._text(), as_expected, render, settings)
+        return WrittenShapes(self.text(), as_expected, render, settings)
 
-    def _text(self, tools: Any = None) -> str:
+    def text(self, tools: Any = None) -> str:
         """Return the template itself, with a clock of its own where it is given a date."""
         text = str(self._tokenizer.get_chat_template(tools=tools))
         formats = sorted({found[2] for found in _CLOCK_CALL.finditer(text)})

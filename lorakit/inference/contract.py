@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from lorakit import console
 from lorakit.config import Config
 from lorakit.data_processing import ChatFormat
-from lorakit.data_processing.template_identity import template_examples
 from lorakit.errors import AdapterError
 from lorakit.model_config import AdapterRecord, ModelBundle, quantization_of
 
@@ -40,7 +39,7 @@ def _check_rendering(record: AdapterRecord, chat_format: ChatFormat) -> None:
         console.warn("the chat template differs from the one the adapter was trained with; answers may suffer")
         return
     trained = (record.rendering, *record.examples)
-    loaded = (chat_format.rendering(), *template_examples(chat_format.tokenizer)[: len(record.examples)])
+    loaded = (chat_format.rendering(), *chat_format.examples()[: len(record.examples)])
     for before, now in zip(trained, loaded, strict=True):
         if before != now:
             then, here = _first_difference(before, now)

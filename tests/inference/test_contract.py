@@ -97,6 +97,7 @@ def test_a_template_with_a_clock_is_asked_as_on_the_day_of_its_training(bundle, 
         template_hash="another",
         end_of_turn="<|eot_id|>",
         rendering=trained.rendering(),
+        examples=trained.examples(),
         template_date=trained.date,
     )
     hold_to(record, bundle, chat_format, Config())
