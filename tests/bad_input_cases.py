@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import hostile_adapters
+import hostile_settings
 from bad_export_cases import EXPORTS
 from bad_input import (
     ABSENT,
@@ -474,6 +475,7 @@ ALL = [
         ("model", MODELS),
         ("adapter", ADAPTERS),
         ("hostile adapter", hostile_adapters.ALL),
+        ("hostile setting", hostile_settings.ALL),
         ("path", PATHS),
         ("push", PUSHES),
         ("export", EXPORTS),

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from lorakit.cli.arguments import parse_arguments
 from lorakit.cli.failures import report_internal_error
 from lorakit.errors import LorakitError
+from lorakit.outgoing import for_a_screen
 
 # Imported only when chosen: torch takes seconds, --help should not.
 _TASK_MODULES = {
@@ -95,7 +96,7 @@ def _leave_out_triton() -> None:
 
 
 def _report(error: LorakitError) -> int:
-    for number, line in enumerate(str(error).splitlines()):
+    for number, line in enumerate(for_a_screen(str(error)).splitlines()):
         sys.stderr.write(f"error: {_cut(line)}\n" if number == 0 else f"{_cut(line)}\n")
     return error.exit_code
 

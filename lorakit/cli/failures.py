@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import shlex
 import sys
 import tempfile
@@ -14,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 
 from lorakit import __version__
+from lorakit.outgoing import for_a_screen, open_new, without_secrets
 
 LOG_FILE = "lorakit-error.log"
 INTERNAL_ERROR = 1
@@ -24,7 +24,6 @@ _MORE_ROOM = (
     "lower max_length or max_tokens_per_microbatch, set trainer_args: {activation_checkpointing: true}, "
     "or take a smaller model"
 )
-_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}")  # of Hugging Face: a log is made to be sent to somebody
 _MOST_SHOWN = 300  # characters of the error's own words
 
 
@@ -52,7 +51,7 @@ def report_internal_error(error: Exception, argv: list[str], output_dir: str | N
 
 
 def _shown(error: Exception) -> str:
-    return " ".join(str(error).split())[:_MOST_SHOWN]
+    return for_a_screen(" ".join(str(error).split()))[:_MOST_SHOWN]
 
 
 def _place_of(error: Exception) -> str:
@@ -68,8 +67,8 @@ def _place_of(error: Exception) -> str:
 def _log_of(error: Exception, argv: list[str]) -> Iterator[str]:
     yield f"lorakit {__version__}, Python {platform.python_version()}, {platform.platform()}\n"
     yield ", ".join(_versions()) + "\n"
-    yield f"command line: {_TOKEN.sub('hf_...', shlex.join(argv))}\n\n"
-    yield _TOKEN.sub("hf_...", "".join(traceback.format_exception(error)))
+    yield f"command line: {without_secrets(shlex.join(argv))}\n\n"
+    yield without_secrets("".join(traceback.format_exception(error)))
 
 
 def _versions() -> Iterator[str]:
@@ -87,7 +86,8 @@ def _write_log(text: str, output_dir: str | None) -> Path | None:
             continue
         file = Path(folder) / LOG_FILE
         try:
-            file.write_text(text, encoding="utf-8", errors="backslashreplace")
+            with open_new(file, is_private=True) as log:
+                log.write(text)
         except OSError:
             continue
         return file

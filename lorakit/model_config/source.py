@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 
 from lorakit.config.paths import fault_of_file, is_folder
 from lorakit.errors import ModelError
+from lorakit.model_config.folder_check import fault_in_folder
 from lorakit.model_config.starter import STARTER, starter_folder
 
 _HUB_NAME = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
@@ -110,6 +111,8 @@ def _checked(folder: Path, name: str) -> Path:
         )
     if not (folder / "config.json").is_file():
         raise ModelError(f"model_name_or_path: {name!r} holds no config.json, so it is not a model", _THREE_WAYS)
+    if (fault := fault_in_folder(folder)) is not None:
+        raise ModelError(f"{name}: {fault}", "put a file of its own there, or fetch the model again")
     return folder
 
 

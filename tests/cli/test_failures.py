@@ -2,6 +2,7 @@ import pytest
 
 import lorakit.preview
 from lorakit.cli import main
+from lorakit.cli.failures import report_internal_error
 
 
 @pytest.fixture
@@ -55,10 +56,25 @@ def test_the_traceback_is_shown_where_it_is_asked_for(failing, monkeypatch, caps
 
 def test_a_log_that_will_be_sent_to_somebody_holds_no_token(failing, tmp_path):
     token = "hf_" + "abcdefgh" * 4
-    assert failing(ValueError(f"refused {token}"), f"--set=trainer_args={{hub_token: {token}}}") == 1
-    text = (tmp_path / "temporary" / "lorakit-error.log").read_text()
+    (tmp_path / "out").mkdir()
+    error, argv = ValueError(f"refused {token}"), [f"--set=trainer_args={{hub_token: {token}}}"]
+    assert report_internal_error(error, argv, str(tmp_path / "out")) == 1
+    text = (tmp_path / "out" / "lorakit-error.log").read_text()
     assert "hub_token: hf_..." in text
     assert token not in text
+
+
+@pytest.mark.parametrize("place", ["out", "temporary"])
+def test_a_log_does_not_follow_a_link_that_somebody_has_laid(failing, tmp_path, place):
+    (tmp_path / place).mkdir(exist_ok=True)
+    (tmp_path / "precious").write_text("whole")
+    (tmp_path / place / "lorakit-error.log").symlink_to(tmp_path / "precious")
+    assert failing(ValueError("x")) == 1
+    log = tmp_path / place / "lorakit-error.log"
+    assert (tmp_path / "precious").read_text() == "whole"
+    assert not log.is_symlink()
+    assert "ValueError" in log.read_text()
+    assert log.stat().st_mode & 0o077 == 0
 
 
 @pytest.mark.parametrize("error", [MemoryError(), type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory")])
