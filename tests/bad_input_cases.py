@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import hostile_adapters
+import hostile_models
 import hostile_settings
 from bad_export_cases import EXPORTS
 from bad_input import (
@@ -475,6 +476,7 @@ ALL = [
         ("model", MODELS),
         ("adapter", ADAPTERS),
         ("hostile adapter", hostile_adapters.ALL),
+        ("hostile model", hostile_models.ALL),
         ("hostile setting", hostile_settings.ALL),
         ("path", PATHS),
         ("push", PUSHES),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lorakit import console
+from lorakit.config.paths import fault_of_file, is_missing
 from lorakit.engine import accelerate, base_model
 from lorakit.errors import AdapterError
 from lorakit.model_config.adapter_bounds import check_bounds, is_finite
@@ -124,7 +125,10 @@ def weights_hash(folder: Path) -> str:
 
 
 def _read_settings(folder: Path) -> dict[str, Any]:
-    if not (folder / SETTINGS_FILE).is_file():
+    fault = fault_of_file(str(folder / SETTINGS_FILE))
+    if fault is not None and not is_missing(fault):
+        raise AdapterError(f"{str(folder)[:200]}: {SETTINGS_FILE} {fault}", "name the folder of an adapter")
+    if fault is not None:
         raise AdapterError(
             f"{folder}: there is no adapter here (no {SETTINGS_FILE})",
             "train one with --task train, name another with --lora_model_path, or use --use_original_model",

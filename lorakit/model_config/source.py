@@ -67,7 +67,16 @@ class ModelSource:
     def fingerprint(self) -> str:
         """Hash names, shapes, formats and samples of all weights, whatever files they are spread over."""
         digest = hashlib.sha256()
-        for line in sorted(_weight_samples(self.folder)):
+        samples = []
+        for file in sorted(self.folder.glob("*.safetensors")):
+            try:
+                samples += _tensor_samples(file)
+            except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error) as error:
+                raise ModelError(
+                    f"{self.name}: {file.name} is damaged ({error or type(error).__name__})",
+                    "remove that file where it does not belong to the model, or fetch the model again",
+                ) from error
+        for line in sorted(samples):
             digest.update(line)
         return digest.hexdigest()
 
@@ -201,10 +210,6 @@ def _read_header(stream: BinaryIO) -> dict[str, Any]:
     return json.loads(stream.read(header_bytes))  # type: ignore[no-any-return]
 
 
-def _weight_samples(folder: Path) -> list[bytes]:
-    return [sample for file in sorted(folder.glob("*.safetensors")) for sample in _tensor_samples(file)]
-
-
 def _tensor_samples(file: Path) -> list[bytes]:
     samples = []
     with open(file, "rb") as stream:
@@ -214,6 +219,8 @@ def _tensor_samples(file: Path) -> list[bytes]:
             if name == "__metadata__":
                 continue
             begin, end = tensor["data_offsets"]
+            if not 0 <= begin <= end:
+                raise ValueError(f"{name[:80]} ends before it begins")
             middle = (begin + end) // 2
             stream.seek(data_start + middle)
             sample = stream.read(min(_SAMPLE_BYTES, end - middle))

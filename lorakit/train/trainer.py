@@ -159,7 +159,7 @@ class LoraTrainer(SavingTrainer):
         while True:
             try:
                 return self._forward_and_backward(model, sequences, num_items_in_batch)
-            except RuntimeError as error:
+            except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error) or self.is_fsdp_enabled:  # sharded ranks must keep in step
                     raise
                 self._halve_budget(sequences, error)
@@ -203,7 +203,7 @@ class LoraTrainer(SavingTrainer):
     def _passes(self, own: int) -> int:
         return most_over_ranks(self.accelerator, own) if self.is_fsdp_enabled else own
 
-    def _halve_budget(self, sequences: list[EncodedExample], error: RuntimeError) -> None:
+    def _halve_budget(self, sequences: list[EncodedExample], error: Exception) -> None:
         longest = max(len(sequence.input_ids) for sequence in sequences)
         if (self._budget.most <= longest and len(sequences) == 1) or self._budget.most < _FEWEST_TOKENS:
             raise RunError(
