@@ -6,7 +6,11 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
+
+from pydantic import TypeAdapter
+
+from lorakit.errors import RunError
 
 EVENTS_FILE = "events.jsonl"
 
@@ -109,16 +113,33 @@ class RecordLog:
 
 
 def read_records(folder: Path) -> Iterator[Record]:
-    """Read a run's records; a last line cut off by a crash is left out."""
+    """Read a run's records; a last line cut off by a crash is left out.
+
+    Raises:
+        RunError: A whole line is none of them.
+    """
     file = folder / EVENTS_FILE
     if not file.is_file():
         return
-    for line in file.read_text(encoding="utf-8").splitlines():
+    for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
         try:
             fields = json.loads(line)
         except ValueError:
             continue
-        yield _KINDS[fields.pop("event")](**fields)
+        except RecursionError:
+            fields = None
+        yield _record(fields, f"{file} line {number}")
+
+
+def _record(fields: Any, place: str) -> Record:
+    try:
+        kind = _KINDS[fields.pop("event")]
+        return TypeAdapter(kind).validate_python(fields, strict=True)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # ValidationError is a ValueError
+        raise RunError(
+            f"{place}: is no record of a run ({type(error).__name__})",
+            "take that line out, or train without resume: the file is then moved aside",
+        ) from error
 
 
 def _line(record: Record) -> str:
