@@ -1,4 +1,4 @@
-"""Whatever models, adapters, checkpoints, rows and settings hold: no code runs, nothing is unpickled, sent or opened."""
+"""Whatever models, adapters, checkpoints and rows hold: no code runs, nothing is unpickled, sent or opened."""
 
 import json
 import os
@@ -152,8 +152,8 @@ def test_nothing_that_data_asks_for_happens(world):
     asked, report = world.folder / "commands.json", world.folder / "report.json"
     first = {name: command for name, command in allowed.items() if name == "train"}
     outcome = {}
-    for commands in (first, {**allowed, **refused}):
-        commands = {name: command for name, command in commands.items() if name not in outcome}
+    for wanted in (first, {**allowed, **refused}):
+        commands = {name: command for name, command in wanted.items() if name not in outcome}
         asked.write_text(json.dumps({"world": str(world.folder), "private": str(world.private), "commands": commands}))
         home = world.folder / "home"
         home.mkdir(exist_ok=True)

@@ -3,8 +3,8 @@
     python watching.py COMMANDS.json REPORT.json
 
 COMMANDS holds ``{"world": folder, "private": folder, "commands": {name: [argument, ...]}}``. Code may come from
-Python's own folders and the checkout alone; nothing is unpickled, no program is started and no connection made; nothing in
-``private`` is opened, and nothing is written outside ``world`` and the folders for temporary files and caches.
+Python's own folders and the checkout alone. Nothing is unpickled, no program is started and no connection made.
+Nothing in ``private`` is opened. Nothing is written outside ``world``, the home and the folder for temporary files.
 """
 
 from __future__ import annotations
