@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-_LEAST_WORDS = 3
-_LEAST_CHARACTERS = 10  # of a piece of a message by which a test can be told to mean it
+_LEAST_WORDS = 2
+_LEAST_CHARACTERS = 11  # of a piece of a message by which a test can be told to mean it
 
 
 @dataclass(frozen=True)

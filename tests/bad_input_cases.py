@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import hostile_adapters
+import hostile_data
 import hostile_models
 import hostile_settings
 from bad_export_cases import EXPORTS
@@ -61,6 +62,7 @@ CONFIGS = [
     config("a decimal of thousands of digits", f"seed: {'9' * 5000}\n", "line 1", "cannot be read as int"),
     config("a setting that is empty", "output_dir: ''\n", "output_dir must not be empty"),
     config("a validation file that is empty", "validation_file: ''\n", "validation_file must not be empty"),
+    config("an adapter's path that is a mapping", "lora_model_path: {a: 1}\n", "must be a path or a list of paths"),
     config("null where it means nothing", "train_file: null\n", "train_file must be text"),
     config("no target modules", "target_modules: []\n", "target_modules must be a list of layer names"),
     config("a setting twice", "lora_r: 8\nseed: 1\nlora_r: 4\n", "line 3: lora_r stands twice", "keep one of the two"),
@@ -476,6 +478,7 @@ ALL = [
         ("model", MODELS),
         ("adapter", ADAPTERS),
         ("hostile adapter", hostile_adapters.ALL),
+        ("hostile data", hostile_data.ALL),
         ("hostile model", hostile_models.ALL),
         ("hostile setting", hostile_settings.ALL),
         ("path", PATHS),

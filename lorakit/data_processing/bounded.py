@@ -26,18 +26,22 @@ def fault_of_template(template: str) -> str | None:
     Loops and calls of macros are Python's own, between whose steps time is looked at. A power of numbers is not.
     """
     import jinja2
-    from jinja2 import nodes
+    from jinja2 import ext, nodes
 
+    class Generation(ext.Extension):
+        """The tag of transformers around what a model has written; what stands in it counts as any other."""
+
+        tags = {"generation"}  # noqa: RUF012 - as jinja wants it
+
+        def parse(self, parser: Any) -> Any:
+            next(parser.stream)
+            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+    environment = jinja2.Environment(autoescape=True, extensions=[ext.loopcontrols, Generation])
     try:
-        tree = jinja2.Environment(autoescape=True, extensions=["jinja2.ext.loopcontrols"]).parse(template)
-    except (
-        jinja2.TemplateError,
-        RecursionError,
-        MemoryError,
-    ):  # tags of transformers' own; what is damaged, it will say
-        tree = None
-    if tree is None:
-        return "computes a power" if "**" in template else None
+        tree = environment.parse(template)
+    except (jinja2.TemplateError, RecursionError, MemoryError):  # it is none: whoever renders it will say so
+        return None
     if next(tree.find_all(nodes.Pow), None) is not None:
         return "computes a power"
     if any(not _is_small(product.left) and not _is_small(product.right) for product in tree.find_all(nodes.Mul)):
