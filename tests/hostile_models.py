@@ -67,6 +67,16 @@ def with_index(names: Callable[[str], object]) -> Callable[[Path], Any]:
     return damage
 
 
+def with_list(text: str) -> Callable[[Path], Any]:
+    """Damage: a list of weight files that is something else."""
+
+    def damage(folder: Path) -> None:
+        (folder / WEIGHTS).rename(folder / "model-00001-of-00001.safetensors")
+        (folder / INDEX).write_text(text)
+
+    return damage
+
+
 FILES = [
     model("weights that are a pipe", as_pipe(WEIGHTS), WEIGHTS, "is a device, a pipe"),
     model("weights that are a device", as_link(WEIGHTS, "/dev/zero"), WEIGHTS, "is a device, a pipe"),
@@ -93,7 +103,7 @@ FILES = [
     model("a list of weights that climbs out", with_index(lambda name: "../../x.safetensors"), "another folder"),
     model("a list of weights anywhere", with_index(lambda name: "/etc/passwd"), "another folder"),
     model("a list of weights that are numbers", with_index(lambda name: 5), "list of weights", "damaged"),
-    model("a list of weights that is a list", writing(INDEX, "[]")),
+    model("a list of weights that is a list", with_list("[]"), "list of weights", "damaged"),
 ]
 
 MODEL = "the model cannot be loaded"
@@ -212,7 +222,17 @@ def _own_folder(name: str, content: str) -> Case:
     return Case(name, prepare, ("model",))
 
 
-WEIGHT_FILES = [
+WEIGHT_def with_list(text: str) -> Callable[[Path], Any]:
+    """Damage: a list of weight files that is something else."""
+
+    def damage(folder: Path) -> None:
+        (folder / WEIGHTS).rename(folder / "model-00001-of-00001.safetensors")
+        (folder / INDEX).write_text(text)
+
+    return damage
+
+
+FILES = [
     model(f"weights {name}", writing(WEIGHTS, content), MODEL)
     for name, content in {
         "that are text": b"hello",
