@@ -222,17 +222,7 @@ def _own_folder(name: str, content: str) -> Case:
     return Case(name, prepare, ("model",))
 
 
-WEIGHT_def with_list(text: str) -> Callable[[Path], Any]:
-    """Damage: a list of weight files that is something else."""
-
-    def damage(folder: Path) -> None:
-        (folder / WEIGHTS).rename(folder / "model-00001-of-00001.safetensors")
-        (folder / INDEX).write_text(text)
-
-    return damage
-
-
-FILES = [
+WEIGHT_FILES = [
     model(f"weights {name}", writing(WEIGHTS, content), MODEL)
     for name, content in {
         "that are text": b"hello",
