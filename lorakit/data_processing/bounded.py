@@ -8,7 +8,10 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any, TypeVar
+
+from lorakit.errors import ModelError
 
 Result = TypeVar("Result")
 MOST_SECONDS = 5.0  # a long conversation takes a hundredth of a second
@@ -16,10 +19,28 @@ MOST_BYTES = 1_000_000_000  # more than the process had before
 _LARGEST_FACTOR = 1000
 
 
-class LimitError(Exception):
-    """What was called has asked for too much."""
+class LimitError(ModelError):
+    """A chat template asks for too much."""
+
+    def __init__(self, fault: str) -> None:
+        super().__init__(
+            f"the chat template {fault}", "use a chat template of the model's maker, or another base model"
+        )
 
 
+def apply_chat_template(tokenizer: Any, conversation: list[dict[str, Any]], **how: Any) -> str:
+    """Render a conversation as ``tokenizer.apply_chat_template`` does, within limits.
+
+    Raises:
+        LimitError: The template takes too long, too much memory, or does what no limit could stop.
+    """
+    fault = fault_of_template(str(tokenizer.chat_template))
+    if fault is not None:
+        raise LimitError(fault)
+    return str(within_limits(lambda: tokenizer.apply_chat_template(conversation, tokenize=False, **how)))
+
+
+@lru_cache(maxsize=32)
 def fault_of_template(template: str) -> str | None:
     """Say what in a template no limit of time would stop, as it is a single operation; None where there is nothing.
 

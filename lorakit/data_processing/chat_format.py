@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lorakit.data_processing.bounded import LimitError, apply_chat_template
 from lorakit.data_processing.example import Message, ToolCall
 from lorakit.data_processing.images import IMAGE_MARK, ImageError, ImageFormat, expand_pictures
 from lorakit.engine import IGNORED_LABEL, Picture
@@ -178,17 +179,18 @@ class ChatFormat:
 
     def _render(self, messages: Sequence[Message], answering: bool, thinking: bool) -> str:
         try:
-            text = self.tokenizer.apply_chat_template(
+            return apply_chat_template(
+                self.tokenizer,
                 [_as_templates_expect(message) for message in messages if message.role != "tools"],
                 tools=next((json.loads(message.content) for message in messages if message.role == "tools"), None),
-                tokenize=False,
                 add_generation_prompt=answering,
                 enable_thinking=thinking,
             )
+        except LimitError:
+            raise
         except Exception as error:  # templates raise what they like, jinja2.TemplateError among others
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise TemplateError(f"the chat template refuses this conversation: {reason}") from error
-        return str(text)
 
     def _begin_of_sequence(self) -> str:
         """OPT and Llama begin every text with a token of their own; GPT-2 does not."""
