@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lorakit.config import Config, as_yaml
 from lorakit.data_processing import Dataset
-from lorakit.data_processing.overview import counts, marked_tokens
+from lorakit.data_processing.overview import counts, field_table, marked_tokens, warnings
 from lorakit.evaluate.card import leave_card
 from lorakit.evaluate.comparison import METRIC_NAMES, Comparison
 from lorakit.evaluate.forgetting import general_answers
@@ -87,7 +87,10 @@ def _answered(folder: Path) -> tuple[AnsweredRow, ...]:
 
 def _metrics(comparison: Comparison, answered: Sequence[AnsweredRow]) -> Iterator[Metric]:
     intervals = _intervals(answered, list(comparison.scores)) if answered else {}
+    measured = {key for values in comparison.scores.values() for key in values}
     for key, label in METRIC_NAMES.items():
+        if key not in measured:
+            continue
         if found := intervals.get(key):
             difference = found.pop("difference", None)
             yield Metric(label, dict(found), difference)
@@ -141,4 +144,12 @@ def _overview(evaluated: Evaluated) -> DataOverview:
         counts=tuple(tuple(line) for line in counts(datasets)),
         not_used=tuple(line for one in datasets for line in one.rejection_lines(most=len(one.rejected))),
         sequences=tuple(ShownSequence(row.origin, tuple(marked_tokens(row, chat_format))) for row in shown),
+        fields=tuple((one.name, *line) for one in datasets for line in field_table(one)),
+        warnings=tuple(line for one in datasets for line in _worth_a_look(one, train)),
     )
+
+
+def _worth_a_look(dataset: Dataset, train: Dataset | None) -> list[str]:
+    """Return the warnings but for the rows that are not used, which have a list of their own."""
+    other = train if train is not None and train is not dataset else None
+    return [line for line in warnings(dataset, other) if not line.startswith("not used: ")]
