@@ -99,7 +99,11 @@ def commands_of(world):
         revision="evil",
     )
     megatron = world.changed(
-        world.adapter, "megatron", "adapter_config.json", megatron_config={"x": 1}, megatron_core="megatron.evil"
+        world.adapter,
+        "an adapter of megatron",
+        "adapter_config.json",
+        megatron_config={"x": 1},
+        megatron_core="megatron.evil",
     )
     corda = world.changed(
         world.adapter,

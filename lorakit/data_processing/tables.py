@@ -156,7 +156,7 @@ def read_xlsx(path: Path, name: str) -> Iterator[RawRow | Rejected]:
         with zipfile.ZipFile(path) as parts:
             if sum(part.file_size for part in parts.infolist()) > _MOST_UNPACKED_BYTES:
                 raise DataError(
-                    f"{name}: unpacks to more than {_MOST_UNPACKED_BYTES // 1_000_000} MB, far too much for a spreadsheet",
+                    f"{name}: unpacks to more than {_MOST_UNPACKED_BYTES // 1_000_000} MB, too much for a table",
                     "save it as CSV or Parquet",
                 )
         book = openpyxl.load_workbook(path, read_only=True, data_only=True)
