@@ -38,7 +38,7 @@ FILES = [
     data("gzip for a file of rows", b"\x1f\x8b\x08" + bytes(40), file="bad.jsonl"),
     data("NULs for a file of rows", bytes(1000), file="bad.jsonl"),
     data("one line of a million brackets", "[" * 1_000_000, "nested too deeply"),
-    data("a million commas in CSV", "text,target\n" + "," * 200_000 + "\n", "cells", file="bad.csv"),
+    data("a million commas in CSV", "text,target\n" + "," * 200_000 + "\n", "holds no rows", file="bad.csv"),
     data("an escape that is none", '[{"text": "\\q", "target": "b"}]', "is not valid JSON"),
     *[
         Case(f"rows that are a pipe: {name}", lambda lab, name=name: _pipe(lab, name), ("is a device, a pipe",))
@@ -48,10 +48,10 @@ FILES = [
 
 NOT_TEXT = [
     data(f"a question that is {value!r}"[:60], rows_of({"text": value, "target": "b"}), "item 1")
-    for value in (0, 1.5, True, None, [], {}, ["a"], {"a": "b"})
+    for value in (True, None, [], {}, ["a"], {"a": "b"})
 ] + [
     data(f"an answer that is {value!r}"[:60], rows_of({"text": "a", "target": value}), "item 1")
-    for value in (0, 1.5, True, {}, {"a": "b"}, " \t\n", "")
+    for value in (True, {}, {"a": "b"}, " \t\n", "")
 ]
 
 TURNS = [
@@ -62,7 +62,6 @@ TURNS = [
         "an object": {"role": "user"},
         "a turn without a role": [{"content": "a"}],
         "a turn without content": [{"role": "user"}],
-        "content that is a number": [{"role": "user", "content": 5}, {"role": "assistant", "content": "b"}],
         "content that is an object": [{"role": "user", "content": {"a": 1}}, {"role": "assistant", "content": "b"}],
         "an answer that is null": [{"role": "user", "content": "a"}, {"role": "assistant", "content": None}],
         "a role that is null": [{"role": None, "content": "a"}, {"role": "assistant", "content": "b"}],

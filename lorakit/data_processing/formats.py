@@ -105,7 +105,7 @@ def to_example(row: RawRow, rules: RowRules = _DEFAULT, ledger: Ledger | None = 
         fields = Fields(row.fields, account, renamed=rules.renamed)
         messages = with_turns_chosen(_messages(fields, rules, row.folder), rules.train_turns)
         example = Example(checked(messages, rules.system_prompt), row.origin)
-        if any(has_half_character(text) for message in example.messages for text in message.texts):
+        if any(has_half_character(text) for message in example.messages for text in _texts_not_read_as_such(message)):
             raise UnusableError("holds half a character (an unpaired surrogate)")
         fields.close()
     except UnusableError as error:
@@ -113,6 +113,12 @@ def to_example(row: RawRow, rules: RowRules = _DEFAULT, ledger: Ledger | None = 
     if ledger is not None:
         ledger.add(account)
     return example
+
+
+def _texts_not_read_as_such(message: Message) -> tuple[str, ...]:
+    """Return the texts that `text_of` has not seen."""
+    is_of_tools = message.role in {"tools", "tool"} or message.tool_calls or message.name
+    return message.texts if is_of_tools else ()
 
 
 def _messages(fields: Fields, rules: RowRules, folder: Path) -> list[Message]:
@@ -144,7 +150,7 @@ def _reader_for(fields: Fields, rules: RowRules) -> _Reader:
         return lambda row, has_tools: _read_pair(row, "text", "target", has_tools)
     for name in ("messages", "conversations"):
         if name in fields:
-            return lambda row, has_tools, name=name: read_turns(row, name, has_tools)  # type: ignore[misc]
+            return lambda row, has_tools, name=name: _read_conversation(row, name, has_tools)  # type: ignore[misc]
     if "chat" in fields:
         return read_glaive
     for is_there in (fields.has, fields.__contains__):
@@ -174,16 +180,25 @@ def _missing(fields: Fields, rules: RowRules) -> UnusableError:
     return UnusableError(reason, f"say which of the fields are question and answer: {names}")
 
 
+def _read_conversation(fields: Fields, name: str, has_tools: bool) -> list[Draft]:
+    """Read turns, and the answer to them where the user has said that it stands in a field of its own."""
+    turns = read_turns(fields, name, has_tools)
+    return [*turns, *_answered(fields, "target", has_tools)] if "target" in fields else turns
+
+
 def _read_pair(fields: Fields, question: str, answer: str, has_tools: bool) -> list[Draft]:
-    drafts = [*_history(fields), *_asked(fields, question, has_tools)]
+    return [*_history(fields), *_asked(fields, question, has_tools), *_answered(fields, answer, has_tools)]
+
+
+def _answered(fields: Fields, answer: str, has_tools: bool) -> list[Draft]:
     if _are_turns(fields.values[fields.key(answer)]):
-        return [*drafts, *read_turns(fields, answer, has_tools)]
+        return read_turns(fields, answer, has_tools)
     text = text_of(fields.take(answer, "answer"), fields.key(answer))
     reasoning = None
     if fields.has("reasoning"):
         reasoning = text_of(fields.take("reasoning", "reasoning of the answer"), fields.key("reasoning"))
     draft = Draft(Message("assistant", text, reasoning=reasoning))
-    return [*drafts, _with_calls(draft, fields) if has_tools else draft]
+    return [_with_calls(draft, fields) if has_tools else draft]
 
 
 def _asked(fields: Fields, question: str, has_tools: bool) -> list[Draft]:
@@ -208,7 +223,8 @@ def _are_turns(value: Any) -> bool:
     if isinstance(value, str) and '"role"' not in value and "'role'" not in value:
         return False
     value = parsed_cell(value)
-    return isinstance(value, list | tuple) and bool(value) and all(isinstance(turn, Mapping) for turn in value)
+    listed = [value] if isinstance(value, Mapping) else value
+    return isinstance(listed, list | tuple) and bool(listed) and all(isinstance(turn, Mapping) for turn in listed)
 
 
 def _read_xlam(fields: Fields, question: str) -> list[Draft]:

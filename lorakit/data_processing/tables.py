@@ -65,7 +65,10 @@ def read_csv(text: str, name: str, known: frozenset[str]) -> Iterator[RawRow | R
 def _delimiter_of(body: str, known: frozenset[str]) -> str | None:
     """Choose the delimiter that gives most records the width of the header, and the header known names."""
     found = {delimiter: score for delimiter in _DELIMITERS if (score := _score(body, delimiter, known)) is not None}
-    return max(found, key=lambda delimiter: found[delimiter], default=None)
+    if found:
+        return max(found, key=lambda delimiter: found[delimiter])
+    first = body.partition("\n")[0]  # such as a header with a quotation mark left open: reading it will say so
+    return next((delimiter for delimiter in _DELIMITERS if delimiter in first and '"' in first), None)
 
 
 def _score(body: str, delimiter: str, known: frozenset[str]) -> tuple[float, int] | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lorakit.data_processing.example import Message, ToolCall, UnusableError, has_half_character, shortened
+from lorakit.data_processing.field_names import read_name
 from lorakit.data_processing.images import IMAGE_MARK
 from lorakit.data_processing.ledger import Fields, is_empty, parsed_cell
 from lorakit.data_processing.tool_calls import as_json, calls_in_text, read_calls, results_in_text
@@ -63,6 +64,7 @@ def read_turns(fields: Fields, name: str, has_tools: bool) -> list[Draft]:
     """
     shown = fields.key(name)
     turns = parsed_cell(fields.take(name, "turns"))
+    turns = [turns] if isinstance(turns, Mapping) and "role" in map(read_name, turns) else turns
     if not isinstance(turns, Sequence) or isinstance(turns, str | bytes):
         raise UnusableError(f'"{shown}" is not a list of turns')
     drafts: list[Draft] = []

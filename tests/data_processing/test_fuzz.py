@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 import pytest
-from conftest import family_tokenizer
+from conftest import examples, family_tokenizer
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -24,11 +24,12 @@ ROWS = [
     {"text": 'with "quotes", commas;\nand lines', "target": "\t"},
     {"text": "a", "target": "b"},
 ]
+pytestmark = pytest.mark.generated
 SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
 few = settings(
     derandomize=True,
     deadline=None,
-    max_examples=300,
+    max_examples=examples(300),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
@@ -79,6 +80,15 @@ def outcomes(file: Path, content: bytes) -> None:
 @few
 @given(content=st.binary(max_size=200))
 @example(content=b"PAR1")
+@example(content=b"\x1f\x8b")
+@example(content=b"PK\x03\x04")
+@example(content=b"BZh9")
+@example(content=b"\x28\xb5\x2f\xfd")
+@example(content=b"\xd0\xcf\x11\xe0")
+@example(content=b"\xff\xfe\x00")
+@example(content=b"\xef\xbb\xbf\xff")
+@example(content=b"\x1b$B")
+@example(content=b"sep=;\n")
 @example(content=b'{"a":' * 50_000)
 @example(content=b'{"text": ' + b"9" * 5000 + b', "target": 1}')
 @example(content=b'"text,target\n1,2')
@@ -138,7 +148,7 @@ def chat_format():
     return ChatFormat(family_tokenizer("qwen3"))
 
 
-@settings(few, max_examples=600)
+@settings(few, max_examples=examples(600))
 @given(fields=rows)
 def test_a_row_of_any_shape_is_encoded_or_rejected_with_a_reason(chat_format, fields):
     judged = to_example(RawRow(fields, "here", Path("/nowhere")))

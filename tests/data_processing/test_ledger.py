@@ -1,7 +1,7 @@
 """Whatever stands in a file is used, or named before training starts."""
 
 import pytest
-from conftest import family_tokenizer
+from conftest import examples, family_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -112,7 +112,8 @@ def test_one_question_with_two_answers_and_rows_of_the_training_are_warned_of(wr
     assert any(f"stands in {train.name} too" in line for line in warnings(held_out, train))
 
 
-@settings(derandomize=True, deadline=None, max_examples=300)
+@pytest.mark.generated
+@settings(derandomize=True, deadline=None, max_examples=examples(300))
 @given(
     shape=st.sampled_from(sorted(SHAPES)),
     name=st.text(min_size=1, max_size=12),
