@@ -64,14 +64,9 @@ CONFIGS = [
     config("a number of thousands of digits", f"seed: 0x{'f' * 5000}\n", "seed must be", "thousands of digits"),
     config("a decimal of thousands of digits", f"seed: {'9' * 5000}\n", "line 1", "cannot be read as int"),
     config("a setting that is empty", "output_dir: ''\n", "output_dir must not be empty"),
-<<<<<<< HEAD
-    config("a validation file that is empty", "validation_file: ''\n", "validation_file must not be empty"),
-    config("an adapter's path that is a mapping", "lora_model_path: {a: 1}\n", "must be a path or a list of paths"),
-    config("null where it means nothing", "train_file: null\n", "train_file must be text"),
-=======
     config("a validation file that is empty", "validation_file: ''\n", "validation_file must be a path"),
     config("null where it means nothing", "train_file: null\n", "train_file must be a path"),
->>>>>>> main
+    config("an adapter's path that is a mapping", "lora_model_path: {a: 1}\n", "must be a path or a list of paths"),
     config("no target modules", "target_modules: []\n", "target_modules must be a list of layer names"),
     config("a setting twice", "lora_r: 8\nseed: 1\nlora_r: 4\n", "line 3: lora_r stands twice", "keep one of the two"),
     config("an alias without its anchor", "lora_r: *missing\n", "line 1", "undefined alias 'missing'"),

@@ -17,9 +17,7 @@ BY_OTHER_WORDS = {
     "lorakit/api.py LoadedModel.train": "tests/test_api.py",
     "lorakit/cli/failures.py fault_of_surroundings": "tests/cli/test_failures.py",
     "lorakit/data_processing/bounded.py within_limits": "tests/data_processing/test_bounded.py",
-    "lorakit/data_processing/formats.py _read_turns": "tests/bad_input_cases.py",
-    "lorakit/data_processing/formats.py _with_images": "tests/data_processing/test_formats.py",
-    "lorakit/data_processing/formats.py _text": "tests/bad_input_cases.py",
+    "lorakit/data_processing/turns.py": "tests/bad_input_cases.py",
     "lorakit/data_processing/images.py ImageFormat.__init__": "tests/data_processing/test_images.py",
     "lorakit/data_processing/images.py ImageFormat._measured": "tests/data_processing/test_images.py",
     "lorakit/data_processing/images.py _open": "tests/data_processing/test_images.py",
@@ -37,6 +35,7 @@ BY_OTHER_WORDS = {
 }
 # What only another machine, or a fault of lorakit itself, leads to.
 NOT_HERE = {
+    "lorakit/data_processing/tool_calls.py as_json": "values that JSON has not, from Parquet or datasets",
     "lorakit/engine/kernel_build.py": "PyTorch of another system, or other threads than GNU's",
     "lorakit/export/merging.py read_plainly": "lorakit would have written a model with a tensor less",
     "lorakit/train/preparing.py gather": "FSDP, which wants several processes",
