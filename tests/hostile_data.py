@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -44,6 +45,7 @@ FILES = [
     data("a pickle for a file of rows", b"\x80\x04\x95\x10\x00\x00\x00", file="bad.json"),
     data("an archive for a file of rows", b"PK\x03\x04" + bytes(40), "is a damaged ZIP archive", file="bad.json"),
     data("gzip for a file of rows", b"\x1f\x8b\x08" + bytes(40), "is a damaged packed file", file="bad.jsonl"),
+    data("a packed file of noughts alone", gzip.compress(bytes(101_000_000), 1), "unpacks to more than 100 times"),
     data(
         "an archive of other files", _archive("notes.txt"), "is a ZIP archive or an OpenDocument file", file="bad.zip"
     ),

@@ -18,6 +18,7 @@ BY_OTHER_WORDS = {
     "lorakit/cli/failures.py fault_of_surroundings": "tests/cli/test_failures.py",
     "lorakit/data_processing/bounded.py within_limits": "tests/data_processing/test_bounded.py",
     "lorakit/data_processing/turns.py": "tests/bad_input_cases.py",
+    "lorakit/data_processing/tool_calls.py _call": "tests/hostile_data.py",
     "lorakit/data_processing/images.py ImageFormat.__init__": "tests/data_processing/test_images.py",
     "lorakit/data_processing/images.py ImageFormat._measured": "tests/data_processing/test_images.py",
     "lorakit/data_processing/images.py _open": "tests/data_processing/test_images.py",

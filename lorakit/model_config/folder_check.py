@@ -47,13 +47,10 @@ def _named_elsewhere(folder: Path) -> Iterator[str]:
         if name.endswith("_file") and isinstance(value, str) and _is_elsewhere(folder, value):
             yield f"tokenizer_config.json names a file of another folder ({name})"
     listed = _object_in(folder / "model.safetensors.index.json").get("weight_map")
-    for name in sorted(map(str, set(listed.values()))) if _is_table(listed) else []:
+    names = listed.values() if isinstance(listed, dict) else ()
+    for name in sorted({name for name in names if isinstance(name, str)}):
         if Path(name).name != name:
             yield f"model.safetensors.index.json names a file of another folder ({name[:80]!r})"
-
-
-def _is_table(listed: Any) -> bool:
-    return isinstance(listed, dict) and all(isinstance(name, str) for name in listed.values())
 
 
 def _is_elsewhere(folder: Path, name: str) -> bool:
