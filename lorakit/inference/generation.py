@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -127,7 +128,7 @@ def _generate(
     settings.max_new_tokens = min(config.max_new_tokens, _room(assistant, prompts))
     ids, mask = pad_left(prompts, settings.pad_token_id)  # type: ignore[arg-type]
     device = assistant.bundle.device
-    with torch.inference_mode():
+    with torch.inference_mode(), _sound_scores():
         return model.generate(  # type: ignore[no-any-return]  # [prompts, longest prompt + new tokens]
             input_ids=ids.to(device),
             attention_mask=mask.to(device),
@@ -137,6 +138,20 @@ def _generate(
             stopping_criteria=StoppingCriteriaList([streamer] if streamer else []),
             **_picture_inputs(assistant, conversations, ids.to(device)),
         )
+
+
+@contextmanager
+def _sound_scores() -> Iterator[None]:
+    """Say in a sentence that no word can be drawn, which torch says of probabilities."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "probability tensor contains" not in str(error):
+            raise
+        raise SettingsError(
+            "the scores of the next word are not finite numbers, so none can be drawn",
+            "give the adapters smaller weights, or set torch_dtype: float32",
+        ) from error
 
 
 def _picture_inputs(
