@@ -1,4 +1,5 @@
 import pytest
+from conftest import ROOT
 
 import lorakit.preview
 from lorakit.cli import main
@@ -88,3 +89,51 @@ def test_too_little_memory_is_no_internal_error(failing, error, capsys):
 def test_an_interrupt_is_no_error(failing, capsys):
     assert failing(KeyboardInterrupt()) == 130
     assert "internal error" not in capsys.readouterr().err
+
+
+PANIC = type("PanicException", (BaseException,), {})
+OF_THE_MACHINE = [
+    (RuntimeError("std::bad_alloc"), "out of memory"),
+    (RuntimeError("could not create a memory object"), "out of memory"),
+    (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes"), "out of memory"),
+    (OSError(28, "No space left on device"), "standard input or output: No space left on device"),
+    (OSError(28, "No space left on device", "out/x.json"), "out/x.json: No space left on device"),
+    (IsADirectoryError(21, "Is a directory", "out/.lock"), "out/.lock: Is a directory"),
+    (NotADirectoryError(20, "Not a directory", "x"), "x: Not a directory"),
+    (PermissionError(13, "Permission denied", "x"), "x: Permission denied"),
+    (OSError(36, "File name too long", "x" * 6000), "File name too long"),
+    (PANIC("called `Option::unwrap()` on a `None` value"), "has given up (called `Option::unwrap()`"),
+]
+
+
+@pytest.mark.parametrize(("error", "words"), OF_THE_MACHINE, ids=[words for _, words in OF_THE_MACHINE])
+def test_what_the_machine_or_a_library_in_rust_gives_up_is_no_internal_error(failing, error, words, capsys):
+    assert failing(error) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert words in said
+    assert "hint: " in said
+    assert len(said) < 2000
+
+
+@pytest.mark.parametrize("name", ["stdin", "stdout", "stderr"])
+def test_a_stream_that_is_closed_does_not_end_a_run(failing, monkeypatch, name):
+    monkeypatch.setattr(f"sys.{name}", None)
+    assert failing(KeyError("x")) == 1
+
+
+def test_an_interrupt_before_anything_is_imported_is_quiet(monkeypatch):
+    import importlib.util
+
+    specification = importlib.util.spec_from_file_location("program", ROOT / "main.py")
+    program = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(program)
+
+    def interrupted(name, *rest, **more):
+        if name == "lorakit.cli":
+            raise KeyboardInterrupt
+        return imported(name, *rest, **more)
+
+    imported = __import__
+    monkeypatch.setattr("builtins.__import__", interrupted)
+    assert program.run() == 130
