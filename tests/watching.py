@@ -19,6 +19,8 @@ from typing import Any
 
 CODE = tuple({str(Path(p).resolve()) for p in (sys.prefix, sys.base_prefix, Path(__file__).parents[1])})
 PROGRAMS = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.startfile", "pty.spawn")
+# What libraries look for on a machine, whatever the data: shared libraries, fonts, the processor.
+OF_LIBRARIES = {"ldconfig", "gcc", "cc", "ld", "objdump", "fc-list", "uname", "lscpu", "system_profiler", "git"}
 CONNECTIONS = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto", "urllib.Request")
 
 
@@ -33,6 +35,8 @@ class Watch:
 
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
         self.events += 1
+        if event == "subprocess.Popen" and os.path.basename(os.fsdecode(arguments[0])) in OF_LIBRARIES:
+            return
         if event in PROGRAMS or event in CONNECTIONS or event == "pickle.find_class":
             self.seen.append(f"{event} {arguments!r}"[:300])
         elif event == "exec":
