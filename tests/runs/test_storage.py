@@ -6,7 +6,15 @@ from contextlib import suppress
 
 import pytest
 
-from lorakit.runs import clear_working_folder, discard, place_folder, settle_folder, settle_folders, working_folder
+from lorakit.runs import (
+    clear_working_folder,
+    discard,
+    place_folder,
+    settle_folder,
+    settle_folders,
+    working_folder,
+    write_text,
+)
 
 
 def write(folder, content):
