@@ -19,8 +19,8 @@ _SHAPES = (
     r"github_pat_(?=[A-Za-z0-9_]{16})",
     r"glpat-(?=[A-Za-z0-9_-]{16})",
     r"xox[abprs]-(?=[A-Za-z0-9-]{10})",
-    r"(?<![A-Za-z0-9+/])AKIA(?=[0-9A-Z]{16})",
-    r"(?<![A-Za-z0-9+/])AIza(?=[A-Za-z0-9_-]{30})",
+    r"(?<![A-Za-z0-9+])AKIA(?=[0-9A-Z]{16})",
+    r"(?<![A-Za-z0-9+])AIza(?=[A-Za-z0-9_-]{30})",
     r"(?<![A-Za-z0-9])eyJ(?=[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}\.)",  # a JSON web token
 )
 _SHAPED = re.compile(rf"({'|'.join(_SHAPES)})[A-Za-z0-9._-]+")

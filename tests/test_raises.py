@@ -15,6 +15,7 @@ PLACES = list(list_raises.places())
 BY_OTHER_WORDS = {
     "lorakit/api.py LoadedModel.generate": "tests/test_api.py",
     "lorakit/api.py LoadedModel.train": "tests/test_api.py",
+    "lorakit/api.py _conversation": "tests/test_api.py",
     "lorakit/cli/failures.py fault_of_surroundings": "tests/cli/test_failures.py",
     "lorakit/data_processing/bounded.py within_limits": "tests/data_processing/test_bounded.py",
     "lorakit/data_processing/turns.py": "tests/bad_input_cases.py",
@@ -22,6 +23,7 @@ BY_OTHER_WORDS = {
     "lorakit/data_processing/images.py ImageFormat.__init__": "tests/data_processing/test_images.py",
     "lorakit/data_processing/images.py ImageFormat._measured": "tests/data_processing/test_images.py",
     "lorakit/data_processing/images.py _open": "tests/data_processing/test_images.py",
+    "lorakit/data_processing/images.py _read": "tests/data_processing/test_images.py",
     "lorakit/data_processing/images.py resolve_image": "tests/data_processing/test_images.py",
     "lorakit/export/gguf_adapter.py": "tests/export/test_gguf_adapter.py",
     "lorakit/export/gguf_family.py": "tests/bad_export_cases.py",
@@ -32,6 +34,7 @@ BY_OTHER_WORDS = {
     "lorakit/model_config/quantization.py": "tests/model_config/test_quantization.py",
     "lorakit/model_config/record.py": "tests/bad_input_cases.py",
     "lorakit/model_config/source.py": "tests/hostile_models.py",
+    "lorakit/runs/folder.py locked": "tests/runs/test_folder.py",
     "lorakit/train/resuming.py find_earlier_run": "tests/train/test_training.py",
 }
 # What only another machine, or a fault of lorakit itself, leads to.
