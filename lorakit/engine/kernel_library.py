@@ -53,9 +53,7 @@ def load(source: KernelSource) -> SimpleNamespace:
     library.use_threads((ctypes.c_void_p * len(_THREAD_FUNCTIONS))(*threads))
     library.functions.restype = ctypes.POINTER(_Function)
     how = f"built in: {file.name}" if file else "compiled for this processor"
-    functions: dict[str, Any] = {
-        "how": how if threads[0] else f"{how}; one thread, as PyTorch has others than OpenMP's"
-    }
+    functions: dict[str, Any] = {"how": how if threads[0] else f"{how}; one thread"}
     for function in library.functions():
         if not function.name:
             break
