@@ -3,6 +3,7 @@
 from lorakit.engine.accelerate import accelerate
 from lorakit.engine.attention import PACKED, register_packed_attention
 from lorakit.engine.compilation import compiled_layers, decide_compilation, uncompiled
+from lorakit.engine.decoding import Decoder, NotCoveredError, decoder_fault
 from lorakit.engine.device import FORMATS, DtypeChoice, choose_device, choose_dtype, free_bytes
 from lorakit.engine.half_weights import activation_dtype, hold_in_half
 from lorakit.engine.kernels import KernelChoice, choose_kernels
@@ -20,6 +21,7 @@ from lorakit.engine.memory import (
 )
 from lorakit.engine.micro_batch import IGNORED_LABEL, MicroBatch, isolation_mask
 from lorakit.engine.pictures import Picture, announce_pictures, grids, kept_feature_bytes, picture_inputs
+from lorakit.engine.prefill import begin
 from lorakit.engine.ranks import Ranks, part_ranks
 
 __all__ = [
@@ -28,12 +30,14 @@ __all__ = [
     "PACKED",
     "PACKED_FAMILIES",
     "PROBE_TOKENS",
+    "Decoder",
     "DtypeChoice",
     "KernelChoice",
     "LossSum",
     "MemoryPlan",
     "MemoryPlanner",
     "MicroBatch",
+    "NotCoveredError",
     "Picture",
     "Probe",
     "Ranks",
@@ -41,11 +45,13 @@ __all__ = [
     "activation_dtype",
     "announce_pictures",
     "base_model",
+    "begin",
     "choose_device",
     "choose_dtype",
     "choose_kernels",
     "compiled_layers",
     "decide_compilation",
+    "decoder_fault",
     "free_bytes",
     "grids",
     "hold_in_half",

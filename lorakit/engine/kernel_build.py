@@ -58,6 +58,15 @@ def built_half_products() -> Path:
     return _built(_FOLDER / "half_products.cpp")
 
 
+def built_decoding() -> Path:
+    """Return decoding.cpp as a shared library, compiled now if it is not in the cache.
+
+    Raises:
+        NoKernelsError: As above.
+    """
+    return _built(_FOLDER / "decoding.cpp")
+
+
 def _built(source: Path, *flags: str) -> Path:
     threads = _openmp_of_torch()
     compiler = next((found for name in _COMPILERS if (found := shutil.which(name))), None)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lorakit.config import Config
 from lorakit.data_processing import ChatFormat, Message
+from lorakit.inference.decode_choice import DecodeChoice, choose_decoding
 from lorakit.model_config import AdapterRecord, ModelBundle
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ class Assistant:
         has_adapter: Whether `without_adapter` makes a difference.
         system_prompt: Given to conversations that carry none.
         thinking: Whether a reasoning model thinks first.
+        decoding: What computes the answers.
     """
 
     bundle: ModelBundle
@@ -32,6 +34,7 @@ class Assistant:
     has_adapter: bool
     system_prompt: str | None
     thinking: bool
+    decoding: DecodeChoice
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """Encode a conversation that ends with a question, as training encoded it."""
@@ -57,7 +60,11 @@ def stop_ids(model: Any, chat_format: ChatFormat) -> list[int]:
 
 
 def assistant_for(
-    bundle: ModelBundle, chat_format: ChatFormat, config: Config, record: AdapterRecord | None
+    bundle: ModelBundle,
+    chat_format: ChatFormat,
+    config: Config,
+    record: AdapterRecord | None,
+    decoding: DecodeChoice | None = None,
 ) -> Assistant:
     """Make an assistant that asks as its adapter was trained to be asked.
 
@@ -66,6 +73,7 @@ def assistant_for(
         chat_format: Of its tokenizer.
         config: What it sets of system prompt and thinking wins over the record.
         record: Of the adapter; None where there is none, or it has none.
+        decoding: What computes the answers, where that has been chosen already.
     """
     from peft import PeftModel
 
@@ -75,7 +83,8 @@ def assistant_for(
             system_prompt = record.system_prompt
         if config.thinking == "auto":
             thinking = record.thinking
-    return Assistant(bundle, chat_format, isinstance(bundle.model, PeftModel), system_prompt, thinking)
+    decoding = decoding or choose_decoding(bundle.model, config)
+    return Assistant(bundle, chat_format, isinstance(bundle.model, PeftModel), system_prompt, thinking, decoding)
 
 
 def pad_left(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
