@@ -5,7 +5,8 @@ from __future__ import annotations
 from lorakit import console
 from lorakit.config import Config
 from lorakit.data_processing import ChatFormat, ImageFormat, load_datasets
-from lorakit.data_processing.overview import counts, marked_tokens
+from lorakit.data_processing.ledger import field_lines
+from lorakit.data_processing.overview import counts, field_table, marked_tokens
 from lorakit.model_config import load_image_processor, load_tokenizer, locate_model, read_model_type
 
 _SHOWN_ROWS = 3
@@ -29,9 +30,12 @@ def run(config: Config) -> int:
     datasets = [train] + ([validation] if validation else [])
     console.table("counts", ["", *(dataset.name for dataset in datasets)], counts(datasets))
     for dataset in datasets:
+        console.table(f"fields of {dataset.name}", ["field", "rows", "used as"], field_table(dataset))
+        _name_rows("not used, and perhaps meant", field_lines(dataset.fields))
         _name_rows("not used", dataset.rejection_lines(most=len(dataset.rejected)))
         _name_rows("cut at the beginning of the prompt", dataset.cut)
         _name_rows("duplicate of an earlier row", dataset.duplicates)
+        _name_rows("the same question has different answers", dataset.contradictions)
     if validation is not None:
         _name_rows("stands in the training file too, so its score proves nothing", validation.overlap(train))
     return 0

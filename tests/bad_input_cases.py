@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+import hostile_adapters
 from bad_export_cases import EXPORTS
 from bad_input import (
     ABSENT,
@@ -472,6 +473,7 @@ ALL = [
         ("data", DATA),
         ("model", MODELS),
         ("adapter", ADAPTERS),
+        ("hostile adapter", hostile_adapters.ALL),
         ("path", PATHS),
         ("push", PUSHES),
         ("export", EXPORTS),

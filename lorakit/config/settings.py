@@ -42,6 +42,9 @@ def _paths(value: Any) -> Any:
 
 
 Paths = Annotated[list[str], BeforeValidator(_paths)]
+Meaning = Literal[
+    "text", "target", "input", "system", "history", "reasoning", "tools", "images", "messages", "conversations"
+]
 
 
 def _path(value: Any) -> Any:
@@ -105,6 +108,20 @@ class Config(BaseModel):
     )
     target_field: Annotated[str, Shown("Data")] = Field(
         "target", min_length=1, description="Name of the answer's field in question/answer rows."
+    )
+    map_fields: Annotated[dict[str, Meaning], Shown("Data")] = Field(
+        {},
+        description="Further fields and what they mean: `{passage: input}` puts a passage after the question. "
+        "Meanings: text, target, input, system, history, reasoning, tools, images, messages, conversations.",
+    )
+    ignore_fields: Annotated[list[str], Shown("Data")] = Field(
+        [], description="Fields that are left out on purpose, such as `[explanation]` or `[messages[].weight]`."
+    )
+    train_turns: Annotated[Literal["all", "last", "marked"], Shown("Data")] = Field(
+        "all",
+        description="Which answers of a conversation carry loss: `all` but those that their turn switches off "
+        "(`weight`, `loss` or `train` 0, `masked` 1), the `last` one alone, or only those that are `marked` (the same "
+        "with 1; `masked` 0).",
     )
     system_prompt: Annotated[str | None, Shown("Data")] = Field(
         None,
@@ -330,6 +347,8 @@ def _type_text(annotation: Any) -> str:
         int | None: "whole number or null",
         dict[str, Any]: "mapping",
         dict[str, str]: "mapping",
+        dict[str, Meaning]: "mapping",
+        list[str]: "list of names",
     }
     if annotation in names:
         return names[annotation]

@@ -11,7 +11,8 @@ from lorakit.data_processing.chat_format import ChatFormat
 from lorakit.data_processing.encoding import encode_row
 from lorakit.data_processing.example import EncodedExample, Example, Rejected
 from lorakit.data_processing.files import read_rows
-from lorakit.data_processing.formats import FieldNames, to_example
+from lorakit.data_processing.formats import RowRules, to_example
+from lorakit.data_processing.ledger import FieldFate, Ledger, field_lines
 from lorakit.errors import DataError
 
 _SHOWN_REJECTIONS = 10
@@ -27,6 +28,7 @@ class Dataset:
         encoded: Their sequences of token ids; a row has one, or one for each answer where the template needs it.
         cut: Origins of rows that lost the beginning of their prompt.
         rejected: Rows that are not used, each with its reason.
+        fields: What became of every column and key.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Dataset:
     encoded: tuple[EncodedExample, ...]
     cut: tuple[str, ...]
     rejected: tuple[Rejected, ...]
+    fields: tuple[FieldFate, ...] = ()
 
     @property
     def tokens(self) -> int:
@@ -67,6 +70,17 @@ class Dataset:
         return tuple(repeated)
 
     @property
+    def contradictions(self) -> tuple[str, ...]:
+        """Origins of rows whose question an earlier row answers otherwise, each with that of the earlier one."""
+        answered: dict[object, Example] = {}
+        found = []
+        for example in self.examples:
+            first = answered.setdefault(example.messages[:-1], example)
+            if first.messages[-1] != example.messages[-1]:
+                found.append(f"{example.origin}, otherwise in {first.origin}")
+        return tuple(found)
+
+    @property
     def trains_thinking(self) -> bool:
         """Whether most answers reason before they answer."""
         thoughtful = sum(example.messages[-1].reasons for example in self.examples)
@@ -77,7 +91,9 @@ class Dataset:
         examples = self.examples[:rows]
         origins = {example.origin for example in examples}
         encoded = tuple(sequence for sequence in self.encoded if sequence.origin in origins)
-        return Dataset(self.name, examples, encoded, tuple(name for name in self.cut if name in origins), ())
+        return Dataset(
+            self.name, examples, encoded, tuple(name for name in self.cut if name in origins), (), self.fields
+        )
 
     def rejection_lines(self, most: int = _SHOWN_REJECTIONS) -> list[str]:
         """Name the rows that are not used and why, the first ``most`` of them."""
@@ -99,17 +115,17 @@ def load_dataset(name: str, config: Config, chat_format: ChatFormat, position_li
         position_limit: The longest sequence the model can take, in tokens; None where it has no limit.
 
     Raises:
-        DataError: The file cannot be read, or none of its rows can be used.
+        DataError: The file cannot be read, none of its rows can be used, or a field that carries meaning is not used.
     """
     max_length = min(config.max_length, position_limit or config.max_length)
-    names = FieldNames(config.text_field, config.target_field)
-    folder = Path(name).parent
+    rules = RowRules.of(config, Path(name).parent, takes_pictures=chat_format.images is not None)
+    ledger = Ledger(rules.ignored)
     examples: list[Example] = []
     encoded: list[EncodedExample] = []
     cut: list[str] = []
     rejected: list[Rejected] = []
     for row in read_rows(name):
-        example = row if isinstance(row, Rejected) else to_example(row, names, config.system_prompt, folder)
+        example = row if isinstance(row, Rejected) else to_example(row, rules, ledger)
         outcome = example if isinstance(example, Rejected) else encode_row(example, chat_format, max_length)
         if isinstance(outcome, Rejected) or isinstance(example, Rejected):
             rejected.append(outcome if isinstance(outcome, Rejected) else example)  # type: ignore[arg-type]
@@ -118,9 +134,11 @@ def load_dataset(name: str, config: Config, chat_format: ChatFormat, position_li
         encoded += outcome.sequences
         if outcome.is_cut:
             cut.append(example.origin)
+    fields = ledger.fates()
+    _refuse_lost_fields(name, fields)
     if not examples:
-        raise DataError(_nothing_usable(name, rejected), 'a row is {"text": "question", "target": "answer"}')
-    return Dataset(name, tuple(examples), tuple(encoded), tuple(cut), tuple(rejected))
+        raise DataError(_nothing_usable(name, rejected), _common_hint(rejected))
+    return Dataset(name, tuple(examples), tuple(encoded), tuple(cut), tuple(rejected), fields)
 
 
 def load_datasets(
@@ -133,10 +151,27 @@ def load_datasets(
     return train, load_dataset(config.validation_file, config, chat_format, position_limit)
 
 
+def _refuse_lost_fields(name: str, fields: tuple[FieldFate, ...]) -> None:
+    lost = tuple(field for field in fields if field.is_meant)
+    if lost:
+        raise DataError(
+            "\n".join([f"{name}: what stands in these fields would not be trained", *field_lines(lost)]),
+            "say in config.yaml what they are (map_fields) or that they do not matter (ignore_fields)",
+        )
+
+
+def _common_hint(rejected: list[Rejected]) -> str:
+    hints = {item.hint for item in rejected}
+    return (hints.pop() if len(hints) == 1 else None) or 'a row is {"text": "question", "target": "answer"}'
+
+
 def _nothing_usable(name: str, rejected: list[Rejected]) -> str:
     if not rejected:
         return f"{name}: holds no rows"
-    return "\n".join([f"{name}: no usable row among {len(rejected)}", *_lines(rejected, _SHOWN_REJECTIONS)])
+    lines = _lines(rejected, _SHOWN_REJECTIONS)
+    if len(rejected) > 1 and len({item.reason for item in rejected}) == 1:
+        lines = [f"{rejected[0].origin} and all others: {rejected[0].reason}"]
+    return "\n".join([f"{name}: no usable row among {len(rejected)}", *lines])
 
 
 def _lines(rejected: Sequence[Rejected], most: int) -> list[str]:

@@ -108,10 +108,19 @@ class EncodedExample:
 
 @dataclass(frozen=True)
 class Rejected:
-    """A row that is not used, and why."""
+    """A row that is not used, why, and what can be done about it where that is not in the reason."""
 
     origin: str
     reason: str
+    hint: str | None = None
+
+
+class UnusableError(ValueError):
+    """A row cannot be used; the text says why."""
+
+    def __init__(self, reason: str, hint: str | None = None) -> None:
+        super().__init__(reason)
+        self.hint = hint
 
 
 def shortened(text: str, most: int = 200) -> str:

@@ -1,238 +1,259 @@
 """The shapes in which people write rows, each turned into an `Example`.
 
-| shape             | recognised by                                 |
-|-------------------|-----------------------------------------------|
-| OpenAI            | ``messages``                                  |
-| ShareGPT          | ``conversations``                             |
-| Alpaca            | ``instruction`` and ``output``                |
-| question/answer   | ``text`` and ``target``, or a pair in `PAIRS` |
+| shape             | recognised by                                                          |
+|-------------------|------------------------------------------------------------------------|
+| OpenAI            | ``messages``                                                           |
+| ShareGPT          | ``conversations``                                                      |
+| Glaive            | ``chat``, a whole conversation as text                                 |
+| xLAM              | ``query``, ``tools`` and ``answers``, which are calls                  |
+| question/answer   | ``text`` and ``target``, a pair in `PAIRS`, or one name of either side |
+
+Beside any of them stand ``system``, ``history``, ``tools``, ``reasoning`` and pictures; beside a question ``input``.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from itertools import islice, pairwise
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from lorakit.data_processing.example import Example, Message, Rejected, Role, has_half_character, shortened
+from lorakit.config import Config
+from lorakit.data_processing.conversation import checked, with_turns_chosen
+from lorakit.data_processing.example import Example, Message, Rejected, UnusableError, shortened
 from lorakit.data_processing.files import RawRow
-from lorakit.data_processing.images import IMAGE_MARK, ImageError, resolve_image
+from lorakit.data_processing.glaive import read_glaive
+from lorakit.data_processing.ledger import Account, Fields, Ledger, parsed_cell
+from lorakit.data_processing.row_pictures import place_pictures
+from lorakit.data_processing.tool_calls import calls_in_text, read_calls, read_tools, tools_in_text
+from lorakit.data_processing.turns import Draft, read_turns, text_of
 
 PAIRS = (
+    ("text", "target"),
+    ("instruction", "output"),
     ("prompt", "completion"),
     ("prompt", "response"),
     ("question", "answer"),
     ("query", "response"),
     ("input", "output"),
 )
-
-_ROLES: dict[str, Role] = {
-    "system": "system",
-    "developer": "system",
-    "user": "user",
-    "human": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-    "bot": "assistant",
-    "model": "assistant",
-}
+# Any of the one beside any of the other is a pair too; what then stands beside is named.
+_QUESTIONS = ("text", "instruction", "prompt", "question", "query", "user", "human", "input")
+_ANSWERS = ("target", "output", "completion", "response", "answer", "assistant", "bot")
+_PAIRS = (*PAIRS, *((question, answer) for question in _QUESTIONS for answer in _ANSWERS))
 _SHOWN_FIELDS = 20
-_SHOWN_ROLE = 40
 
 
 @dataclass(frozen=True)
-class FieldNames:
-    """How the user's question/answer rows name their two fields."""
+class RowRules:
+    """How the rows of a file are to be read.
+
+    Attributes:
+        text: What the user calls the question's field.
+        target: What the user calls the answer's field.
+        system_prompt: Given to conversations that carry no system message.
+        folder: Of the data file, to which paths of pictures are relative.
+        takes_pictures: Whether the model does; None where that is not known.
+        train_turns: Which answers of a conversation carry loss.
+        map_fields: Further fields and what they mean.
+        ignored: Fields that are left out.
+    """
 
     text: str = "text"
     target: str = "target"
+    system_prompt: str | None = None
+    folder: Path = Path()
+    takes_pictures: bool | None = None
+    train_turns: Literal["all", "last", "marked"] = "all"
+    map_fields: Mapping[str, str] = field(default_factory=dict)
+    ignored: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, config: Config, folder: Path, takes_pictures: bool) -> RowRules:
+        """Take them from the settings."""
+        return cls(
+            config.text_field,
+            config.target_field,
+            config.system_prompt,
+            folder,
+            takes_pictures,
+            config.train_turns,
+            config.map_fields,
+            frozenset(config.ignore_fields),
+        )
+
+    @cached_property
+    def renamed(self) -> Mapping[str, str]:
+        """What readers call the fields that the user names."""
+        return {self.text: "text", self.target: "target", **self.map_fields}
 
 
-class _UnusableError(ValueError):
-    """The row cannot be used; the text says why."""
+_DEFAULT = RowRules()
 
 
-def to_example(
-    row: RawRow, names: FieldNames, system_prompt: str | None = None, folder: Path = Path()
-) -> Example | Rejected:
+def to_example(row: RawRow, rules: RowRules = _DEFAULT, ledger: Ledger | None = None) -> Example | Rejected:
     """Turn a raw row of any known shape into a conversation, or say what is wrong with it.
 
     Args:
         row: The row as the file has it.
-        names: The fields of question/answer rows.
-        system_prompt: Given to conversations that carry no system message.
-        folder: Of the data file, to which paths of pictures are relative.
+        rules: How to read it.
+        ledger: Receives what became of each of its fields, where it can be used.
     """
     try:
         if not isinstance(row.fields, Mapping):
-            raise _UnusableError(f"is not an object with fields (found: {type(row.fields).__name__})")
-        messages = _reader_for(row.fields, names)(row.fields)
-        messages = _with_images(messages, row.fields, folder)
-        return Example(_checked(messages, system_prompt), row.origin)
-    except _UnusableError as error:
-        return Rejected(row.origin, str(error))
+            raise UnusableError(f"is not an object with fields (found: {type(row.fields).__name__})")
+        account = Account()
+        fields = Fields(row.fields, account, renamed=rules.renamed)
+        messages = with_turns_chosen(_messages(fields, rules), rules.train_turns)
+        example = Example(checked(messages, rules.system_prompt), row.origin)
+        fields.close()
+    except UnusableError as error:
+        return Rejected(row.origin, str(error), error.hint)
+    if ledger is not None:
+        ledger.add(account)
+    return example
 
 
-_Reader = Callable[[Mapping[str, Any]], list[Message]]
+def _messages(fields: Fields, rules: RowRules) -> list[Message]:
+    _refuse_preferences(fields, rules.ignored)
+    tools = read_tools(fields.take("tools", "tools"), fields.key("tools")) if fields.has("tools") else None
+    drafts = _reader_for(fields, rules)(fields, tools is not None)
+    drafts = _with_system(fields, drafts)
+    if drafts and drafts[0].message.role == "system" and (listed := tools_in_text(drafts[0].message.content)):
+        tools, drafts = tools or listed, drafts[1:]  # another family's preamble; the template writes its own
+        drafts = [_with_calls(draft, fields) for draft in drafts]
+    messages = place_pictures(drafts, fields, rules.folder, rules.takes_pictures)
+    return [*([Message("tools", tools)] if tools else []), *messages]
 
 
-def _reader_for(fields: Mapping[str, Any], names: FieldNames) -> _Reader:
-    if names.text in fields and names.target in fields:
-        return lambda row: _read_pair(row, names.text, names.target)
-    if "messages" in fields:
-        return lambda row: _read_turns(row, "messages", "role", "content")
-    if "conversations" in fields:
-        return lambda row: _read_turns(row, "conversations", "from", "value")
-    if "instruction" in fields and "output" in fields:
-        return _read_alpaca
-    for text, target in PAIRS:
-        if text in fields and target in fields:
-            return lambda row, text=text, target=target: _read_pair(row, text, target)  # type: ignore[misc]
-    raise _UnusableError(_missing(fields, names))
+def _refuse_preferences(fields: Fields, ignored: frozenset[str]) -> None:
+    names = [name for name in ("chosen", "rejected", "preferred_output", "non_preferred_output") if fields.has(name)]
+    if len(names) > 1 and not ignored.intersection(names):
+        raise UnusableError(
+            f'holds preferences ("{names[0]}" and "{names[1]}"), which are for DPO; lorakit trains answers',
+            "map_fields: {chosen: target} with ignore_fields: [rejected] trains the preferred answers alone",
+        )
 
 
-def _missing(fields: Mapping[str, Any], names: FieldNames) -> str:
-    found = shortened(", ".join(str(key) for key in islice(fields, _SHOWN_FIELDS))) or "nothing"
-    if names.text in fields:
-        return f'"{names.target}" is missing (found: {found}); rename the answer\'s field, or set target_field'
-    if names.target in fields:
-        return f'"{names.text}" is missing (found: {found}); rename the question\'s field, or set text_field'
-    return f'"{names.text}" and "{names.target}" are missing (found: {found})'
+_Reader = Callable[[Fields, bool], list[Draft]]
 
 
-def _read_pair(row: Mapping[str, Any], text: str, target: str) -> list[Message]:
-    return [Message("user", _text(row[text], text)), Message("assistant", _text(row[target], target))]
+def _reader_for(fields: Fields, rules: RowRules) -> _Reader:
+    if "text" in fields and "target" in fields:
+        return lambda row, has_tools: _read_pair(row, "text", "target", has_tools)
+    for name in ("messages", "conversations"):
+        if name in fields:
+            return lambda row, has_tools, name=name: read_turns(row, name, has_tools)  # type: ignore[misc]
+    if "chat" in fields:
+        return read_glaive
+    for is_there in (fields.has, fields.__contains__):
+        found = next((pair for pair in _PAIRS if is_there(pair[0]) and is_there(pair[1])), None)
+        if found is not None:
+            return lambda row, has_tools: _read_pair(row, *found, has_tools)
+    if fields.has("tools") and fields.has("answers") and (question := _question_of(fields)):
+        return lambda row, has_tools: _read_xlam(row, question)
+    raise _missing(fields, rules)
 
 
-def _read_alpaca(row: Mapping[str, Any]) -> list[Message]:
-    messages = []
-    if row.get("system"):
-        messages.append(Message("system", _text(row["system"], "system")))
-    history = row.get("history") or []
-    for turn in history if isinstance(history, list | tuple) else [history]:
+def _question_of(fields: Fields) -> str | None:
+    return next((name for name in _QUESTIONS if fields.has(name)), None)
+
+
+def _missing(fields: Fields, rules: RowRules) -> UnusableError:
+    keys = [str(key) for key in fields.values]
+    found = shortened(", ".join(islice(keys, _SHOWN_FIELDS))) or "nothing"
+    if "text" in fields:
+        reason = f'"{rules.target}" is missing (found: {found}); rename the answer\'s field, or set target_field'
+    elif "target" in fields:
+        reason = f'"{rules.text}" is missing (found: {found}); rename the question\'s field, or set text_field'
+    else:
+        reason = f'"{rules.text}" and "{rules.target}" are missing (found: {found})'
+    question, answer = keys[:2] if len(keys) == 2 else ("QUESTION", "ANSWER")
+    names = f"text_field: {shortened(question, 40)} and target_field: {shortened(answer, 40)}"
+    return UnusableError(reason, f"say which of the fields are question and answer: {names}")
+
+
+def _read_pair(fields: Fields, question: str, answer: str, has_tools: bool) -> list[Draft]:
+    drafts = [*_history(fields), *_asked(fields, question, has_tools)]
+    if _are_turns(fields.values[fields.key(answer)]):
+        return [*drafts, *read_turns(fields, answer, has_tools)]
+    text = text_of(fields.take(answer, "answer"), fields.key(answer))
+    reasoning = None
+    if fields.has("reasoning"):
+        reasoning = text_of(fields.take("reasoning", "reasoning of the answer"), fields.key("reasoning"))
+    draft = Draft(Message("assistant", text, reasoning=reasoning))
+    return [*drafts, _with_calls(draft, fields) if has_tools else draft]
+
+
+def _asked(fields: Fields, question: str, has_tools: bool) -> list[Draft]:
+    if _are_turns(fields.values[fields.key(question)]):
+        turns = read_turns(fields, question, has_tools)
+        return [Draft(_as_context(draft.message), draft.pictures) for draft in turns]
+    text = text_of(fields.take(question, "question"), fields.key(question))
+    # Dolly calls Alpaca's input context.
+    extra = "context" if question == "instruction" and not fields.has("input") else "input"
+    if question != "input" and fields.has(extra):
+        purpose = "part of the question, after it"
+        text = f"{text}\n{text_of(fields.take(extra, purpose), fields.key(extra))}"
+    return [Draft(Message("user", text))]
+
+
+def _as_context(message: Message) -> Message:
+    """Of prompt and completion only the latter is trained."""
+    return replace(message, is_trained=False) if message.role == "assistant" else message
+
+
+def _are_turns(value: Any) -> bool:
+    if isinstance(value, str) and '"role"' not in value and "'role'" not in value:
+        return False
+    value = parsed_cell(value)
+    return isinstance(value, list | tuple) and bool(value) and all(isinstance(turn, Mapping) for turn in value)
+
+
+def _read_xlam(fields: Fields, question: str) -> list[Draft]:
+    calls = read_calls(fields.take("answers", "calls"), fields, fields.key("answers"))
+    asked = text_of(fields.take(question, "question"), fields.key(question))
+    return [*_history(fields), Draft(Message("user", asked)), Draft(Message("assistant", "", tool_calls=calls))]
+
+
+def _with_calls(draft: Draft, fields: Fields) -> Draft:
+    if draft.message.role != "assistant" or draft.message.tool_calls:
+        return draft
+    text, calls = calls_in_text(draft.message.content, fields, "tool_call")
+    return Draft(replace(draft.message, content=text, tool_calls=calls), draft.pictures)
+
+
+def _with_system(fields: Fields, drafts: list[Draft]) -> list[Draft]:
+    if not fields.has("system"):
+        return drafts
+    value = fields.take("system", "system message")
+    if isinstance(value, Mapping) and isinstance(parts := value.get("parts"), list):  # Gemini's
+        value = "".join(str(part.get("text", "")) for part in parts if isinstance(part, Mapping))
+    text = text_of(value, fields.key("system")).removeprefix("SYSTEM: ")  # as Glaive has it
+    own = drafts[0].message if drafts and drafts[0].message.role == "system" else None
+    if own is None:
+        return [Draft(Message("system", text)), *drafts]
+    if own.content.strip() != text.strip():
+        raise UnusableError(
+            f'has a system message in "{fields.key("system")}" and another in its turns; keep one of them'
+        )
+    return drafts
+
+
+def _history(fields: Fields) -> list[Draft]:
+    """Read earlier turns: pairs of question and answer, or turns with roles."""
+    if not fields.has("history"):
+        return []
+    name = fields.key("history")
+    value = parsed_cell(fields.values[name])
+    if _are_turns(value):
+        return [Draft(_as_context(draft.message), draft.pictures) for draft in read_turns(fields, "history", False)]
+    fields.take("history", "earlier turns")
+    drafts = []
+    for turn in value if isinstance(value, list | tuple) else [value]:
         if not isinstance(turn, list | tuple) or len(turn) != 2:
-            raise _UnusableError('"history" is not a list of [question, answer] pairs')
-        messages += [Message("user", _text(turn[0], "history")), Message("assistant", _text(turn[1], "history"))]
-    question = _text(row["instruction"], "instruction")
-    if row.get("input"):
-        question = f"{question}\n{_text(row['input'], 'input')}"
-    return [*messages, Message("user", question), Message("assistant", _text(row["output"], "output"))]
-
-
-def _read_turns(row: Mapping[str, Any], field: str, role_key: str, content_key: str) -> list[Message]:
-    turns = row[field]
-    if not isinstance(turns, list | tuple):
-        raise _UnusableError(f'"{field}" is not a list of turns')
-    messages = []
-    if isinstance(row.get("system"), str) and row["system"]:
-        messages.append(Message("system", row["system"]))
-    for number, turn in enumerate(turns, start=1):
-        if not isinstance(turn, Mapping):
-            raise _UnusableError(f'"{field}" turn {number} is not an object')
-        # Both spellings are met under either name.
-        role = turn.get(role_key, turn.get("role", turn.get("from")))
-        content = turn.get(content_key, turn.get("content", turn.get("value")))
-        if not isinstance(role, str) or role not in _ROLES:
-            found = shortened(repr(role), _SHOWN_ROLE)
-            raise _UnusableError(f'"{field}" turn {number} has the role {found}; known are {", ".join(_ROLES)}')
-        joined, images = _joined_parts(content, field, number)
-        text = _text(joined, f"{field} turn {number}")
-        reasoning = turn.get("reasoning_content")
-        is_reasoned = isinstance(reasoning, str) and bool(reasoning.strip())
-        messages.append(Message(_ROLES[role], text, images, reasoning=reasoning if is_reasoned else None))
-    return messages
-
-
-def _joined_parts(content: Any, field: str, number: int) -> tuple[Any, tuple[str, ...]]:
-    """Read OpenAI's content parts: [{"type": "text", "text": ...}, {"type": "image", "image": path}]."""
-    if not isinstance(content, list):
-        return content, ()
-    texts: list[str] = []
-    images: list[str] = []
-    for part in content:
-        kind = part.get("type") if isinstance(part, Mapping) else None
-        if kind == "text":
-            texts.append(_text(part.get("text"), "text"))
-        elif kind in {"image", "image_url"}:
-            images.append(_image_path(part.get(kind, part.get("path", part.get("url"))), kind))
-            texts.append(IMAGE_MARK)
-        else:
-            raise _UnusableError(f'"{field}" turn {number} holds a part that is neither text nor a picture')
-    return "".join(texts), tuple(images)
-
-
-def _image_path(value: Any, field: str) -> str:
-    """Read a path, or an object that holds one, as datasets and OpenAI write it."""
-    if isinstance(value, Mapping):
-        value = value.get("path") or value.get("url")
-    if not isinstance(value, str) or not value.strip():
-        found = "null" if value is None else type(value).__name__
-        raise _UnusableError(f'"{field}" is not the path of a picture (found: {found})')
-    return value
-
-
-def _with_images(messages: list[Message], fields: Mapping[str, Any], folder: Path) -> list[Message]:
-    """Give the row's pictures to the marks in its questions, or all to the first question where it has no marks."""
-    field = next((name for name in ("images", "image") if fields.get(name)), None)
-    listed = [] if field is None else fields[field] if isinstance(fields[field], list) else [fields[field]]
-    paths = [_image_path(value, str(field)) for value in listed]
-    if paths and any(message.images for message in messages):
-        raise _UnusableError(f'names pictures both in its turns and in "{field}"')
-    if paths:
-        messages = _distributed(messages, paths)
-    for message in messages:
-        marks = message.content.count(IMAGE_MARK)
-        if message.images and marks != len(message.images):  # a mark in the text beside parts: which one is meant?
-            raise _UnusableError(f"has {len(message.images)} pictures but {marks} marks {IMAGE_MARK} in one turn")
-    try:
-        return [
-            replace(message, images=tuple(resolve_image(path, folder) for path in message.images))
-            for message in messages
-        ]
-    except ImageError as refusal:
-        raise _UnusableError(refusal.message) from None
-
-
-def _distributed(messages: list[Message], paths: list[str]) -> list[Message]:
-    marks = sum(message.content.count(IMAGE_MARK) for message in messages)
-    first = next((place for place, message in enumerate(messages) if message.role == "user"), None)
-    if not marks and first is not None:
-        marked = replace(messages[first], content=IMAGE_MARK * len(paths) + messages[first].content)
-        messages = [*messages[:first], marked, *messages[first + 1 :]]
-    elif marks != len(paths):
-        raise _UnusableError(f"has {len(paths)} pictures but {marks} marks {IMAGE_MARK}")
-    waiting = iter(paths)
-    return [replace(message, images=tuple(islice(waiting, message.content.count(IMAGE_MARK)))) for message in messages]
-
-
-def _text(value: Any, field: str) -> str:
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        found = "null" if value is None else type(value).__name__
-        raise _UnusableError(f'"{field}" is not text (found: {found})')
-    if isinstance(value, float) and not math.isfinite(value):
-        raise _UnusableError(f'"{field}" is not text (found: {value})')
-    if not (text := str(value)).strip():
-        raise _UnusableError(f'"{field}" is empty')
-    if has_half_character(text):
-        raise _UnusableError(f'"{field}" holds half a character (an unpaired surrogate)')
-    return text
-
-
-def _checked(messages: list[Message], system_prompt: str | None) -> tuple[Message, ...]:
-    while messages and (messages[-1].role != "assistant" or messages[-1].is_trained is False):
-        messages.pop()  # nothing after the last answer that is trained can be
-    if not messages:
-        raise _UnusableError("has no answer")
-    if any(message.role == "system" for message in messages[1:]):
-        raise _UnusableError("has a system message that is not the first")
-    if system_prompt and messages[0].role != "system":
-        messages.insert(0, Message("system", system_prompt))
-    spoken = [message.role for message in messages if message.role != "system"]
-    if spoken[0] != "user":
-        raise _UnusableError("begins with an answer, not with a question")
-    if any(first == second for first, second in pairwise(spoken)):
-        raise _UnusableError("has two turns of the same role in succession")
-    return tuple(messages)
+            raise UnusableError(f'"{name}" is not a list of [question, answer] pairs')
+        drafts += [Draft(Message("user", text_of(turn[0], name))), Draft(Message("assistant", text_of(turn[1], name)))]
+    return drafts

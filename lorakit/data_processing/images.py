@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 IMAGE_MARK = "<image>"
 _MOST_SOURCE_PIXELS = 100_000_000  # a file that claims more would take gigabytes to decode
 _LONGEST_ASPECT = 200  # of Qwen's image processor
+# Named in docs/vision.md. Pillow knows forty more, and goes by what a file holds, not by its name: an EPS file called
+# cat.png would start Ghostscript on what it says.
+_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 # Formats whose further frames are thumbnails or other views, not an animation.
 _STILL_FORMATS = {"MPO"}
 
@@ -152,8 +155,9 @@ def _open(path: str) -> Image:
     fault = fault_of_file(path)
     if fault is not None and not is_missing(fault):
         raise ImageError(f"picture {path} {fault}")
+    Image.init()  # else Pillow knows only half of the formats until it is asked for all
     try:
-        with Image.open(path) as opened:
+        with Image.open(path, formats=_FORMATS) as opened:
             if opened.width * opened.height > _MOST_SOURCE_PIXELS:
                 raise ImageError(f"picture {path} claims {opened.width} x {opened.height} pixels; reduce it")
             if getattr(opened, "n_frames", 1) > 1 and opened.format not in _STILL_FORMATS:
@@ -167,7 +171,9 @@ def _open(path: str) -> Image:
     except Image.DecompressionBombError:
         raise ImageError(f"picture {path} claims far too many pixels; reduce it") from None
     except UnidentifiedImageError:
-        raise ImageError(f"picture {path} cannot be read: it is none, or of an unknown format") from None
+        raise ImageError(
+            f"picture {path} cannot be read: it is none, or of an unknown format ({', '.join(_FORMATS)} are known)"
+        ) from None
     except Exception as error:  # Pillow's decoders raise what they like
         raise ImageError(f"picture {path} cannot be read ({type(error).__name__}: {error})") from None
 

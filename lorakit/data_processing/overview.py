@@ -9,6 +9,7 @@ from lorakit.console import MarkedText
 from lorakit.data_processing.chat_format import ChatFormat
 from lorakit.data_processing.dataset import Dataset
 from lorakit.data_processing.example import EncodedExample
+from lorakit.data_processing.ledger import field_lines
 from lorakit.engine import IGNORED_LABEL
 
 
@@ -51,8 +52,34 @@ def counts(datasets: Sequence[Dataset]) -> list[list[str]]:
         "cut": [len(dataset.cut) for dataset in datasets],
         "dropped": [len(dataset.rejected) for dataset in datasets],
         "duplicates": [len(dataset.duplicates) for dataset in datasets],
+        "answered otherwise before": [len(dataset.contradictions) for dataset in datasets],
     }
     if len(datasets) == 2:
         train, validation = datasets
         rows["also in the other file"] = [len(train.overlap(validation)), len(validation.overlap(train))]
     return [[name, *(str(value) for value in values)] for name, values in rows.items()]
+
+
+def field_table(dataset: Dataset) -> list[list[str]]:
+    """Say what became of every column and key of a file: where it stands, in how many rows, as what it is used."""
+    return [[fate.place, str(fate.rows), fate.fate] for fate in dataset.fields]
+
+
+def warnings(dataset: Dataset, train: Dataset | None = None) -> list[str]:
+    """Name what is not used of a file, and what makes its rows worth less.
+
+    Args:
+        dataset: The file.
+        train: The training rows where the file is another one; rows that stand in both prove nothing.
+    """
+    lines = [f"{dataset.name}: {line}" for line in field_lines(dataset.fields)]
+    lines += [f"not used: {line}" for line in dataset.rejection_lines()]
+    if found := dataset.contradictions:
+        lines.append(f"the same question has different answers: {_first(found)}")
+    if train is not None and (shared := dataset.overlap(train)):
+        lines.append(f"stands in {train.name} too, so its score proves nothing: {_first(shared)}")
+    return lines
+
+
+def _first(origins: Sequence[str]) -> str:
+    return origins[0] + (f" and {len(origins) - 1} more" if len(origins) > 1 else "")

@@ -3,8 +3,9 @@
 from lorakit.engine.accelerate import accelerate
 from lorakit.engine.attention import PACKED, register_packed_attention
 from lorakit.engine.compilation import compiled_layers, decide_compilation, uncompiled
-from lorakit.engine.decoding import Decoder, NotCoveredError, decoder_fault
-from lorakit.engine.device import FORMATS, DtypeChoice, choose_device, choose_dtype, free_bytes
+from lorakit.engine.decoder_coverage import NotCoveredError, decoder_fault
+from lorakit.engine.decoding import Decoder
+from lorakit.engine.device import FORMATS, DtypeChoice, choose_device, choose_dtype, device_memory, free_bytes
 from lorakit.engine.half_weights import activation_dtype, hold_in_half
 from lorakit.engine.kernels import KernelChoice, choose_kernels
 from lorakit.engine.loss import PACKED_FAMILIES, LossSum, base_model, shares_beginning, summed_loss
@@ -23,6 +24,7 @@ from lorakit.engine.micro_batch import IGNORED_LABEL, MicroBatch, isolation_mask
 from lorakit.engine.pictures import Picture, announce_pictures, grids, kept_feature_bytes, picture_inputs
 from lorakit.engine.prefill import begin
 from lorakit.engine.ranks import Ranks, part_ranks
+from lorakit.engine.seeds import seed_of
 
 __all__ = [
     "FORMATS",
@@ -52,6 +54,7 @@ __all__ = [
     "compiled_layers",
     "decide_compilation",
     "decoder_fault",
+    "device_memory",
     "free_bytes",
     "grids",
     "hold_in_half",
@@ -65,6 +68,7 @@ __all__ = [
     "register_packed_attention",
     "release_memory",
     "reset_peak",
+    "seed_of",
     "shares_beginning",
     "summed_loss",
     "uncompiled",

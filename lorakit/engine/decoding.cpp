@@ -218,7 +218,7 @@ inline Integers multiplied_small(Integers sums, Integers weights, std::int32_t f
 
 enum Kind : Index { kFloat32, kBFloat16, kFloat16, kBits8, kBits4 };
 
-// y = W x + bias + B A x. The tables of decoding.py have the same fields in the same order.
+// y = W x + bias + B A x. The tables of decoding_tables.py have the same fields in the same order.
 struct Matrix {
     const void* weight;    // [outputs, inputs], or packed
     const BFloat16* scale;  // of packed weights, [units, groups, 16]; of 4 bits [units, groups, 2, 16]: scale and least
@@ -299,33 +299,28 @@ void round_input(const Input& in) {
 // row, several take four rows at once and ask for what comes next in the order in which it lies.
 template <class W, Index Rows, Index Tokens>
 inline void tile(const W* weight, Index columns, const float* x, Index width, float* out) {
-    constexpr Index lanes = Rows == 1 ? 2 : 1;  // of sums that do not wait for each other
-    Vector sums[Rows][Tokens][lanes] = {};
-    const Index step = lanes * kVector, whole = columns / step * step;
+    Vector sums[Rows][Tokens] = {};
+    const Index whole = columns / kVector * kVector;
     const char* next = reinterpret_cast<const char*>(weight) + kAheadBytes;
-    for (Index k = 0; k < whole; k += step) {
+    for (Index k = 0; k < whole; k += kVector) {
+        Vector w[Rows];
+        for (Index row = 0; row < Rows; ++row) w[row] = load(weight + row * columns + k);
         if constexpr (Rows > 1) {
             for (Index line = 0; line < static_cast<Index>(Rows * kVector * sizeof(W)); line += kLineBytes)
                 __builtin_prefetch(next + line);
             next += Rows * kVector * sizeof(W);
         }
-        for (Index lane = 0; lane < lanes; ++lane) {
-            Vector w[Rows];
-            for (Index row = 0; row < Rows; ++row) w[row] = load(weight + row * columns + k + lane * kVector);
-            for (Index token = 0; token < Tokens; ++token) {
-                Vector v = load(x + token * width + k + lane * kVector);
+        for (Index token = 0; token < Tokens; ++token) {
+            Vector v = load(x + token * width + k);
 #if defined(__GNUC__) && defined(__AVX__)
-                if constexpr (Rows > 1) asm("" : "+v"(v));  // else it is loaded again for each row
+            if constexpr (Rows > 1) asm("" : "+v"(v));  // else it is loaded again for each row
 #endif
-                for (Index row = 0; row < Rows; ++row) sums[row][token][lane] += w[row] * v;
-            }
+            for (Index row = 0; row < Rows; ++row) sums[row][token] += w[row] * v;
         }
     }
     for (Index row = 0; row < Rows; ++row) {
         for (Index token = 0; token < Tokens; ++token) {
-            Vector all = sums[row][token][0];
-            if constexpr (lanes > 1) all += sums[row][token][1];
-            float sum = total(all);
+            float sum = total(sums[row][token]);
             for (Index k = whole; k < columns; ++k) sum += widen(weight[row * columns + k]) * x[token * width + k];
             out[token * kUnit + row] = sum;
         }

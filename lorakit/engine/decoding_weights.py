@@ -34,7 +34,7 @@ class Held:
     @property
     def nbytes(self) -> int:
         """What one token reads of it."""
-        return self.weight.nbytes + (0 if self.scale is None else self.scale.nbytes)
+        return int(self.weight.nbytes) + (0 if self.scale is None else int(self.scale.nbytes))
 
 
 def held_as_is(weight: torch.Tensor) -> Held | None:

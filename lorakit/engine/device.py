@@ -5,18 +5,16 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-import psutil
 import torch
 
+from lorakit.engine.machine_memory import machine_memory
 from lorakit.engine.products import half_fault, product
 
 FORMATS = ("float32", "float16", "bfloat16")
 # Half the memory is welcome, but a format emulated in software is many times slower.
 _WORTHWHILE_SPEEDUP = 1.3
 _HOPELESS_SPEEDUP = 0.2
-_CGROUP = Path("/sys/fs/cgroup")  # where a container's limit stands
 
 
 @dataclass(frozen=True)
@@ -123,13 +121,17 @@ def _matmul_seconds(dtype: torch.dtype, rows: int, repetitions: int = 5, weights
 
 
 def free_bytes(device: torch.device) -> int:
-    """Return the memory that can still be had: of the GPU, the machine, or the container where that has less."""
+    """Return the memory that can still be had: of the GPU, the machine, or a control group that has less."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(free + torch.cuda.memory_reserved(device))
-    free = int(psutil.virtual_memory().available)
-    try:
-        limit, used = ((_CGROUP / name).read_text() for name in ("memory.max", "memory.current"))
-        return min(free, int(limit) - int(used))
-    except (OSError, ValueError):  # no container, or one without a limit ("max")
-        return free
+    return machine_memory().free
+
+
+def device_memory(device: torch.device) -> tuple[int, str]:
+    """Return how much memory there is, free or not, and whose it is in words."""
+    if device.type == "cuda":
+        _, total = torch.cuda.mem_get_info(device)
+        return int(total), "the GPU's"
+    machine = machine_memory()
+    return machine.total, machine.whose

@@ -17,9 +17,10 @@ from typing import Any
 import psutil
 import torch
 
-from lorakit.engine.device import free_bytes
+from lorakit.engine.device import device_memory, free_bytes
 from lorakit.engine.half_weights import activation_dtype
 from lorakit.engine.loss import loss_buffer_bytes, summed_loss
+from lorakit.engine.machine_memory import resident_bytes
 from lorakit.engine.micro_batch import MicroBatch
 
 PROBE_TOKENS = 128
@@ -195,8 +196,9 @@ def _program_and_available(device: torch.device, model_bytes: int) -> tuple[int,
     if device.type == "cuda":
         return 0, free_bytes(device)
     release_memory()
-    resident = psutil.Process().memory_info().rss
-    return max(resident - model_bytes, 0) + _LATER_BYTES, resident + free_bytes(device)
+    resident, own = resident_bytes()  # what lies in files as well, such as weights, is counted as free
+    total, _ = device_memory(device)
+    return max(resident - model_bytes, 0) + _LATER_BYTES, min(own + free_bytes(device), total)
 
 
 def release_memory() -> None:

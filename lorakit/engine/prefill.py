@@ -15,7 +15,8 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from lorakit.engine.attention_layer import split_heads
-from lorakit.engine.decoding import Decoder, KeyValueCache, angles, window_of
+from lorakit.engine.decoder_coverage import angles, window_of
+from lorakit.engine.decoding import Decoder, KeyValueCache
 from lorakit.engine.lora_linear import apply_linears
 from lorakit.engine.pointwise import rotated_by
 

@@ -35,6 +35,7 @@ def run(config: Config) -> int:
 
 
 def _evaluate_into(folder: Path, config: Config, file: str, ranks: Ranks) -> None:
+    from lorakit.data_processing.overview import warnings
     from lorakit.engine import part_ranks
     from lorakit.evaluate.comparison import compare, show_comparison
     from lorakit.evaluate.reporting import Evaluated, leave_report
@@ -43,14 +44,14 @@ def _evaluate_into(folder: Path, config: Config, file: str, ranks: Ranks) -> Non
     limit = getattr(assistant.bundle.model.config.get_text_config(), "max_position_embeddings", None)
     evaluated = config.model_copy(update={"system_prompt": assistant.system_prompt})
     dataset = load_dataset(file, evaluated, assistant.chat_format, limit)
-    for line in dataset.rejection_lines():
+    adapter = chosen_adapters(config)[0].folder if assistant.has_adapter else None
+    train = _training_rows(adapter, evaluated, assistant.chat_format, limit) if adapter else None
+    for line in warnings(dataset, train if train and train.name != dataset.name else None):
         console.warn(line)
     comparison = compare(assistant, dataset, config, config.max_generated_rows, folder, ranks)
     show_comparison(comparison)
     part_ranks()
     if ranks.is_first:
-        adapter = chosen_adapters(config)[0].folder if assistant.has_adapter else None
-        train = _training_rows(adapter, evaluated, assistant.chat_format, limit) if adapter else None
         leave_report(folder, Evaluated("evaluate", assistant, adapter, train, dataset, comparison), config)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -11,17 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import set_seed
 
 from lorakit import console
 from lorakit.config import Config
 from lorakit.data_processing import Dataset, EncodedExample, Example
 from lorakit.data_processing.packing import pack_under_budget
-from lorakit.engine import LossSum, MicroBatch, Ranks, shares_beginning, summed_loss, uncompiled
-from lorakit.evaluate.metrics import AnswerScores, without_reasoning
+from lorakit.engine import LossSum, MicroBatch, Ranks, seed_of, shares_beginning, summed_loss, uncompiled
+from lorakit.evaluate.metrics import AnswerScores, bleu_tokenizer, without_reasoning
 from lorakit.inference import Assistant
 from lorakit.inference.generation import answer_batch
-from lorakit.runs import PREDICTIONS_FILE, RESULTS_FILE, write_json
+from lorakit.runs import PREDICTIONS_FILE, RESULTS_FILE, write_json, write_text
 
 _LOSS_TOKENS = 1024  # tokens in one forward pass of the loss: enough to be fast, few enough for a small machine
 _SHOWN_ANSWERS = 5
@@ -54,7 +53,7 @@ class Comparison:
     Attributes:
         data: The file that was evaluated.
         scores: For ``base`` and ``tuned``: loss, perplexity, exact_match, chrf, bleu, rouge_l, rows, target_tokens,
-            generated_rows.
+            bleu_rows, generated_rows.
         shown: The first few questions with their answers.
     """
 
@@ -108,10 +107,11 @@ def compare(
         dataset: The rows.
         config: The generation settings.
         most_rows: Answer only the first so many rows; None answers all. The loss is always over all.
-        folder: Receives eval_results.json, and predictions.jsonl with every answer.
+        folder: Receives eval_results.json, and predictions.jsonl with every answer, in the order of the rows.
         ranks: Share the rows; all of them return the whole comparison, the first one writes it.
     """
     names = ["base", "tuned"] if assistant.has_adapter else ["base"]
+    asked = _answerable(assistant, dataset.examples[:most_rows])
     scores: dict[str, dict[str, Any]] = {}
     for name in names:
         with _as(assistant, name):
@@ -119,27 +119,50 @@ def compare(
         loss = sum(ranks.collect([own]), LossSum())
         scores[name] = {"loss": loss.mean, "perplexity": loss.perplexity}
         scores[name] |= {"rows": len(dataset.examples), "target_tokens": loss.targets}
-    examples = dataset.examples[:most_rows]
-    answer_scores = {name: AnswerScores() for name in names}
-    shown: dict[str, Answers] = {}
-    answered = ranks.collect(_answered(assistant, ranks.share(examples), config, names))
-    file = folder / PREDICTIONS_FILE if ranks.is_first else Path(os.devnull)
-    with open(file, "w", encoding="utf-8") as predictions:
-        for example, answers in answered:
-            for name, answer in answers.by_model.items():
-                answer_scores[name].add(answer, answers.reference)
-            record: dict[str, Any] = {"origin": example.origin, "text": answers.question, "target": answers.reference}
-            if images := example.messages[-2].images:
-                record["images"] = list(images)
-            predictions.write(json.dumps(record | answers.by_model, ensure_ascii=False) + "\n")
-            if example in examples[:_SHOWN_ANSWERS]:
-                shown[example.origin] = answers
+    found = dict(ranks.collect(_answered(assistant, ranks.share(asked), config, names)))
+    answered = [found[row.place] for row in asked]
+    tokenizer = bleu_tokenizer(answers.reference for answers in answered)
     for name in names:
-        scores[name] |= answer_scores[name].summary() | {"generated_rows": len(examples)}
+        own_scores = AnswerScores(tokenizer)
+        for answers in answered:
+            own_scores.add(answers.by_model[name], answers.reference)
+        scores[name] |= own_scores.summary() | {"generated_rows": len(asked)}
     if ranks.is_first:
+        lines = (_line(row.example, answers) for row, answers in zip(asked, answered, strict=True))
+        write_text(folder / PREDICTIONS_FILE, "".join(lines))
         write_json(folder / RESULTS_FILE, {"data": dataset.name, **scores})
-    first = tuple(shown[example.origin] for example in examples[:_SHOWN_ANSWERS])
-    return Comparison(dataset.name, scores, first)
+    return Comparison(dataset.name, scores, tuple(answered[:_SHOWN_ANSWERS]))
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A row that is asked, and its place in the file."""
+
+    place: int
+    example: Example
+
+
+def _answerable(assistant: Assistant, examples: Sequence[Example]) -> list[_Row]:
+    """Return the rows whose question leaves the model room for an answer, and name the others."""
+    limit = getattr(assistant.bundle.model.config.get_text_config(), "max_position_embeddings", None)
+    rows = []
+    for place, example in enumerate(examples):
+        tokens = len(assistant.prompt_ids(example.messages[:-1])) if limit else 0
+        if limit and tokens >= limit:
+            console.warn(
+                f"{example.origin}: is not answered: its question of {tokens} tokens leaves no room in this model's "
+                f"{limit}"
+            )
+        else:
+            rows.append(_Row(place, example))
+    return rows
+
+
+def _line(example: Example, answers: Answers) -> str:
+    record: dict[str, Any] = {"origin": example.origin, "text": answers.question, "target": answers.reference}
+    if images := example.messages[-2].images:
+        record["images"] = list(images)
+    return json.dumps(record | answers.by_model, ensure_ascii=False) + "\n"
 
 
 def show_comparison(comparison: Comparison) -> None:
@@ -148,7 +171,9 @@ def show_comparison(comparison: Comparison) -> None:
     rows = [[label, *(_number(found[key]) for found in scores.values())] for key, label in METRIC_NAMES.items()]
     counts = next(iter(scores.values()))
     title = f"{comparison.data}: {counts['rows']} rows, {counts['target_tokens']} target tokens"
-    console.table(f"{title}, {counts['generated_rows']} answered", ["", *scores], rows)
+    answered, long_enough = counts["generated_rows"], counts["bleu_rows"]
+    note = "" if long_enough == answered else f", {long_enough} of them with the four words that BLEU needs"
+    console.table(f"{title}, {answered} answered{note}", ["", *scores], rows)
     answers = [
         [_clipped(text) for text in (answers.question, answers.reference, *answers.by_model.values())]
         for answers in comparison.shown
@@ -161,23 +186,23 @@ def _as(assistant: Assistant, name: str) -> Any:
 
 
 def _answered(
-    assistant: Assistant, examples: Sequence[Example], config: Config, names: list[str]
-) -> Iterator[tuple[Example, Answers]]:
+    assistant: Assistant, rows: Sequence[_Row], config: Config, names: list[str]
+) -> Iterator[tuple[int, Answers]]:
     """Answer all rows, similar lengths together, each batch by every model before the next batch."""
-    order = sorted(examples, key=lambda example: sum(len(message.content) for message in example.messages[:-1]))
-    set_seed(config.seed)
+    order = sorted(rows, key=lambda row: sum(len(message.content) for message in row.example.messages[:-1]))
     with console.progress(len(order), "answering") as bar:
         for start in range(0, len(order), config.per_device_eval_batch_size):
             batch = order[start : start + config.per_device_eval_batch_size]
-            conversations = [example.messages[:-1] for example in batch]
+            conversations = [row.example.messages[:-1] for row in batch]
+            seeds = [seed_of(config.seed, row.place) for row in batch]
             by_model = {}
             for name in names:
                 with _as(assistant, name):
-                    by_model[name] = answer_batch(assistant, conversations, config)
-            for place, example in enumerate(batch):
-                texts = {name: without_reasoning(answers[place]) for name, answers in by_model.items()}
-                reference = without_reasoning(example.messages[-1].content)
-                yield example, Answers(example.messages[-2].content, reference, texts)
+                    by_model[name] = answer_batch(assistant, conversations, config, seeds)
+            for number, row in enumerate(batch):
+                texts = {name: without_reasoning(answers[number]) for name, answers in by_model.items()}
+                question, reference = row.example.messages[-2], without_reasoning(row.example.messages[-1].content)
+                yield row.place, Answers(question.content, reference, texts)
             bar.update(start + len(batch))
 
 
@@ -188,4 +213,6 @@ def _clipped(text: str, most: int = 100) -> str:
 
 
 def _number(value: float) -> str:
+    if math.isnan(value):
+        return "–"
     return f"{value:.4f}" if abs(value) < 1000 else f"{value:.3g}"

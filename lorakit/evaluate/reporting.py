@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lorakit.config import Config, as_yaml
 from lorakit.data_processing import Dataset
-from lorakit.data_processing.overview import counts, marked_tokens
+from lorakit.data_processing.overview import counts, field_table, marked_tokens, warnings
 from lorakit.evaluate.card import leave_card
 from lorakit.evaluate.comparison import METRIC_NAMES, Comparison
 from lorakit.evaluate.forgetting import general_answers
@@ -49,7 +49,7 @@ def leave_report(folder: Path, evaluated: Evaluated, config: Config) -> Path:
 
     An adapter's training is looked for in the folder in which the adapter lies.
     """
-    answered = _answered(folder, evaluated.dataset)
+    answered = _answered(folder)
     has_adapter = evaluated.assistant.has_adapter
     report = Report(
         task=evaluated.task,
@@ -70,11 +70,10 @@ def leave_report(folder: Path, evaluated: Evaluated, config: Config) -> Path:
     return file
 
 
-def _answered(folder: Path, dataset: Dataset) -> tuple[AnsweredRow, ...]:
-    """Read the predictions, in the order of the rows; they were written in that of their lengths."""
-    place = {example.origin: number for number, example in enumerate(dataset.examples)}
+def _answered(folder: Path) -> tuple[AnsweredRow, ...]:
+    """Read the predictions."""
     with open(folder / PREDICTIONS_FILE, encoding="utf-8") as lines:
-        records = sorted(map(json.loads, lines), key=lambda record: place[record["origin"]])
+        records = [json.loads(line) for line in lines]
     return tuple(
         AnsweredRow(
             origin=record["origin"],
@@ -142,4 +141,12 @@ def _overview(evaluated: Evaluated) -> DataOverview:
         counts=tuple(tuple(line) for line in counts(datasets)),
         not_used=tuple(line for one in datasets for line in one.rejection_lines(most=len(one.rejected))),
         sequences=tuple(ShownSequence(row.origin, tuple(marked_tokens(row, chat_format))) for row in shown),
+        fields=tuple((one.name, *line) for one in datasets for line in field_table(one)),
+        warnings=tuple(line for one in datasets for line in _worth_a_look(one, train)),
     )
+
+
+def _worth_a_look(dataset: Dataset, train: Dataset | None) -> list[str]:
+    """Return the warnings but for the rows that are not used, which have a list of their own."""
+    other = train if train is not None and train is not dataset else None
+    return [line for line in warnings(dataset, other) if not line.startswith("not used: ")]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +17,7 @@ from transformers import (
 from lorakit.config import Config
 from lorakit.engine import Decoder, begin
 from lorakit.errors import RunError
+from lorakit.inference.sampling import RowSampling
 
 
 @dataclass(frozen=True)
@@ -24,16 +25,16 @@ class Writing:
     """How answers are written.
 
     Attributes:
-        most_tokens: Of an answer.
-        stop_ids: Tokens that end it.
-        config: The settings of sampling.
-        at_once: How many answers are written at a time.
+        most_tokens: Of each answer.
+        stop_ids: Tokens that end one.
+        config: The settings of sampling, and how many answers are written at once.
+        seeds: One for each prompt; None draws from this process's random numbers.
     """
 
-    most_tokens: int
+    most_tokens: Sequence[int]
     stop_ids: Sequence[int]
     config: Config
-    at_once: int
+    seeds: Sequence[int] | None = None
 
 
 def write_answers(
@@ -57,88 +58,88 @@ def write_answers(
         RunError: The model's numbers are no numbers.
         NotCoveredError: The adapters in use are not covered; nothing has been answered.
     """
-    answers: list[list[int]] = [[] for _ in prompts]
-    choose = _Choosing(writing.config)
-    waiting = deque(range(len(prompts)))
-    slots = min(writing.at_once, len(prompts))
-    free, running = list(range(slots)), dict[int, int]()  # of each slot its prompt
+    texts = [list(prompt) for prompt in prompts]  # prompts with their answers so far
+    seeds: Sequence[int | None] = writing.seeds or [None] * len(prompts)
+    choosing = [_Choosing(writing.config, seed) for seed in seeds]
+    slots = min(writing.config.per_device_eval_batch_size, len(prompts))
+    waiting, free = deque(range(len(prompts))), deque(range(slots))
+    running: dict[int, int] = {}  # of each slot its text
     with torch.inference_mode():
-        decoder.open(slots, max(map(len, prompts)) + writing.most_tokens)
+        decoder.open(slots, max(len(text) + most for text, most in zip(prompts, writing.most_tokens, strict=True)))
         while waiting or running:
             if waiting and free:
-                started = {free.pop(0): waiting.popleft() for _ in range(min(len(free), len(waiting)))}
-                logits = begin(decoder, [(slot, prompts[which]) for slot, which in started.items()])
-                tokens = [
-                    choose.from_logits(row, [*prompts[which]])
-                    for row, which in zip(logits, started.values(), strict=True)
-                ]
-                running |= started
-                asked = started
+                asked = {free.popleft(): waiting.popleft() for _ in range(min(len(free), len(waiting)))}
+                logits = begin(decoder, [(slot, texts[which]) for slot, which in asked.items()])
+                tokens = _chosen(logits, asked, choosing, texts)
+                running |= asked
             else:
-                asked = running
-                tokens = _next_tokens(decoder, choose, prompts, answers, running)
-            for (slot, which), token in zip(list(asked.items()), tokens, strict=True):
-                if token < 0:
-                    raise RunError(
-                        "the model computes no numbers (NaN) for this question",
-                        "choose another number format (torch_dtype: float32), or fetch the model again",
-                    )
-                answers[which].append(token)
-                is_whole = len(answers[which]) >= writing.most_tokens
+                asked = dict(running)
+                tokens = _next_tokens(decoder, asked, choosing, texts)
+            for (slot, which), token in zip(asked.items(), tokens, strict=True):
+                texts[which].append(token)
+                is_whole = len(texts[which]) == len(prompts[which]) + writing.most_tokens[which]
                 if see(token) or token in writing.stop_ids or is_whole:
                     del running[slot]
                     free.append(slot)
-    return answers
+    return [text[len(prompt) :] for text, prompt in zip(texts, prompts, strict=True)]
 
 
 def _next_tokens(
-    decoder: Decoder,
-    choose: _Choosing,
-    prompts: Sequence[Sequence[int]],
-    answers: Sequence[Sequence[int]],
-    running: dict[int, int],
+    decoder: Decoder, asked: Mapping[int, int], choosing: Sequence[_Choosing], texts: Sequence[list[int]]
 ) -> list[int]:
-    last = [answers[which][-1] for which in running.values()]
-    positions = [len(prompts[which]) + len(answers[which]) - 1 for which in running.values()]
-    best, logits = decoder.step(last, list(running), positions, wants_logits=not choose.is_plain)
-    for slot, token in zip(running, last, strict=True):
+    last = [texts[which][-1] for which in asked.values()]
+    positions = [len(texts[which]) - 1 for which in asked.values()]
+    is_plain = choosing[0].is_plain  # all of them have the same settings
+    best, logits = decoder.step(last, list(asked), positions, wants_logits=not is_plain)
+    for slot, token in zip(asked, last, strict=True):
         decoder.known[slot].append(token)
-    if logits is None:
-        return best
+    if logits is not None:
+        return _chosen(logits, asked, choosing, texts)
+    if min(best) < 0:
+        raise _no_numbers()
+    return best
+
+
+def _chosen(
+    logits: torch.Tensor, asked: Mapping[int, int], choosing: Sequence[_Choosing], texts: Sequence[list[int]]
+) -> list[int]:
+    if logits.isnan().any():
+        raise _no_numbers()
     return [
-        choose.from_logits(row, [*prompts[which], *answers[which]])
-        for row, which in zip(logits, running.values(), strict=True)
+        choosing[which].from_logits(row[None], texts[which]) for row, which in zip(logits, asked.values(), strict=True)
     ]
 
 
-class _Choosing:
-    """Chooses a token as transformers' ``generate`` does with these settings."""
+def _no_numbers() -> RunError:
+    return RunError(
+        "the model computes no numbers (NaN) for this question",
+        "choose another number format (torch_dtype: float32), or fetch the model again",
+    )
 
-    def __init__(self, config: Config) -> None:
-        self._is_greedy = config.temperature == 0
+
+class _Choosing:
+    """Chooses the tokens of one answer, as transformers' ``generate`` does with these settings."""
+
+    def __init__(self, config: Config, seed: int | None) -> None:
+        self._is_sampled = config.temperature > 0
         self._change = LogitsProcessorList()
         if config.repetition_penalty != 1:
             self._change.append(RepetitionPenaltyLogitsProcessor(config.repetition_penalty))
-        if not self._is_greedy and config.temperature != 1:
-            self._change.append(TemperatureLogitsWarper(config.temperature))
-        if not self._is_greedy and config.top_p < 1:
+        if self._is_sampled and seed is not None:
+            self._change.append(RowSampling([seed], config.temperature, config.top_p))
+            self._is_sampled = False  # the noise does it
+        elif self._is_sampled:
+            self._change.append(TemperatureLogitsWarper(float(config.temperature)))
             self._change.append(TopPLogitsWarper(config.top_p))
 
     @property
     def is_plain(self) -> bool:
         """Whether the likeliest token is taken, whatever came before."""
-        return self._is_greedy and not self._change
+        return not (self._is_sampled or self._change)
 
-    def from_logits(self, logits: torch.Tensor, before: Sequence[int]) -> int:
-        """Return the next token, or -1 where the logits [vocabulary] are no numbers.
-
-        Args:
-            logits: In float32.
-            before: Prompt and answer so far.
-        """
-        scores = self._change(torch.tensor([before]), logits[None].clone())  # [1, vocabulary]
-        if scores.isnan().any():
-            return -1
-        if self._is_greedy:
-            return int(scores.argmax())
-        return int(torch.multinomial(scores.softmax(-1), num_samples=1))
+    def from_logits(self, logits: torch.Tensor, before: list[int]) -> int:
+        """Return the token after those before it, for logits [1, vocabulary] in float32."""
+        scores = self._change(torch.tensor([before]), logits.clone())  # [1, vocabulary]
+        if self._is_sampled:
+            return int(torch.multinomial(scores.softmax(-1), num_samples=1))
+        return int(scores.argmax())

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
+from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
 from lorakit.config import Config
@@ -16,30 +16,44 @@ from lorakit.engine import NotCoveredError, base_model, grids, picture_inputs
 from lorakit.errors import SettingsError
 from lorakit.inference.assistant import Assistant, pad_left
 from lorakit.inference.decoding import Writing, write_answers
+from lorakit.inference.sampling import RowSampling
 from lorakit.inference.streaming import AnswerStream, IncrementalDecoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def answer_batch(assistant: Assistant, conversations: Sequence[Sequence[Message]], config: Config) -> list[str]:
+def answer_batch(
+    assistant: Assistant,
+    conversations: Sequence[Sequence[Message]],
+    config: Config,
+    seeds: Sequence[int] | None = None,
+) -> list[str]:
     """Answer several conversations at once.
 
     Args:
         assistant: Who answers.
         conversations: Each ends with a question; similar lengths waste least.
         config: The generation settings.
+        seeds: One for each conversation, so that what is sampled for it does not depend on its company; None draws
+            from this process's random numbers.
 
     Returns:
         The answers in the order of the conversations, uncleaned, without the token that ends them.
+
+    Raises:
+        SettingsError: A question leaves the model no room for an answer.
     """
     stop = set(assistant.stop_ids)
-    answers = answer_ids(assistant, conversations, config)
+    answers = answer_ids(assistant, conversations, config, seeds)
     return [_decode(assistant.bundle.tokenizer, [token for token in ids if token not in stop]) for ids in answers]
 
 
 def answer_ids(
-    assistant: Assistant, conversations: Sequence[Sequence[Message]], config: Config
+    assistant: Assistant,
+    conversations: Sequence[Sequence[Message]],
+    config: Config,
+    seeds: Sequence[int] | None = None,
 ) -> list[tuple[int, ...]]:
     """Answer several conversations at once, in token ids.
 
@@ -47,10 +61,31 @@ def answer_ids(
         As `answer_batch`, but with the token that ends an answer, where it came to one.
     """
     prompts = [assistant.prompt_ids(messages) for messages in conversations]
-    if (written := _written(assistant, conversations, prompts, config)) is not None:
+    if (written := _written(assistant, conversations, prompts, config, seeds)) is not None:
         return [tuple(ids) for ids in written]
-    generated = _generate(assistant, conversations, prompts, config)  # [conversations, longest prompt + new tokens]
-    return [_until_stop(ids, assistant.stop_ids) for ids in generated[:, max(map(len, prompts)) :].tolist()]
+    answers: list[tuple[int, ...]] = [()] * len(prompts)
+    for places in _with_the_same_room(assistant, prompts, config.max_new_tokens):
+        own = [prompts[place] for place in places]
+        generated = _generate(  # [own, longest prompt + new tokens]
+            assistant,
+            [conversations[place] for place in places],
+            own,
+            config,
+            seeds=[seeds[place] for place in places] if seeds is not None else None,
+        )
+        for place, ids in zip(places, generated[:, max(map(len, own)) :].tolist(), strict=True):
+            answers[place] = _until_stop(ids, assistant.stop_ids)
+    return answers
+
+
+def _with_the_same_room(
+    assistant: Assistant, prompts: Sequence[Sequence[int]], most_new_tokens: int
+) -> Iterator[list[int]]:
+    """Group prompts by the tokens that each leaves for its answer, so that none is cut short by a longer neighbour."""
+    groups: dict[int, list[int]] = {}
+    for place, prompt in enumerate(prompts):
+        groups.setdefault(min(most_new_tokens, _room(assistant, [prompt])), []).append(place)
+    yield from groups.values()
 
 
 def stream_answer(
@@ -65,7 +100,7 @@ def stream_answer(
         show: Called with pieces of the answer.
     """
     streamer, prompts = _Streamer(assistant, config, show), [assistant.prompt_ids(messages)]
-    if _written(assistant, [messages], prompts, config, streamer.see) is None:
+    if _written(assistant, [messages], prompts, config, see=streamer.see) is None:
         _generate(assistant, [messages], prompts, config, streamer)
     streamer.close()
 
@@ -75,6 +110,7 @@ def _written(
     conversations: Sequence[Sequence[Message]],
     prompts: Sequence[Sequence[int]],
     config: Config,
+    seeds: Sequence[int] | None = None,
     see: Callable[[int], bool] = lambda token: False,
 ) -> list[list[int]] | None:
     """Answer by the engine's decoder; None where it does not serve."""
@@ -82,10 +118,9 @@ def _written(
     has_pictures = any(message.images for messages in conversations for message in messages)
     if decoder is None or has_pictures or assistant.bundle.model.training:
         return None
-    most_tokens = min(config.max_new_tokens, _room(assistant, prompts))
-    writing = Writing(most_tokens, assistant.stop_ids, config, config.per_device_eval_batch_size)
+    rooms = [min(config.max_new_tokens, _room(assistant, [prompt])) for prompt in prompts]
     try:
-        return write_answers(decoder, prompts, writing, see)
+        return write_answers(decoder, prompts, Writing(rooms, assistant.stop_ids, config, seeds), see)
     except NotCoveredError:
         return None
 
@@ -96,9 +131,14 @@ def _generate(
     prompts: Sequence[Sequence[int]],
     config: Config,
     streamer: _Streamer | None = None,
+    seeds: Sequence[int] | None = None,
 ) -> torch.Tensor:
     model = assistant.bundle.model
     pad_id = assistant.bundle.tokenizer.pad_token_id
+    sampling = []
+    if seeds is not None and config.temperature > 0:
+        sampling = [RowSampling(seeds, config.temperature, config.top_p)]
+        config = config.model_copy(update={"temperature": 0.0})  # the noise does it
     settings = _generation_config(assistant, config, assistant.stop_ids[0] if pad_id is None else pad_id)
     settings.max_new_tokens = min(config.max_new_tokens, _room(assistant, prompts))
     ids, mask = pad_left(prompts, settings.pad_token_id)  # type: ignore[arg-type]
@@ -109,6 +149,7 @@ def _generate(
             attention_mask=mask.to(device),
             generation_config=settings,
             streamer=streamer,
+            logits_processor=LogitsProcessorList(sampling),
             stopping_criteria=StoppingCriteriaList([streamer] if streamer else []),
             **_picture_inputs(assistant, conversations, ids.to(device)),
         )

@@ -1,6 +1,6 @@
 """From the name of a model to a ModelBundle, with or without an adapter."""
 
-from lorakit.model_config.adapter import attach_adapter, save_adapter, weights_hash
+from lorakit.model_config.adapter import attach_adapter, load_adapter_tensors, save_adapter, weights_hash
 from lorakit.model_config.adapter_choice import BASE, AdapterChoice, choose_adapters, read_weighted
 from lorakit.model_config.adapter_set import COMBINATIONS, AdapterSet
 from lorakit.model_config.loading import (
@@ -35,6 +35,7 @@ __all__ = [
     "choose_adapters",
     "choose_format",
     "fewer_bits",
+    "load_adapter_tensors",
     "load_image_processor",
     "load_model",
     "load_tokenizer",

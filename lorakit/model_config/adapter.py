@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from lorakit import console
-from lorakit.engine import accelerate
+from lorakit.config.paths import fault_of_file
+from lorakit.engine import accelerate, base_model
 from lorakit.errors import AdapterError
+from lorakit.model_config.adapter_bounds import check_bounds, is_finite
+from lorakit.model_config.adapter_settings import SETTINGS_FILE, lora_config, read_settings_file
+from lorakit.model_config.layer_names import layer_names
 from lorakit.model_config.loading import ModelBundle
 from lorakit.model_config.record import RECORD_FILE, AdapterRecord, read_record
 from lorakit.runs import CARD_FILE
 
-_CONFIG = "adapter_config.json"
 _WEIGHTS = "adapter_model.safetensors"
 
 
@@ -37,7 +40,9 @@ def save_adapter(
     temporary, older = (folder.with_name(f"{folder.name}.{what}") for what in ("writing", "older"))
     shutil.rmtree(temporary, ignore_errors=True)
     model.save_pretrained(str(temporary), state_dict=trained)
-    shutil.copymode(temporary / _CONFIG, temporary / _WEIGHTS)  # safetensors makes files that only their owner may read
+    shutil.copymode(
+        temporary / SETTINGS_FILE, temporary / _WEIGHTS
+    )  # safetensors makes files that only their owner may read
     tokenizer.save_pretrained(str(temporary))
     (temporary / CARD_FILE).unlink(missing_ok=True)  # PEFT's own has no content but the path of the base
     text = json.dumps(asdict(record), ensure_ascii=False, indent=2)
@@ -64,10 +69,33 @@ def attach_adapter(bundle: ModelBundle, folder: Path, slot: str = "default") -> 
     """
     settings = _read_settings(folder)
     _check_base(bundle, folder, settings)
-    adapted = _load(bundle, folder, slot)
+    adapted = _load(bundle, folder, slot, settings)
     _check_complete(adapted, folder, slot)
     accelerate(adapted)
     return adapted.eval()
+
+
+def load_adapter_tensors(model: Any, file: Path) -> None:
+    """Give the adapter of a model the tensors of a file.
+
+    Args:
+        model: A ``peft.PeftModel`` with one adapter.
+        file: Its safetensors.
+
+    Raises:
+        ValueError: They are not those of this adapter.
+        SafetensorError, RuntimeError: The file is damaged, or its tensors have other shapes.
+    """
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    tensors = load_file(file)
+    slot = model.active_adapters[0]
+    expected = set(get_peft_model_state_dict(model, adapter_name=slot, save_embedding_layers=False))
+    if missing := sorted(expected - set(tensors)):
+        raise ValueError(f"{missing[0]} is missing")
+    if unknown := set_peft_model_state_dict(model, tensors, adapter_name=slot).unexpected_keys:
+        raise ValueError(f"{unknown[0]} is unknown to this adapter")
 
 
 def detach_adapter(model: Any, slot: str) -> None:
@@ -96,33 +124,21 @@ def weights_hash(folder: Path) -> str:
 
 
 def _read_settings(folder: Path) -> dict[str, Any]:
-    file = folder / _CONFIG
-    if not file.is_file():
+    if not (folder / SETTINGS_FILE).is_file():
         raise AdapterError(
-            f"{folder}: there is no adapter here (no adapter_config.json)",
+            f"{folder}: there is no adapter here (no {SETTINGS_FILE})",
             "train one with --task train, name another with --lora_model_path, or use --use_original_model",
         )
-    if not (folder / _WEIGHTS).is_file():
+    if not (folder / _WEIGHTS).exists():
         if (folder / "adapter_model.bin").is_file():
             raise AdapterError(
                 f"{folder}: its weights are a pickle (adapter_model.bin), which can run code when it is loaded",
                 "convert it to safetensors where you trust it: load and save it again with PEFT",
             )
         raise AdapterError(f"{folder}: {_WEIGHTS} is missing", "copy the adapter's folder again, with all its files")
-    try:
-        settings = json.loads(file.read_text(encoding="utf-8"))
-        kind = settings["peft_type"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        reason = "peft_type is missing" if isinstance(error, KeyError) else error
-        raise AdapterError(f"{file}: is damaged ({reason})", "copy the adapter's folder again") from error
-    if settings.get("bias", "none") != "none":
-        raise AdapterError(
-            f"{folder}: has trained biases of its base (bias: {settings['bias']}), which would stay changed without it",
-            "train it again with bias: none",
-        )
-    if kind != "LORA":
-        raise AdapterError(f"{folder}: is a {kind} adapter, not LoRA", "choose a LoRA adapter")
-    return settings  # type: ignore[no-any-return]
+    if (fault := fault_of_file(str(folder / _WEIGHTS))) is not None:
+        raise AdapterError(f"{folder}: {_WEIGHTS} {fault}", "copy the adapter's folder again, with all its files")
+    return read_settings_file(folder)
 
 
 def _check_base(bundle: ModelBundle, folder: Path, settings: dict[str, Any]) -> None:
@@ -143,14 +159,19 @@ def _check_base(bundle: ModelBundle, folder: Path, settings: dict[str, Any]) -> 
         console.warn(f"{folder}: names {named} as its base, not {bundle.source.name}")
 
 
-def _load(bundle: ModelBundle, folder: Path, slot: str) -> Any:
+def _load(bundle: ModelBundle, folder: Path, slot: str, settings: dict[str, Any]) -> Any:
     from peft import PeftModel
 
+    base = base_model(bundle.model)
+    config = lora_config(settings, folder, layer_names(base))
     try:
+        check_bounds(config, folder / _WEIGHTS, base)
         if isinstance(bundle.model, PeftModel):
+            config.inference_mode = True
+            bundle.model.add_adapter(slot, config)
             bundle.model.load_adapter(str(folder), slot, torch_device=str(bundle.device))
             return bundle.model
-        return PeftModel.from_pretrained(bundle.model, str(folder), adapter_name=slot)
+        return PeftModel.from_pretrained(bundle.model, str(folder), adapter_name=slot, config=config)
     except Exception as error:  # torch's size mismatch, PEFT's target search, safetensors' own
         text = str(error)
         lines = [line.strip() for line in text.splitlines() if "mismatch" in line and "Error(s)" not in line]
@@ -176,5 +197,11 @@ def _check_complete(adapted: Any, folder: Path, slot: str) -> None:
                 f"{folder}: {fault} {len(keys)} of its tensors, {keys[0]} among them",
                 "choose the base model that it was trained on, or an adapter of this model",
             )
+    unsound = next((name for name, tensor in expected.items() if not is_finite(tensor)), None)
+    if unsound is not None:
+        raise AdapterError(
+            f"{folder}: {unsound} holds numbers that are not finite, so no answer could be computed",
+            "train it again with a lower learning_rate, or take an earlier checkpoint",
+        )
     if not any(bool(tensor.any()) for name, tensor in expected.items() if "lora_B" in name):
         console.warn(f"{folder}: every lora_B is zero, so this adapter changes nothing")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from lorakit.config import Config
 from lorakit.engine import accelerate
 from lorakit.errors import SettingsError
+from lorakit.model_config.layer_names import pattern_of
 from lorakit.model_config.loading import VISION_FAMILIES, ModelBundle
 
 ALL_LINEAR = "all-linear"
@@ -72,10 +72,7 @@ def _within_parts(bundle: ModelBundle, config: Config) -> str:
         return opted_in.get(str(part_of(name)), False) or (part_of(name) == "language" and is_named)
 
     layers = [name for name, module in bundle.model.named_modules() if _is_linear(module)]
-    chosen = [re.escape(name) for name in layers if is_chosen(name)]
-    shorter = "|".join(dict.fromkeys(re.sub(r"(?<=\\\.)\d+(?=\\\.)", r"\\d+", name) for name in chosen))
-    is_same = all(bool(re.fullmatch(shorter, name)) == is_chosen(name) for name in layers)
-    return shorter if is_same else "|".join(chosen)
+    return pattern_of([name for name in layers if is_chosen(name)], layers)
 
 
 def adapted_parts(bundle: ModelBundle) -> str:

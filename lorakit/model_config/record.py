@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from lorakit import __version__
+from lorakit.config.paths import fault_of_file, is_missing
 from lorakit.errors import AdapterError
 
 RECORD_FILE = "lorakit.json"
@@ -58,8 +59,11 @@ def read_record(folder: Path) -> AdapterRecord | None:
         AdapterError: The file is damaged.
     """
     file = folder / RECORD_FILE
-    if not file.is_file():
+    fault = fault_of_file(str(file))
+    if fault is not None and is_missing(fault):
         return None
+    if fault is not None:
+        raise AdapterError(f"{file}: {fault}", "copy the adapter's folder again")
     try:
         return TypeAdapter(AdapterRecord).validate_json(file.read_bytes(), strict=True)
     except ValidationError as error:

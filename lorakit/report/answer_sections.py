@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from lorakit.report.content import AnsweredRow, GeneralAnswers, Interval, Memorised, Metric
@@ -136,6 +137,8 @@ def _value(value: float | Interval | None) -> Markup:
 
 def number_text(value: float) -> str:
     """Write a score in few characters."""
+    if math.isnan(value):
+        return "–"
     if abs(value) >= 1000:
         return f"{value:.3g}"
     return f"{value:.2f}" if abs(value) >= 10 else f"{value:.4f}"

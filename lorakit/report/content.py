@@ -30,12 +30,16 @@ class DataOverview:
         counts: What was counted, with a value for each file.
         not_used: A line for each row that is not used, with the reason.
         sequences: A few training sequences.
+        fields: What became of every column and key: file, place, rows, as what it is used.
+        warnings: What the user should look at.
     """
 
     files: tuple[str, ...]
     counts: tuple[tuple[str, ...], ...]
     not_used: tuple[str, ...] = ()
     sequences: tuple[ShownSequence, ...] = ()
+    fields: tuple[tuple[str, ...], ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ def data(overview: DataOverview | None) -> Markup:
     if overview is None:
         return Markup()
     counts = table(["", *overview.files], overview.counts, class_="numbers")
-    return section("Data", counts, _not_used(overview.not_used))
+    said = [element("p", line) for line in overview.warnings]
+    return section("Data", counts, *said, _not_used(overview.not_used), _fields(overview.fields))
 
 
 def masks(overview: DataOverview | None) -> Markup:
@@ -44,6 +45,12 @@ def _not_used(lines: tuple[str, ...]) -> Markup:
     if len(lines) > _MOST_LINES:
         listed.append(element("li", f"... and {len(lines) - _MOST_LINES:,} more"))
     return folded(f"Rows that are not used: {len(lines):,}", element("ul", *listed))
+
+
+def _fields(rows: tuple[tuple[str, ...], ...]) -> Markup:
+    if not rows:
+        return Markup()
+    return folded("What became of every field", table(["file", "field", "rows", "used as"], rows))
 
 
 def _sequence(sequence: ShownSequence) -> Markup:

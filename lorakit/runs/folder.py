@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -143,5 +144,14 @@ def write_text(file: Path, text: str) -> None:
 
 
 def write_json(file: Path, content: Any) -> None:
-    """Write a JSON file whole or not at all, readable for people."""
-    write_text(file, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
+    """Write a JSON file whole or not at all, readable for people; what is no finite number becomes null."""
+    write_text(file, json.dumps(_finite(content), ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+
+
+def _finite(content: Any) -> Any:
+    """Replace infinity and NaN, which strict readers of JSON refuse."""
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content

@@ -23,6 +23,7 @@ from lorakit.engine import (
     Ranks,
     base_model,
     decide_compilation,
+    device_memory,
     is_out_of_memory,
     kept_feature_bytes,
     probe,
@@ -237,5 +238,6 @@ def memory_line(memory: MemoryPlan, device: torch.device) -> str:
     """Say where the memory will go, in gigabytes."""
     parts = ", ".join(f"{name} {size / 1e9:.2f}" for name, size in memory.parts.items() if size > 5e6)
     how = f"{memory.tokens} tokens at once" + (", checkpointed" if memory.is_checkpointed else "")
-    whose = "the GPU's" if device.type == "cuda" else "the machine's"
-    return f"about {memory.peak / 1e9:.2f} GB of {whose} {memory.available / 1e9:.1f}: {parts} ({how})"
+    total, whose = device_memory(device)
+    room = f"{whose} {total / 1e9:.1f}, of which {memory.available / 1e9:.1f} can be had"
+    return f"about {memory.peak / 1e9:.2f} GB of {room}: {parts} ({how})"

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase, TrainingArguments, set_seed
 from lorakit import console
 from lorakit.config import Config
 from lorakit.data_processing import ChatFormat, Dataset, Example, ImageFormat, load_datasets
+from lorakit.data_processing.overview import warnings
 from lorakit.engine import (
     DtypeChoice,
     KernelChoice,
@@ -153,9 +154,8 @@ def prepare(config: Config, gathered: Gathered) -> Prepared:
 
 def _load_data(config: Config, chat_format: ChatFormat, position_limit: int | None) -> Data:
     train_rows, validation = load_datasets(config, chat_format, position_limit)
-    for dataset in (train_rows, validation):
-        for line in dataset.rejection_lines() if dataset else ():
-            console.warn(f"not used: {line}")
+    for line in [*warnings(train_rows), *(warnings(validation, train_rows) if validation else ())]:
+        console.warn(line)
     return Data(train_rows, validation)
 
 

@@ -15,6 +15,7 @@ from lorakit.data_processing import EncodedExample
 from lorakit.engine import FORMATS
 from lorakit.errors import RunError
 from lorakit.runs import PlanRecord, RunIdentity, checkpoints, fault_in, read_identity, read_records, step_of
+from lorakit.train.checkpoint_state import fault_of_state
 
 # These change where, how fast or when something is written, never a number; rows and model are compared by content.
 _WITHOUT_EFFECT = {
@@ -93,7 +94,7 @@ def resumed_settings(config: Config, earlier: EarlierRun | None) -> Config:
 
 def _newest_whole(folder: Path) -> Path | None:
     for checkpoint in checkpoints(folder):
-        fault = fault_in(checkpoint)
+        fault = fault_in(checkpoint) or fault_of_state(checkpoint)
         if fault is None:
             return checkpoint
         console.warn(f"{checkpoint} is passed over: {fault}")

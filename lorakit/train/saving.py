@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,14 +15,31 @@ from transformers import Trainer
 from transformers.trainer_utils import rotate_checkpoints
 
 from lorakit.errors import RunError
+from lorakit.model_config import load_adapter_tensors
 from lorakit.runs import WRITING_FOLDER, publish
+from lorakit.train.checkpoint_state import STATE_FILE
 from lorakit.train.sharding import gather_trained, load_trained, sharded_optimizer_state, whole
 from lorakit.train.state_files import read_state, write_state
 
-_STATE_FILE = "trainer_state.json"  # transformers' name
 _OPTIMIZER_FILE = "optimizer.safetensors"
+_ADAPTER_FILE = "adapter_model.safetensors"
 _PICKLED_FILE = "training_args.bin"  # which transformers leaves
 _TRAINED = "trained"  # the adapter's tensors under the names that they have in the sharded model
+
+
+@contextmanager
+def _reading(file: Path) -> Iterator[Path]:
+    """Turn whatever a damaged file of a checkpoint leads to into the error that a user needs."""
+    try:
+        yield file
+    except MemoryError:
+        raise
+    except Exception as error:  # a checkpoint may come from anybody, and each part reads it in its own way
+        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+        raise RunError(
+            f"{file}: does not belong to this run, or is damaged ({reason[:200]})",
+            "remove that checkpoint's folder to go on from the one before, or train without resume",
+        ) from error
 
 
 class SavingTrainer(Trainer):  # type: ignore[misc]
@@ -52,7 +71,7 @@ class SavingTrainer(Trainer):  # type: ignore[misc]
             self.state.best_model_checkpoint = str(folder / f"checkpoint-{self.state.best_global_step}")
         if self.args.should_save:
             (aside / name / _PICKLED_FILE).unlink(missing_ok=True)  # config_used.yaml says the same
-            self.state.save_to_json(str(aside / name / _STATE_FILE))
+            self.state.save_to_json(str(aside / name / STATE_FILE))
             publish(aside / name, folder / name)
             shutil.rmtree(aside, ignore_errors=True)
             rotate_checkpoints(
@@ -82,24 +101,29 @@ class SavingTrainer(Trainer):  # type: ignore[misc]
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None:
             return
-        found = read_state(Path(checkpoint) / _OPTIMIZER_FILE)
-        if self.is_fsdp_enabled:
-            found["optimizer"] = sharded_optimizer_state(found["optimizer"], self.optimizer)
-        for name, part in self._parts():
-            part.load_state_dict(found[name])
+        with _reading(Path(checkpoint) / _OPTIMIZER_FILE) as file:
+            found = read_state(file)
+            if self.is_fsdp_enabled:
+                found["optimizer"] = sharded_optimizer_state(found["optimizer"], self.optimizer)
+            for name, part in self._parts():
+                part.load_state_dict(found[name])
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        """Load the adapter of a checkpoint; a sharded one from the file that has its optimizer's state."""
-        if not self.is_fsdp_enabled:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-            return
-        load_trained(self.model, read_state(Path(resume_from_checkpoint) / _OPTIMIZER_FILE)[_TRAINED])
+        """Load the adapter of a checkpoint from safetensors, whatever else lies there: transformers would unpickle it.
+
+        A sharded adapter comes from the file that has its optimizer's state.
+        """
+        folder = Path(resume_from_checkpoint)
+        if self.is_fsdp_enabled:
+            with _reading(folder / _OPTIMIZER_FILE) as file:
+                load_trained(self.model, read_state(file)[_TRAINED])
+        else:
+            with _reading(folder / _ADAPTER_FILE) as file:
+                load_adapter_tensors(self.model, file)
 
     def _load_best_model(self) -> None:
-        if self.is_fsdp_enabled:
-            self._load_from_checkpoint(str(self.state.best_model_checkpoint))
-        else:
-            super()._load_best_model()
+        """Load the best adapter of this run: a checkpoint may name any folder as the best one."""
+        self._load_from_checkpoint(str(Path(self.args.output_dir) / Path(str(self.state.best_model_checkpoint)).name))
 
     def _parts(self) -> list[tuple[str, Any]]:
         parts = [("optimizer", self.optimizer), ("schedule", self.lr_scheduler)]
@@ -127,14 +151,15 @@ class SavingTrainer(Trainer):  # type: ignore[misc]
     def _load_rng_state(self, checkpoint: str | None) -> None:
         if checkpoint is None or not self._random_file(checkpoint).is_file():
             return  # of a run with fewer processes
-        states = read_state(self._random_file(checkpoint))
-        random.setstate(states["python"])
-        np.random.set_state(states["numpy"])
-        torch.set_rng_state(states["torch"])
-        if self.args.device.type == "cuda" and states["cuda"] is not None:
-            torch.cuda.set_rng_state(states["cuda"], self.args.device)
-        if self.args.device.type == "mps" and states["mps"] is not None:
-            torch.mps.set_rng_state(states["mps"])
+        with _reading(self._random_file(checkpoint)) as file:
+            states = read_state(file)
+            random.setstate(states["python"])
+            np.random.set_state(states["numpy"])
+            torch.set_rng_state(states["torch"])
+            if self.args.device.type == "cuda" and states["cuda"] is not None:
+                torch.cuda.set_rng_state(states["cuda"], self.args.device)
+            if self.args.device.type == "mps" and states["mps"] is not None:
+                torch.mps.set_rng_state(states["mps"])
 
     def _random_file(self, folder: str) -> Path:
         return Path(folder) / f"random-{self.args.process_index}.safetensors"

@@ -4,11 +4,11 @@ import pytest
 
 from lorakit.data_processing.example import Example, Message, Rejected
 from lorakit.data_processing.files import RawRow
-from lorakit.data_processing.formats import FieldNames, to_example
+from lorakit.data_processing.formats import RowRules, to_example
 
 
-def read(fields, names=None, system_prompt=None):
-    return to_example(RawRow(fields, "here"), names or FieldNames(), system_prompt)
+def read(fields, **rules):
+    return to_example(RawRow(fields, "here"), RowRules(**rules))
 
 
 def turns(*pairs):
@@ -49,7 +49,7 @@ def test_alpaca_s_system_and_history_come_first():
 
 
 def test_fields_can_be_named():
-    assert read({"frage": "q", "antwort": "a"}, FieldNames("frage", "antwort")).messages == QUESTION_ANSWER
+    assert read({"frage": "q", "antwort": "a"}, text="frage", target="antwort").messages == QUESTION_ANSWER
 
 
 def test_what_stands_after_the_last_answer_is_left_out():
@@ -100,11 +100,11 @@ def chat(*pairs):
         ({"messages": []}, "has no answer"),
         (chat(("user", "q")), "has no answer"),
         (chat(("assistant", "a")), "begins with an answer"),
-        (chat(("user", "q"), ("tool", "x"), ("assistant", "a")), "role 'tool'"),
+        (chat(("user", "q"), ("tool", "x"), ("assistant", "a")), "right after one of the role user"),
         (chat(("user", "q"), ("user", "q"), ("assistant", "a")), "two turns of the same role"),
         (chat(("user", "q"), ("system", "s"), ("assistant", "a")), "system message that is not the first"),
         (chat(("user", [{"type": "audio"}]), ("assistant", "a")), "a part that is neither text nor a picture"),
-        (chat(("user", [{"type": "image_url"}]), ("assistant", "a")), '"image_url" is not the path of a picture'),
+        (chat(("user", [{"type": "image_url"}]), ("assistant", "a")), "a place for a picture that names none"),
         ({"instruction": "q", "output": "a", "history": ["x"]}, '"history" is not a list'),
     ],
 )

@@ -16,7 +16,7 @@ from lorakit.data_processing import ChatFormat, Example
 from lorakit.data_processing.encoding import EncodedRow, encode_row
 from lorakit.data_processing.example import Rejected
 from lorakit.data_processing.files import RawRow, read_rows
-from lorakit.data_processing.formats import FieldNames, to_example
+from lorakit.data_processing.formats import RowRules, to_example
 from lorakit.errors import DataError
 
 ROWS = [
@@ -66,7 +66,7 @@ def outcomes(file: Path, content: bytes) -> None:
     try:
         for row in read_rows(str(file)):
             assert row.origin.startswith(str(file))
-            judged = row if isinstance(row, Rejected) else to_example(row, FieldNames())
+            judged = row if isinstance(row, Rejected) else to_example(row)
             assert isinstance(judged, Example) or judged.reason
     except DataError as error:
         said = error
@@ -124,7 +124,7 @@ def chat_format():
 @settings(few, max_examples=600)
 @given(fields=rows)
 def test_a_row_of_any_shape_is_encoded_or_rejected_with_a_reason(chat_format, fields):
-    judged = to_example(RawRow(fields, "here"), FieldNames(), folder=Path("/nowhere"))
+    judged = to_example(RawRow(fields, "here"), RowRules(folder=Path("/nowhere")))
     if isinstance(judged, Example):
         judged = encode_row(judged, chat_format, max_length=64)
     if isinstance(judged, EncodedRow):

@@ -12,7 +12,7 @@ from lorakit.data_processing import ChatFormat, ImageFormat
 from lorakit.data_processing.encoding import encode_row
 from lorakit.data_processing.example import Rejected
 from lorakit.data_processing.files import RawRow
-from lorakit.data_processing.formats import FieldNames, to_example
+from lorakit.data_processing.formats import RowRules, to_example
 from lorakit.data_processing.images import ImageError, resolve_image
 from lorakit.errors import SettingsError
 
@@ -25,7 +25,7 @@ def image_format(min_pixels=SIDE**2, max_pixels=64 * SIDE**2):
 
 
 def encoded(fields, folder, max_length=500):
-    example = to_example(RawRow(fields, "here"), FieldNames(), folder=folder)
+    example = to_example(RawRow(fields, "here"), RowRules(folder=folder))
     assert not isinstance(example, Rejected), example
     return encode_row(example, ChatFormat(TOKENIZER, image_format()), max_length)
 
@@ -96,7 +96,17 @@ def fractions(folder):
     Image.new("F", (20, 20), 0.5).save(folder / "bad", format="TIFF")
 
 
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n(trace) (w) file closefile\n%%EOF\n"
+
+
+def of_format(name, **how):
+    return lambda folder: Image.new("RGB", (20, 20), "red").save(folder / "bad", format=name, **how)
+
+
 FAULTS = {
+    "EPS, which Ghostscript would run": (lambda folder: (folder / "bad").write_bytes(EPS), "of an unknown format"),
+    "PDF": (lambda folder: (folder / "bad").write_bytes(b"%PDF-1.4\n%%EOF\n"), "of an unknown format"),
+    **{f"the format {name}": (of_format(name), "of an unknown format") for name in ("PPM", "PCX", "TGA", "SGI", "ICO")},
     "animated": (animated, "is animated"),
     "truncated": (truncated, "cannot be read"),
     "a decompression bomb": (bomb, "pixels; reduce it"),
@@ -119,6 +129,22 @@ def test_a_picture_that_cannot_be_used_is_named_with_its_row(tmp_path, kind):
     assert outcome.origin == "here"
     assert reason in outcome.reason
     assert "bad" in outcome.reason
+
+
+def test_a_picture_never_starts_a_program(tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setattr("subprocess.Popen.__init__", lambda *args, **how: started.append(args))
+    monkeypatch.setattr("subprocess.check_call", lambda *args, **how: started.append(args))
+    (tmp_path / "cat.png").write_bytes(EPS)
+    with pytest.raises(ImageError, match="unknown format"):
+        image_format().measure(str(tmp_path / "cat.png"))
+    assert not started
+
+
+@pytest.mark.parametrize("name", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_the_formats_that_are_named_are_read_whatever_a_file_is_called(tmp_path, name):
+    of_format(name)(tmp_path)
+    assert image_format().measure(str(tmp_path / "bad")).tokens > 0
 
 
 @pytest.mark.parametrize("name", ["http://host/a.png", "data:image/png;base64,AAAA", " "])
@@ -176,7 +202,7 @@ def test_a_picture_without_a_mark_stands_before_the_question(tmp_path):
 
 def test_the_prompt_is_the_masked_beginning_of_the_training_row(tmp_path):
     two_pictures(tmp_path)
-    example = to_example(RawRow(SHAPES["marks"], "here"), FieldNames(), folder=tmp_path)
+    example = to_example(RawRow(SHAPES["marks"], "here"), RowRules(folder=tmp_path))
     chat_format = ChatFormat(TOKENIZER, image_format())
     [sequence] = encode_row(example, chat_format, 500).sequences
     prompt = chat_format.prompt_ids(example.messages[:-1])
@@ -211,13 +237,13 @@ def test_a_row_whose_pictures_would_be_cut_is_dropped_and_a_text_before_them_is_
     ],
 )
 def test_a_row_whose_pictures_cannot_be_placed_is_named(tmp_path, fields, reason):
-    outcome = to_example(RawRow(fields, "here"), FieldNames(), folder=tmp_path)
+    outcome = to_example(RawRow(fields, "here"), RowRules(folder=tmp_path))
     assert isinstance(outcome, Rejected)
     assert reason in outcome.reason
 
 
 def test_a_model_of_text_only_refuses_rows_with_pictures(tmp_path):
     two_pictures(tmp_path)
-    example = to_example(RawRow(SHAPES["marks"], "here"), FieldNames(), folder=tmp_path)
+    example = to_example(RawRow(SHAPES["marks"], "here"), RowRules(folder=tmp_path))
     outcome = encode_row(example, ChatFormat(family_tokenizer("qwen3")), 500)
     assert "takes text only" in outcome.reason

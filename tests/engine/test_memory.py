@@ -103,14 +103,19 @@ def test_the_tokens_that_fit_do_fit_and_no_more(model, monkeypatch, is_checkpoin
     assert plans.plan(fitting + 1, is_checkpointed).peak + most_of_loss > 60_000_000
 
 
-def test_a_container_s_limit_counts(monkeypatch, tmp_path):
-    monkeypatch.setattr(device_module, "_CGROUP", tmp_path)
-    machine = device_module.free_bytes(torch.device("cpu"))
-    (tmp_path / "memory.max").write_text("5000\n")
-    (tmp_path / "memory.current").write_text("1000\n")
-    assert device_module.free_bytes(torch.device("cpu")) == 4000
-    (tmp_path / "memory.max").write_text("max\n")
-    assert device_module.free_bytes(torch.device("cpu")) == pytest.approx(machine, rel=0.5)
+def test_a_run_is_never_offered_more_than_the_machine_has(monkeypatch):
+    total, _ = device_module.device_memory(CPU)
+    assert memory_module._program_and_available(CPU, 0)[1] <= total
+    monkeypatch.setattr(memory_module, "resident_bytes", lambda: (2 * total, 2 * total))
+    assert memory_module._program_and_available(CPU, 0)[1] == total
+
+
+def test_mapped_weights_are_counted_once(monkeypatch):
+    monkeypatch.setattr(memory_module, "device_memory", lambda device: (10_000, "the machine's"))
+    monkeypatch.setattr(memory_module, "free_bytes", lambda device: 7000)  # the pages of the weights among them
+    monkeypatch.setattr(memory_module, "resident_bytes", lambda: (5000, 1000))
+    program, available = memory_module._program_and_available(CPU, model_bytes=4000)
+    assert (program - memory_module._LATER_BYTES, available) == (1000, 8000)
 
 
 def test_the_peak_never_falls():

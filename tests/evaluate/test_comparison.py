@@ -3,17 +3,20 @@ import json
 import pytest
 import torch
 from conftest import FAMILIES
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lorakit.cli import main
 from lorakit.config import Config
 from lorakit.data_processing import ChatFormat, load_dataset
+from lorakit.engine import seed_of
 from lorakit.evaluate import comparison
 from lorakit.evaluate.comparison import dataset_loss
+from lorakit.inference.sampling import RowSampling
 from lorakit.model_config import load_tokenizer, locate_model
 
 ROWS = [{"text": f"问题{number}？", "target": "答" * (number + 1)} for number in range(5)]
-KEYS = {"loss", "perplexity", "exact_match", "chrf", "bleu", "rouge_l", "rows", "target_tokens", "generated_rows"}
+COUNTS = {"rows", "target_tokens", "bleu_rows", "generated_rows"}
+KEYS = {"loss", "perplexity", "exact_match", "chrf", "bleu", "rouge_l"} | COUNTS
 
 
 def dataset(folder, file):
@@ -44,6 +47,10 @@ def evaluate(model, file, output, *extra):
     return main(["--task", "evaluate", *arguments, f"--set=validation_file={file}", *extra])
 
 
+def predicted(output):
+    return [json.loads(line) for line in (output / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
 def test_the_base_alone_is_evaluated_without_an_adapter(model_folder, write_rows, tmp_path, capsys):
     file = write_rows(ROWS)
     assert evaluate(model_folder("llama"), file, tmp_path / "out", "--use_original_model") == 0
@@ -61,16 +68,17 @@ def test_every_answer_is_written_and_the_number_of_answers_can_be_bounded(model_
     file = write_rows(ROWS)
     options = ("--use_original_model", "--set=max_generated_rows=3", "--set=per_device_eval_batch_size=2")
     evaluate(model_folder("llama"), file, tmp_path / "out", *options)
-    lines = (tmp_path / "out" / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
-    predictions = [json.loads(line) for line in lines]
-    assert sorted(prediction["text"] for prediction in predictions) == ["问题0？", "问题1？", "问题2？"]
+    predictions = predicted(tmp_path / "out")
+    assert [prediction["text"] for prediction in predictions] == ["问题0？", "问题1？", "问题2？"]
     assert all(set(prediction) == {"origin", "text", "target", "base"} for prediction in predictions)
     results = json.loads((tmp_path / "out" / "eval_results.json").read_text())
     assert (results["base"]["rows"], results["base"]["generated_rows"]) == (5, 3)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_batches_of_any_size_give_the_same_answers(model_folder, write_rows, tmp_path, family):
+@pytest.mark.parametrize(
+    ("family", "temperature"), [*((family, "0") for family in FAMILIES), ("llama", "1.5"), ("gpt2", "0.7")]
+)
+def test_batches_of_any_size_give_the_same_answers(model_folder, write_rows, tmp_path, family, temperature):
     file = write_rows(ROWS)
     answers = []
     for size in (1, 3, 5):
@@ -80,12 +88,56 @@ def test_batches_of_any_size_give_the_same_answers(model_folder, write_rows, tmp
             file,
             output,
             "--use_original_model",
-            f"--set=per_device_eval_batch_size={size}",
+            *(f"--set=per_device_eval_batch_size={size}", "--temperature", temperature, "--top_p", "0.9"),
             "--set=torch_dtype=float32",
         )
-        lines = (output / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
-        answers.append(sorted(lines))
+        answers.append(predicted(output))
     assert answers[0] == answers[1] == answers[2]
+
+
+def test_what_is_sampled_has_the_probabilities_of_the_model():
+    probabilities = torch.tensor([0.5, 0.3, 0.15, 0.05])
+    scores = probabilities.log().expand(4000, 4)
+    drawn = RowSampling([seed_of(7, place) for place in range(4000)], 1.0, 1.0)(None, scores).argmax(1)
+    shares = torch.bincount(drawn, minlength=4) / 4000
+    torch.testing.assert_close(shares, probabilities, rtol=0, atol=4 * 0.5 / 4000**0.5)  # four standard deviations
+
+
+@pytest.mark.parametrize("family", ["gpt2", "opt"])
+def test_no_answer_is_cut_short_by_its_neighbours_and_a_question_without_room_is_named(
+    model_folder, write_rows, tmp_path, capsys, family
+):
+    long, too_long = "龘" * 320, "龘" * 400  # of 3 bytes, each a token, where the model has 1024 positions
+    rows = [{"text": text, "target": "好"} for text in ("短？", too_long, long)]
+    lengths = {}
+    for batch in (1, 3):
+        output = tmp_path / str(batch)
+        options = ("--use_original_model", "--max_new_tokens=900", f"--set=per_device_eval_batch_size={batch}")
+        file = write_rows(rows)
+        assert evaluate(model_folder(family), file, output, *options, "--set=torch_dtype=float32") == 0
+        assert f"{file} item 2: is not answered: its question of" in capsys.readouterr().err
+        answers = predicted(output)
+        assert [answer["text"] for answer in answers] == ["短？", long]
+        lengths[batch] = [len(answer["base"]) for answer in answers]
+        assert json.loads((output / "eval_results.json").read_text())["base"]["generated_rows"] == 2
+    assert lengths[1] == lengths[3]
+    assert lengths[3][0] > 2 * lengths[3][1]
+
+
+def test_results_are_json_for_strict_readers(model_folder, write_rows, tmp_path):
+    folder = tmp_path / "certain"
+    model = AutoModelForCausalLM.from_pretrained(model_folder("llama"), dtype=torch.float32)
+    model.lm_head.weight.data *= 1e5
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(model_folder("llama")).save_pretrained(folder)
+    evaluate(folder, write_rows(ROWS), tmp_path / "out", "--use_original_model", "--set=torch_dtype=float32")
+
+    def refuse(name):
+        raise AssertionError(name)
+
+    found = json.loads((tmp_path / "out" / "eval_results.json").read_text(), parse_constant=refuse)
+    assert found["base"]["loss"] > 700
+    assert found["base"]["perplexity"] is None
 
 
 def test_nothing_to_evaluate_is_a_fault_of_the_settings(model_folder, tmp_path, capsys):

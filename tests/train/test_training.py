@@ -38,7 +38,7 @@ def test_every_family_trains_and_leaves_what_is_promised(command, family):
     assert steps[-1].epoch == 2
     assert steps[-1].loss < steps[0].loss
     results = json.loads((folder / "eval_results.json").read_text())
-    keys = {"loss", "perplexity", "exact_match", "chrf", "bleu", "rouge_l", "rows", "target_tokens"}
+    keys = {"loss", "perplexity", "exact_match", "chrf", "bleu", "rouge_l", "rows", "target_tokens", "bleu_rows"}
     assert keys <= set(results["base"])
     assert keys <= set(results["tuned"])
     assert results["tuned"]["loss"] == pytest.approx(validations[-1].loss)

@@ -1,0 +1,78 @@
+"""What a conversation must be to be trained: its order, and which of its answers carry loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import Literal
+
+from lorakit.data_processing.example import Message, UnusableError
+
+# What may follow what, system messages and tools aside.
+_FOLLOWS = {"user": {"assistant"}, "assistant": {"user", "tool"}, "tool": {"tool", "assistant"}}
+
+
+def with_turns_chosen(messages: Sequence[Message], chosen: Literal["all", "last", "marked"]) -> list[Message]:
+    """Decide for each answer whether it carries loss.
+
+    Args:
+        messages: With what their row says of it.
+        chosen: ``all`` but those that the row leaves out, the ``last`` one alone, or those alone that are ``marked``.
+
+    Returns:
+        The messages; an answer's `is_trained` is False, or None where it is trained.
+
+    Raises:
+        UnusableError: None is left.
+    """
+    answers = [place for place, message in enumerate(messages) if message.role == "assistant"]
+    decided = list(messages)
+    for place in answers:
+        said = messages[place].is_trained
+        is_chosen = {
+            "all": said is not False,
+            "last": said is not False and place == answers[-1],
+            "marked": said is True,
+        }
+        decided[place] = replace(messages[place], is_trained=None if is_chosen[chosen] else False)
+    if answers and all(decided[place].is_trained is False for place in answers):
+        switched = "no answer is marked as trained" if chosen == "marked" else "its answers are switched off"
+        raise UnusableError(f"{switched} (train_turns: {chosen}; weight, loss, train or masked of a turn)")
+    return decided
+
+
+def checked(messages: Sequence[Message], system_prompt: str | None) -> tuple[Message, ...]:
+    """Return the conversation up to its last trained answer, with the system prompt where it has none.
+
+    Raises:
+        UnusableError: It does not begin with a question, or its turns are not in an order that can be asked again.
+    """
+    kept = list(messages)
+    while kept and (kept[-1].role != "assistant" or kept[-1].is_trained is False):
+        kept.pop()  # nothing after the last answer that is trained can be
+    if not kept:
+        raise UnusableError("has no answer")
+    tools = [message for message in kept if message.role == "tools"]
+    turns = kept[len(tools) :]
+    if any(message.role == "system" for message in turns[1:]):
+        raise UnusableError("has a system message that is not the first")
+    if system_prompt and turns[0].role != "system":
+        turns.insert(0, Message("system", system_prompt))
+    _check_order([message for message in turns if message.role != "system"])
+    return (*tools, *turns)
+
+
+def _check_order(spoken: Sequence[Message]) -> None:
+    if spoken[0].role != "user":
+        found = "an answer" if spoken[0].role == "assistant" else "the result of a call"
+        raise UnusableError(f"begins with {found}, not with a question")
+    for before, now in pairwise(spoken):
+        if before.role == now.role != "tool":
+            raise UnusableError("has two turns of the same role in succession")
+        if now.role not in _FOLLOWS[before.role]:
+            raise UnusableError(f"has a turn of the role {now.role} right after one of the role {before.role}")
+        if now.role == "tool" and before.role == "assistant" and not before.tool_calls:
+            raise UnusableError("has the result of a call that no turn before it makes")
+        if before.tool_calls and now.role != "tool":
+            raise UnusableError("has a call without a result before the next turn")

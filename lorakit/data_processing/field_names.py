@@ -1,0 +1,121 @@
+"""What fields are called: what is read in any spelling, what carries meaning, and what is known to be harmless."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import lru_cache
+from typing import Literal
+
+# What lorakit reads, by the name that its readers use; in any spelling, case and punctuation left aside.
+_SPELLINGS = {
+    "messages": "messages",
+    "conversations": "conversations conversation dialog dialogs dialogue dialogues turns contents 对话",
+    "system": "system systemprompt systemmessage systeminstruction sysprompt 系统 系统提示 系统提示词",
+    "history": "history chathistory dialoghistory dialoguehistory conversationhistory 历史 历史对话 对话历史",
+    "tools": "tools functions functiondefinitions availabletools toollist 工具",
+    "images": "image images img imgs imagepath imagepaths imagefile imagefiles imageurl imageurls picture pictures "
+    "photo photos pic 图片 图像",
+    "reasoning": "reasoning reasoningcontent thinking thought thoughts think cot complexcot chainofthought 思考 思维链",
+    "role": "role from speaker",
+    "content": "content value parts",
+    "tool_calls": "toolcalls",
+    "function_call": "functioncall",
+    "call_id": "toolcallid",
+    "masked": "masked",
+    "loss": "loss lossmask",
+    "train": "train trained trainable istrained",
+    "weight": "weight",
+    "question": "question 问题 问",
+    "answer": "answer 答案 回答 答",
+    "instruction": "instruction 指令",
+    "input": "input 输入",
+    "output": "output 输出",
+    "prompt": "prompt 提示",
+    "completion": "completion",
+    "response": "response 回复",
+    "query": "query",
+    "context": "context contexts passage passages paragraph document documents background article 上下文 背景 材料",
+}
+
+_MAP = (
+    "map_fields: {{{0}: input}} puts it after the question (other meanings: system, history, reasoning, tools, images)"
+)
+_LEAVE = "ignore_fields: [{0}] leaves it out"
+_NO_PREFERENCES = (
+    "preferences (DPO) are not trained; map_fields: {{chosen: target}} with ignore_fields: [rejected] trains the "
+    f"preferred answers alone; {_LEAVE}"
+)
+_NO_SOUND = f"only text and pictures are trained; {_LEAVE}"
+_NO_WEIGHT = f"only turns of messages and conversations have switches, 0 or 1; {_LEAVE}"
+
+# Fields that carry meaning, whether lorakit can read them or not, and what to do where they are not used.
+_REMEDIES = {
+    _NO_PREFERENCES: "chosen rejected preferredoutput nonpreferredoutput preferred margin acceptedresponse "
+    "rejectedresponse responsea responseb",
+    _NO_SOUND: "video videos audio audios sound sounds speech videopath audiopath videofile audiofile 视频 音频",
+    _NO_WEIGHT: "weight weights loss lossmask train trainable trained istrained masked mask label labels sampleweight",
+    f"{_MAP}; {_LEAVE}": "text target answers outputs inputs references reference evidence knowledge facts options "
+    "choices hint hints rationale explanation persona prefix suffix schema code table user assistant human chat "
+    "scratchpad steps solution",
+}
+_HARMLESS_WORDS = (
+    "id ids idx index uuid guid hash source sources dataset datasetname category categories tag tags topic topics "
+    "domain language lang languages locale license licence author url link createdat updatedat timestamp date time "
+    "split version meta metadata model modelname generator task tasktype tasktemplate type difficulty level score "
+    "rating quality tokens numtokens length paralleltoolcalls storemetadata detail cachecontrol refusal annotations "
+    "strict unnamed0 indexlevel0 编号 序号 来源 类别 标签"
+)
+_HARMLESS = frozenset(_HARMLESS_WORDS.split())
+_HARMLESS_END = re.compile(r"(?:^|[ _\-])(?:id|ids|idx|index|uuid|hash|md5|sha\d+|url)$|[a-z]Id$")
+_LEAST_ALIKE = 0.86  # sytem and system are 0.91 alike, texture and text 0.73
+
+Fate = Literal["ignored", "harmless", "meant", "unknown"]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a field is that nothing has read; ``remedy`` says what to do about it."""
+
+    fate: Fate
+    remedy: str = ""
+
+
+def normal(name: str) -> str:
+    """Return a name without case, spaces and punctuation: ``System Prompt`` and ``system_prompt`` are the same."""
+    return "".join(character for character in name.casefold() if character.isalnum())
+
+
+_READ = {spelling: name for name, spellings in _SPELLINGS.items() for spelling in spellings.split()}
+_MEANT = dict.fromkeys(_READ, f"{_MAP}; {_LEAVE}") | {
+    spelling: remedy for remedy, spellings in _REMEDIES.items() for spelling in spellings.split()
+}
+
+
+@lru_cache(maxsize=4096)
+def read_name(name: str) -> str:
+    """Return the name under which the readers know a field; the name itself where they do not."""
+    return _READ.get(normal(name), name)
+
+
+@lru_cache(maxsize=4096)
+def judged(name: str, ignored: frozenset[str]) -> Judgement:
+    """Say what to do about a field that is not used.
+
+    Args:
+        name: As the file has it.
+        ignored: The names that the settings leave out.
+    """
+    if name in ignored:
+        return Judgement("ignored")
+    plain = normal(name)
+    if plain in _MEANT:
+        return Judgement("meant", _MEANT[plain].format(name))
+    if plain in _HARMLESS or not plain or _HARMLESS_END.search(name):
+        return Judgement("harmless")
+    if close := get_close_matches(plain, [*_MEANT, *_HARMLESS], n=1, cutoff=_LEAST_ALIKE):
+        if close[0] in _HARMLESS:
+            return Judgement("harmless")
+        return Judgement("meant", f"did you mean {close[0]}? If not, {_LEAVE.format(name)}")
+    return Judgement("unknown", _LEAVE.format(name))

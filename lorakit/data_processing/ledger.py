@@ -1,0 +1,174 @@
+"""What became of every field of a file: used and as what, left out as harmless, or not used.
+
+Readers take fields from `Fields`; whatever they have not taken is left, and is named. So nothing is counted as used
+that was not read.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lorakit.data_processing.example import shortened
+from lorakit.data_processing.field_names import Judgement, judged, read_name
+
+
+@dataclass
+class Account:
+    """What was used of one row, and what was left: places, such as ``messages[].weight``."""
+
+    used: dict[str, str] = field(default_factory=dict)
+    left: set[tuple[str, str]] = field(default_factory=set)
+
+
+def is_empty(value: Any) -> bool:
+    """Tell a value that says nothing: null, no text, an empty list or object, and what is not a number."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return True
+    if isinstance(value, str):
+        return not value or value.isspace()
+    return isinstance(value, list | tuple | dict | bytes) and not value
+
+
+class Fields:
+    """The fields of one object of a row, under the names that readers know.
+
+    Args:
+        values: As the file has them.
+        account: Of the row.
+        place: Of the object in its row, such as ``messages[].``.
+        renamed: What the user calls fields, and the names that these have for readers.
+    """
+
+    __slots__ = ("_account", "_keys", "_place", "_taken", "values")
+
+    def __init__(
+        self, values: Mapping[str, Any], account: Account, place: str = "", renamed: Mapping[str, str] | None = None
+    ) -> None:
+        self.values = values
+        self._account = account
+        self._place = place
+        self._taken: set[str] = set()
+        self._keys: dict[str, str] = {}
+        for key, value in values.items():
+            name = (renamed or {}).get(key) or read_name(str(key))
+            if name not in self._keys or is_empty(values[self._keys[name]]) > is_empty(value):
+                self._keys[name] = key
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._keys
+
+    def has(self, name: str) -> bool:
+        """Whether a field is there and says something."""
+        return name in self._keys and not is_empty(self.values[self._keys[name]])
+
+    def key(self, name: str) -> str:
+        """Return what the file calls a field."""
+        return self._keys.get(name, name)
+
+    def take(self, name: str, purpose: str) -> Any:
+        """Use a field; None where it is absent."""
+        if name not in self._keys:
+            return None
+        key = self._keys[name]
+        self._taken.add(key)
+        if not is_empty(self.values[key]):
+            self._account.used[self._place + str(key)] = purpose
+        return self.values[key]
+
+    def inner(self, values: Mapping[str, Any], place: str) -> Fields:
+        """Return the fields of an object inside this one."""
+        return Fields(values, self._account, f"{self._place}{place}.")
+
+    def close(self) -> None:
+        """Account for what was not taken. The same value under two names counts as one."""
+        for key, value in self.values.items():
+            if key in self._taken or is_empty(value):
+                continue
+            twin = self._keys.get(read_name(str(key)))
+            if twin is not None and twin in self._taken and self.values[twin] == value:
+                continue
+            self._account.left.add((self._place + str(key), str(key)))
+
+
+@dataclass(frozen=True)
+class FieldFate:
+    """What became of one field.
+
+    Attributes:
+        place: ``context``, or ``messages[].weight``.
+        rows: How many rows have something in it.
+        fate: As what it was used, or why not.
+        remedy: What to do about it; empty where nothing needs to be done.
+        is_meant: Whether it carries meaning, and training must not go on without it.
+    """
+
+    place: str
+    rows: int
+    fate: str
+    remedy: str = ""
+    is_meant: bool = False
+
+
+@dataclass
+class Ledger:
+    """The fields of all rows of a file that are used.
+
+    Attributes:
+        ignored: Names of fields that the settings leave out.
+    """
+
+    ignored: frozenset[str] = frozenset()
+    _used: Counter[tuple[str, str]] = field(default_factory=Counter)
+    _left: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def add(self, account: Account) -> None:
+        """Enter one row."""
+        self._used.update(account.used.items())
+        self._left.update(account.left)
+
+    def fates(self) -> tuple[FieldFate, ...]:
+        """Return what became of every field: the used ones first."""
+        used = [FieldFate(place, rows, purpose) for (place, purpose), rows in self._used.items()]
+        return (*used, *(self._left_out(place, name, rows) for (place, name), rows in self._left.items()))
+
+    def _left_out(self, place: str, name: str, rows: int) -> FieldFate:
+        judgement = judged(name, self.ignored)
+        if judgement.fate != "ignored" and place in self.ignored:
+            judgement = Judgement("ignored")
+        words = {
+            "ignored": "left out, as ignore_fields says",
+            "harmless": "left out: says nothing of question and answer",
+            "meant": "not used, though it carries meaning",
+            "unknown": "not used",
+        }
+        return FieldFate(shortened(place), rows, words[judgement.fate], judgement.remedy, judgement.fate == "meant")
+
+
+def field_lines(fates: tuple[FieldFate, ...]) -> list[str]:
+    """Name the fields that are not used and should perhaps be: place, rows, remedy."""
+    return [
+        f'"{fate.place}" ({fate.rows} row{"" if fate.rows == 1 else "s"}) is {fate.fate}; {fate.remedy}'
+        for fate in fates
+        if fate.remedy
+    ]
+
+
+def parsed_cell(value: Any) -> Any:
+    """Read a list or an object that a table keeps as text: JSON, or as Python writes it; anything else as it is."""
+    if not isinstance(value, str) or not value.lstrip().startswith(("[", "{")):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        pass
+    import ast
+
+    try:
+        return ast.literal_eval(value.strip())
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return value

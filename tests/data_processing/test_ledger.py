@@ -1,0 +1,129 @@
+"""Whatever stands in a file is used, or named before training starts."""
+
+import pytest
+from conftest import family_tokenizer
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lorakit.config import Config
+from lorakit.data_processing import ChatFormat, load_dataset
+from lorakit.data_processing.example import Example
+from lorakit.data_processing.field_names import judged
+from lorakit.data_processing.files import RawRow
+from lorakit.data_processing.formats import RowRules, to_example
+from lorakit.data_processing.ledger import Ledger, field_lines
+from lorakit.data_processing.overview import field_table, warnings
+from lorakit.errors import DataError
+
+CHAT_FORMAT = ChatFormat(family_tokenizer("qwen3"))
+TURNS = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+SHAPES = {
+    "pair": {"text": "q", "target": "a"},
+    "prompt": {"prompt": "q", "completion": "a"},
+    "alpaca": {"instruction": "q", "input": "x", "output": "a"},
+    "dolly": {"instruction": "q", "context": "x", "response": "a"},
+    "openai": {"messages": TURNS},
+    "sharegpt": {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]},
+}
+
+
+def fates(fields, **rules):
+    """What became of each field of a row that is used."""
+    ledger = Ledger(frozenset(rules.get("ignored", ())))
+    example = to_example(RawRow(fields, "here"), RowRules(**rules), ledger)
+    assert isinstance(example, Example), example
+    return {fate.place: fate for fate in ledger.fates()}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(
+    "name",
+    ["passage", "label", "weight", "chosen", "video", "audio", "sytem", "contxt", "choices", "Background", "rationale"],
+)
+def test_a_field_that_carries_meaning_and_is_not_used_stops_with_the_remedy(write_rows, shape, name):
+    file = write_rows([{**SHAPES[shape], name: "y"}, SHAPES[shape]])
+    with pytest.raises(DataError) as caught:
+        load_dataset(file, Config(), CHAT_FORMAT)
+    assert f'"{name}" (1 row)' in caught.value.message
+    assert f"ignore_fields: [{name}]" in caught.value.message
+    assert len(load_dataset(file, Config(ignore_fields=[name]), CHAT_FORMAT).examples) == 2
+
+
+def test_a_passage_can_be_put_after_the_question(write_rows):
+    rows = [{"question": "Who?", "passage": "Ann did.", "answer": "Ann"}]
+    loaded = load_dataset(write_rows(rows), Config(map_fields={"passage": "input"}), CHAT_FORMAT)
+    assert loaded.examples[0].messages[0].content == "Who?\nAnn did."
+    assert ["passage", "1", "part of the question, after it"] in field_table(loaded)
+
+
+@pytest.mark.parametrize("shape", ["pair", "prompt", "alpaca"])
+def test_system_history_and_reasoning_are_read_beside_every_question(shape):
+    beside = {"System Prompt": "s", "history": [["q1", "a1"]], "thinking": "hm"}
+    found = to_example(RawRow({**SHAPES[shape], **beside}, "here"))
+    assert [message.content for message in found.messages] == ["s", "q1", "a1", found.messages[3].content, "a"]
+    assert found.messages[-1].reasoning == "hm"
+
+
+def test_known_harmless_fields_are_listed_and_not_warned_of():
+    found = fates({**SHAPES["pair"], "id": 7, "source": "web", "Category": "x", "answer_id": 3})
+    assert {place for place, fate in found.items() if fate.fate.startswith("left out")} == {
+        "id", "source", "Category", "answer_id"
+    }  # fmt: skip
+    assert field_lines(tuple(found.values())) == []
+
+
+def test_an_unknown_field_is_named_with_its_rows_and_the_row_is_trained(write_rows):
+    loaded = load_dataset(write_rows([{**SHAPES["pair"], "zebra": 1}, SHAPES["alpaca"]]), Config(), CHAT_FORMAT)
+    [line] = warnings(loaded)
+    assert line.endswith('"zebra" (1 row) is not used; ignore_fields: [zebra] leaves it out')
+
+
+def test_what_says_nothing_is_not_missed():
+    empty = {"system": "", "history": None, "tools": [], "images": None, "image": [], "context": "  ", "weight": None}
+    assert set(fates({**SHAPES["pair"], **empty})) == {"text", "target"}
+
+
+def test_keys_of_turns_and_parts_are_accounted_for():
+    part = {"type": "text", "text": "q", "zebra": 1}
+    turns = [{"role": "user", "content": [part], "mood": "x"}, {"role": "assistant", "content": "a", "context": "y"}]
+    found = fates({"messages": turns})
+    assert found["messages[].content[].zebra"].fate == found["messages[].mood"].fate == "not used"
+    assert found["messages[].context"].is_meant
+    assert found["messages[].role"].fate == "who speaks"
+    assert not fates({"messages": turns}, ignored=frozenset(["messages[].context"]))["messages[].context"].is_meant
+
+
+def test_a_field_under_two_names_is_lost_unless_both_say_the_same():
+    assert fates({**SHAPES["pair"], "system": "s", "system_prompt": "t"})["system_prompt"].is_meant
+    assert "system_prompt" not in fates({**SHAPES["pair"], "system": "s", "system_prompt": "s"})
+
+
+def test_the_user_s_names_win_over_those_that_are_known():
+    fields = {"frage": "q", "antwort": "a", "text": "else"}
+    assert fates(fields, text="frage", target="antwort")["text"].is_meant
+
+
+def test_one_question_with_two_answers_and_rows_of_the_training_are_warned_of(write_rows):
+    rows = [{"text": "q", "target": "a"}, {"text": "q", "target": "b"}]
+    train = load_dataset(write_rows(rows), Config(), CHAT_FORMAT)
+    held_out = load_dataset(write_rows(rows[:1], "other.json"), Config(), CHAT_FORMAT)
+    assert train.contradictions == (f"{train.name} item 2, otherwise in {train.name} item 1",)
+    assert any("the same question has different answers" in line for line in warnings(train))
+    assert any(f"stands in {train.name} too" in line for line in warnings(held_out, train))
+
+
+@settings(derandomize=True, deadline=None, max_examples=300)
+@given(
+    shape=st.sampled_from(sorted(SHAPES)),
+    name=st.text(min_size=1, max_size=12),
+    value=st.one_of(st.text(min_size=1), st.integers(), st.lists(st.integers(), min_size=1), st.just({"a": 1})),
+)
+def test_a_row_with_one_more_field_is_trained_the_same_and_the_field_is_named_or_it_is_refused(shape, name, value):
+    fields = SHAPES[shape]
+    ledger = Ledger()
+    plain = to_example(RawRow(fields, "here"))
+    found = to_example(RawRow({name: value, **fields}, "here"), RowRules(), ledger)
+    if isinstance(found, Example) and name not in fields and not (isinstance(value, str) and not value.strip()):
+        [fate] = [fate for fate in ledger.fates() if fate.rows and name.split()[:1] == fate.place.split()[:1]]
+        is_used = judged(name, frozenset()).fate == "meant" and not fate.is_meant
+        assert is_used or found.messages == plain.messages
