@@ -20,8 +20,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from lorakit.engine import choose_kernels
-from lorakit.engine.products import half_fault
+from lorakit.engine import choose_kernels, products
 
 ROOT = Path(__file__).parents[1]
 TRAIN_FILE = ROOT / "data" / "train.json"
@@ -121,7 +120,11 @@ def _without_kernels() -> Iterator[None]:
     choose_kernels(False, torch.device("cpu"), torch.float32)
 
 
-needs_half_kernel = pytest.mark.skipif(half_fault() is not None, reason=str(half_fault()))
+@pytest.fixture
+def half_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Multiply by half_products.cpp, on processors too where that is slow."""
+    kernel = products.half_kernel()
+    monkeypatch.setattr(products, "_kernel_or_fault", lambda: kernel)
 
 
 @pytest.fixture

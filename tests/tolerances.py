@@ -18,7 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 _DEVIATIONS = 4
-_REPETITIONS = 8
+_REPETITIONS = 4
 # Of an exponential, a quotient, a root; 5 are the most that lorakit's own exponential takes.
 _ROUNDINGS = 8
 _ROUNDED_ONCE = {"add", "sub", "rsub", "mul", "neg", "copy", "clone", "_to_copy", "cat", "stack", "index_select"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,7 +13,9 @@ from torch.nn.functional import pad
 
 from lorakit.engine.decoding_weights import UNIT, held_as_is
 from lorakit.engine.half_weights import HalfLinear
-from lorakit.engine.kernel_build import NoKernelsError, built_decoding
+from lorakit.engine.kernel_build import DECODING
+from lorakit.engine.kernel_levels import NoKernelsError
+from lorakit.engine.kernel_library import load
 from lorakit.engine.loss import base_model
 from lorakit.engine.pointwise import is_known, is_silu
 
@@ -50,15 +51,13 @@ class Adapters:
 
 
 @cache
-def decode_function() -> Callable[..., bool]:
+def decode_function() -> Callable[..., None]:
     """Return the function of decoding.cpp.
 
     Raises:
-        NoKernelsError, OSError: It is not to be had here.
+        NoKernelsError: It is not to be had here.
     """
-    decode = ctypes.CDLL(str(built_decoding())).decode
-    decode.restype = ctypes.c_bool
-    return decode
+    return load(DECODING).decode  # type: ignore[no-any-return]
 
 
 def decoder_fault(model: Any) -> str | None:
@@ -70,7 +69,7 @@ def decoder_fault(model: Any) -> str | None:
         fault = _model_fault(base_model(model))
         if fault is None:
             decode_function()
-    except (NoKernelsError, OSError) as error:
+    except NoKernelsError as error:
         return str(error)
     return fault
 

@@ -11,15 +11,17 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <initializer_list>
 #include <new>
 #include <type_traits>
 #include <vector>
-#ifdef _OPENMP
-#include <omp.h>
-#endif
+
+#include "function_table.h"
+#include "threads.h"
+#include "vectors.h"
 #if defined(__AVX2__) || defined(__AVX512F__)
 #include <immintrin.h>
 #elif defined(__ARM_FEATURE_DOTPROD)
@@ -36,28 +38,14 @@ constexpr Index kTile = 4;    // rows of a matrix, and tokens, whose sums wait i
 constexpr Index kLineBytes = 64;
 constexpr Index kAheadBytes = 8192;  // of the address that is asked for in advance
 
-struct BFloat16 {
-    std::uint16_t bits;
-};
 struct Float16 {
     std::uint16_t bits;
 };
 struct Bits8 {};  // packed weights
 struct Bits4 {};
 
-// As many floats as one register holds.
-#if defined(__AVX512F__)
-constexpr Index kVector = 16;
-#elif defined(__AVX__)
-constexpr Index kVector = 8;
-#else
-constexpr Index kVector = 4;
-#endif
-constexpr Index kVectorBytes = kVector * sizeof(float);
-constexpr Index kPieces = kUnit / kVector;
-using Vector = float __attribute__((vector_size(kVectorBytes)));
+constexpr Index kPieces = kUnit / kVector;  // registers for one number of each output
 using Integers = std::int32_t __attribute__((vector_size(kVectorBytes)));
-using VectorBits = std::uint32_t __attribute__((vector_size(kVectorBytes)));
 using HalfBits = std::uint16_t __attribute__((vector_size(kVectorBytes / 2)));
 
 template <class To, class From>
@@ -68,33 +56,10 @@ inline To as(From from) {
     return to;
 }
 
-inline float widen(float x) {
-    return x;
-}
-
-inline float widen(BFloat16 x) {
-    return as<float>(static_cast<std::uint32_t>(x.bits) << 16);
-}
-
 inline float widen(Float16 x) {
     const std::uint32_t sign = (x.bits & 0x8000u) << 16, rest = x.bits & 0x7fffu;
     if (rest >= 0x7c00u) return as<float>(sign | 0x7f800000u | (rest & 0x3ffu) << 13);  // infinite, or no number
     return as<float>(sign | as<std::uint32_t>(as<float>(rest << 13) * 5.192296858534828e33f));  // 2^112
-}
-
-inline void store(float& place, float x) {
-    place = x;
-}
-
-inline void store(BFloat16& place, float x) {  // to the nearest, ties to even
-    const std::uint32_t bits = as<std::uint32_t>(x);
-    place.bits = static_cast<std::uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
-}
-
-inline Vector load(const float* from) {
-    Vector x;
-    std::memcpy(&x, from, sizeof x);
-    return x;
 }
 
 inline Vector load(const BFloat16* from) {
@@ -165,6 +130,19 @@ inline Integers multiplied(Integers sums, const std::uint8_t* weights, std::int3
 
 inline Integers multiplied_small(Integers sums, Integers weights, std::int32_t four) {
     return in_pairs(sums, as<__m512i>(weights), _mm512_set1_epi32(four));
+}
+#elif defined(__AVXVNNI__) && !defined(__AVX512F__)
+constexpr bool kIsRaised = true;
+
+inline Integers multiplied_small(Integers sums, Integers weights, std::int32_t four) {
+    return as<Integers>(
+        _mm256_dpbusd_avx_epi32(as<__m256i>(sums), as<__m256i>(weights), _mm256_set1_epi32(four)));
+}
+
+inline Integers multiplied(Integers sums, const std::uint8_t* weights, std::int32_t four) {
+    Integers w;
+    std::memcpy(&w, weights, sizeof w);
+    return multiplied_small(sums, w, four);
 }
 #elif defined(__AVX2__) && !defined(__AVX512F__)
 constexpr bool kIsRaised = false;
@@ -251,7 +229,7 @@ struct Step {
     const Index* wanted;                   // [answers]: the tokens whose logits are wanted
     float* logits;                         // [answers, vocabulary], or none
     Index* best;                           // [answers]: the likeliest next token; -1 where no logit is a number
-    Index tokens, answers, threads;
+    Index tokens, answers;
 };
 
 // What a product takes: x [tokens, width]; and for packed weights the same in 8 bits.
@@ -452,7 +430,7 @@ class Team {
     }
 
     static void wait() {
-#pragma omp barrier
+        wait_for_all();
     }
 
    private:
@@ -635,7 +613,8 @@ void attend(const Model& model, const Layer& layer, const Step& step, const Team
         float *scores = own.scores.data(), largest = -INFINITY, sum = 0;
         for (Index i = 0; i < seen; ++i) scores[i] = model.scaling * dot(query, keys + (first + i) * size, size);
         for (Index i = 0; i < seen; ++i) largest = std::max(largest, scores[i]);
-        for (Index i = 0; i < seen; ++i) sum += scores[i] = std::exp(scores[i] - largest);
+#pragma omp simd reduction(+ : sum)
+        for (Index i = 0; i < seen; ++i) sum += scores[i] = exponential(scores[i] - largest);
         float* attended = shared.attended.data() + part * size;
         const float inverse = 1.0f / sum;
         Index at = 0;
@@ -698,7 +677,7 @@ void compute_layer(const Model& model, const Layer& layer, const Step& step, con
         for (Index token = 0; token < tokens; ++token) {
             float* to = shared.inner.data() + token * model.inner + row;
             const float *g = gate + token * kUnit, *u = out + token * kUnit;
-            for (Index i = 0; i < rows; ++i) to[i] = g[i] / (1.0f + std::exp(-g[i])) * u[i];
+            for (Index i = 0; i < rows; ++i) to[i] = g[i] / (1.0f + exponential(-g[i])) * u[i];
         }
     });
     team.wait();
@@ -771,16 +750,14 @@ void compute(const Model& model, const Step& step, const Team& team, Shared& sha
     if (step.answers > 0) choose(model, step, team, shared, own);
 }
 
-}  // namespace
-
-extern "C" {
-
-// Compute some tokens, each of which sees those before it in its slot, in this call or an earlier one, and itself.
+// Computes some tokens, each of which sees those before it in its slot, in this call or an earlier one, and itself.
 // False where memory does not suffice.
 bool decode(const Model* model, const Step* step) {
+    const Index most = most_threads();
+    Shared shared;
+    std::vector<Own> own;
     try {
         const Index tokens = step->tokens, size = model->head_size;
-        Shared shared;
         shared.x.resize(tokens * model->hidden);
         shared.query.resize(tokens * model->heads * size);
         shared.key.resize(tokens * model->key_heads * size);
@@ -788,36 +765,30 @@ bool decode(const Model* model, const Step* step) {
         shared.attended.resize(tokens * model->heads * size);
         shared.inner.resize(tokens * model->inner);
         shared.small.resize(tokens * most_small(*model));
-        shared.logit.resize(step->threads * step->answers);
-        shared.best.resize(step->threads * step->answers);
-        std::vector<Own> own(step->threads, Own(*model, *step));
-        Index threads = 1;
-#ifdef _OPENMP
-#pragma omp parallel num_threads(static_cast<int>(step->threads))
-        {
-            const Index thread = omp_get_thread_num(), together = omp_get_num_threads();
-#pragma omp single
-            threads = together;
-            compute(*model, *step, Team(thread, together), shared, own[thread]);
-        }
-#else
-        compute(*model, *step, Team(0, 1), shared, own[0]);
-#endif
-        for (Index answer = 0; answer < step->answers; ++answer) {
-            float largest = -INFINITY;
-            step->best[answer] = -1;
-            for (Index thread = 0; thread < threads; ++thread) {  // the first of equals
-                const Index place = thread * step->answers + answer;
-                if (shared.logit[place] > largest) {
-                    largest = shared.logit[place];
-                    step->best[answer] = shared.best[place];
-                }
-            }
-        }
+        shared.logit.resize(most * step->answers, -INFINITY);
+        shared.best.resize(most * step->answers, -1);
+        own.resize(most, Own(*model, *step));
     } catch (const std::bad_alloc&) {
         return false;
+    }
+    in_parallel([&](Index me, Index of) { compute(*model, *step, Team(me, of), shared, own[me]); });
+    for (Index answer = 0; answer < step->answers; ++answer) {
+        float largest = -INFINITY;
+        step->best[answer] = -1;
+        for (Index thread = 0; thread < most; ++thread) {  // the first of equals
+            const Index place = thread * step->answers + answer;
+            if (shared.logit[place] > largest) {
+                largest = shared.logit[place];
+                step->best[answer] = shared.best[place];
+            }
+        }
     }
     return true;
 }
 
-}  // extern "C"
+}  // namespace
+
+extern "C" const Function* functions() {
+    static const Function table[] = {function("decode", decode), {}};
+    return table;
+}

@@ -155,10 +155,9 @@ class Decoder:
             *(tensor.data_ptr() for tensor in numbers),
             None if logits is None else logits.data_ptr(),
             best.data_ptr(),
-            *(len(ids), len(wanted), torch.get_num_threads()),
+            *(len(ids), len(wanted)),
         )
-        if not self._decode(ctypes.byref(self._tables.model), ctypes.byref(step)):
-            raise torch.OutOfMemoryError("no memory for the next token")
+        self._decode(ctypes.addressof(self._tables.model), ctypes.addressof(step))
         return best.tolist(), logits
 
     def _new_cache(self, slots: int, capacity: int) -> KeyValueCache:

@@ -47,5 +47,5 @@ class Step(ctypes.Structure):
 
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("ids", "slots", "positions", "wanted", "logits", "best")),
-        *((name, ctypes.c_int64) for name in ("tokens", "answers", "threads")),
+        *((name, ctypes.c_int64) for name in ("tokens", "answers")),
     )

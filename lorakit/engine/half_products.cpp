@@ -9,9 +9,9 @@
 //
 // How blocks of a and b wait in the caches: Goto and van de Geijn, 2008, "Anatomy of High-Performance Matrix
 // Multiplication", doi 10.1145/1356052.1356053.
-
-#include <immintrin.h>
-#include <omp.h>
+//
+// Without AVX512-FP16 the same is computed slowly, for tests of this file to run everywhere: with AVX-512 all but the
+// sums in float16 is as it is here, without it half_products_portable.h rounds in the same places.
 
 #include <algorithm>
 #include <array>
@@ -20,19 +20,14 @@
 #include <memory>
 #include <utility>
 
+#include "function_table.h"
+#include "threads.h"
+#include "vectors.h"
+
 namespace {
 
-using Half = _Float16;
+using Half = std::uint16_t;  // its bits
 using Index = std::int64_t;
-
-constexpr Index kRows = 14;         // of a tile of c: with kColumns, its sums and one step's factors fill 31 registers
-constexpr Index kColumns = 64;      // of a tile of c
-constexpr Index kDepth = 64;        // products added up in float16
-constexpr Index kBlockDepths = 10;  // kDepths of the blocks of a and b that wait in the second-level cache
-constexpr Index kBlockTiles = 12;   // tiles of rows in a block of a
-constexpr Index kPanelTiles = 12;   // tiles of columns in a block of b
-constexpr Index kMostWhole = 1 << 23;  // numbers of a that are packed once for all blocks of b; else once for each
-constexpr float kLargest = 32.0f;      // of scaled numbers; times kDepth products with weights under 32, float16 holds
 
 struct Product {
     const float* a;  // [rows, depth], a_row apart
@@ -41,6 +36,91 @@ struct Product {
     Index rows, depth, columns, a_row, b_row, b_column, c_row;
     bool adds;  // to what is in c
 };
+
+constexpr Index kDepth = 64;       // products added up in float16
+constexpr float kLargest = 32.0f;  // of scaled numbers; times kDepth products with weights under 32, float16 holds
+constexpr Index kFewRows = 8;      // so few are multiplied in float32
+
+}  // namespace
+
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512DQ__)
+
+#include <immintrin.h>
+
+namespace {
+
+// 32 numbers in float16.
+#ifdef __AVX512FP16__
+using Halves = __m512h;
+
+inline Halves no_halves() {
+    return _mm512_setzero_ph();
+}
+
+inline Halves load_halves(const Half* from) {
+    return _mm512_loadu_ph(from);
+}
+
+inline Halves spread(std::int32_t twice) {
+    return _mm512_castsi512_ph(_mm512_set1_epi32(twice));
+}
+
+inline Halves plus_product(Halves x, Halves y, Halves sum) {
+    return _mm512_fmadd_ph(x, y, sum);
+}
+
+inline __m256i lower(Halves x) {
+    return _mm512_castsi512_si256(_mm512_castph_si512(x));
+}
+
+inline __m256i upper(Halves x) {
+    return _mm512_extracti64x4_epi64(_mm512_castph_si512(x), 1);
+}
+#else
+struct Halves {
+    __m512 low, high;
+};
+
+inline __m256i narrowed(__m512 x) {
+    return _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT);
+}
+
+inline Halves halves(__m512i bits) {
+    return {_mm512_cvtph_ps(_mm512_castsi512_si256(bits)), _mm512_cvtph_ps(_mm512_extracti64x4_epi64(bits, 1))};
+}
+
+inline Halves no_halves() {
+    return {_mm512_setzero_ps(), _mm512_setzero_ps()};
+}
+
+inline Halves load_halves(const Half* from) {
+    return halves(_mm512_loadu_si512(from));
+}
+
+inline Halves spread(std::int32_t twice) {
+    return halves(_mm512_set1_epi32(twice));
+}
+
+inline Halves plus_product(const Halves& x, const Halves& y, const Halves& sum) {
+    return {_mm512_cvtph_ps(narrowed(_mm512_fmadd_ps(x.low, y.low, sum.low))),
+            _mm512_cvtph_ps(narrowed(_mm512_fmadd_ps(x.high, y.high, sum.high)))};
+}
+
+inline __m256i lower(const Halves& x) {
+    return narrowed(x.low);
+}
+
+inline __m256i upper(const Halves& x) {
+    return narrowed(x.high);
+}
+#endif
+
+constexpr Index kRows = 14;         // of a tile of c: with kColumns, its sums and one step's factors fill 31 registers
+constexpr Index kColumns = 64;      // of a tile of c
+constexpr Index kBlockDepths = 10;  // kDepths of the blocks of a and b that wait in the second-level cache
+constexpr Index kBlockTiles = 12;   // tiles of rows in a block of a
+constexpr Index kPanelTiles = 12;   // tiles of columns in a block of b
+constexpr Index kMostWhole = 1 << 23;  // numbers of a that are packed once for all blocks of b; else once for each
 
 constexpr Index pieces(Index all, Index size) {
     return (all + size - 1) / size;
@@ -109,7 +189,7 @@ inline void pack_rows(const float* a, Index a_row, Index rows, Index depth, std:
         if (row < kRows) scales[row] = 1.0f / scale;  // exact
         for (Index i = 0; i < kDepth / 16; ++i) {
             const __m256i half =
-                _mm256_castph_si256(_mm512_cvtxps_ph(_mm512_mul_ps(numbers[i], _mm512_set1_ps(scale))));
+                _mm512_cvtps_ph(_mm512_mul_ps(numbers[i], _mm512_set1_ps(scale)), _MM_FROUND_TO_NEAREST_INT);
             const __m512i wide = _mm512_cvtepu16_epi32(half);
             pairs[i][row] = _mm512_or_si512(wide, _mm512_slli_epi32(wide, 16));
         }
@@ -163,31 +243,29 @@ inline void pack_across(const Product& p, Index first, Index column, Index depth
 template <Index R>
 void multiply(const std::int32_t* a, const float* scales, const Half* b, Index depths, float* sums) {
     for (Index depth = 0; depth < depths; ++depth) {
-        __m512h left[R], right[R];
-        for (Index row = 0; row < R; ++row) left[row] = right[row] = _mm512_setzero_ph();
+        Halves left[R], right[R];
+        for (Index row = 0; row < R; ++row) left[row] = right[row] = no_halves();
         for (Index k = 0; k < kDepth; ++k) {
-            const __m512h b_left = _mm512_loadu_ph(b), b_right = _mm512_loadu_ph(b + 32);
-#pragma GCC unroll 16
+            const Halves b_left = load_halves(b), b_right = load_halves(b + 32);
+            UNROLLED(16)
             for (Index row = 0; row < R; ++row) {
-                const __m512h number = _mm512_castsi512_ph(_mm512_set1_epi32(a[row]));
-                left[row] = _mm512_fmadd_ph(number, b_left, left[row]);
-                right[row] = _mm512_fmadd_ph(number, b_right, right[row]);
+                const Halves number = spread(a[row]);
+                left[row] = plus_product(number, b_left, left[row]);
+                right[row] = plus_product(number, b_right, right[row]);
             }
             a += kRows;
             b += kColumns;
         }
-#pragma GCC unroll 16
+        UNROLLED(16)
         for (Index row = 0; row < R; ++row) {
             const __m512 scale = _mm512_set1_ps(scales[row]);
             float* to = sums + row * kColumns;
-            const __m512i l = _mm512_castph_si512(left[row]), r = _mm512_castph_si512(right[row]);
-            const __m256i parts[4] = {_mm512_castsi512_si256(l), _mm512_extracti64x4_epi64(l, 1),
-                                      _mm512_castsi512_si256(r), _mm512_extracti64x4_epi64(r, 1)};
-#pragma GCC unroll 4
+            const __m256i parts[4] = {lower(left[row]), upper(left[row]), lower(right[row]), upper(right[row])};
+            UNROLLED(4)
             for (int i = 0; i < 4; ++i) {
                 const __m512 before = depth ? _mm512_load_ps(to + 16 * i) : _mm512_setzero_ps();
                 _mm512_store_ps(to + 16 * i,
-                                _mm512_fmadd_ps(_mm512_cvtxph_ps(_mm256_castsi256_ph(parts[i])), scale, before));
+                                _mm512_fmadd_ps(_mm512_cvtph_ps(parts[i]), scale, before));
             }
         }
         scales += kRows;
@@ -281,12 +359,15 @@ void multiply_panel(const Panel& of, const Half* panel, const Share& share, cons
     }
 }
 
+template <Index R>
+constexpr Index kTogether = R > 2 ? 2 : 4;  // columns
+
 // Few rows have no use for blocks: every weight is read once, widened, and multiplied in float32.
 template <Index R>
 void multiply_few(const Product& p) {
-    constexpr Index kTogether = R > 2 ? 2 : 4;  // columns
-#pragma omp parallel for schedule(static)
-    for (Index first = 0; first < p.columns; first += kTogether) {
+    for_each(pieces(p.columns, kTogether<R>), [p](Index piece) {
+        constexpr Index kTogether = ::kTogether<R>;
+        const Index first = piece * kTogether;
         const Half* b[kTogether];
         for (Index i = 0; i < kTogether; ++i) b[i] = p.b + std::min(first + i, p.columns - 1) * p.b_column;
         __m512 sums[kTogether][R];
@@ -297,7 +378,7 @@ void multiply_few(const Product& p) {
             __m512 a[R];
             for (Index row = 0; row < R; ++row) a[row] = _mm512_maskz_loadu_ps(mask, p.a + row * p.a_row + k);
             for (Index i = 0; i < kTogether; ++i) {
-                const __m512 weights = _mm512_cvtxph_ps(_mm256_castsi256_ph(_mm256_maskz_loadu_epi16(mask, b[i] + k)));
+                const __m512 weights = _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, b[i] + k));
                 for (Index row = 0; row < R; ++row) sums[i][row] = _mm512_fmadd_ps(a[row], weights, sums[i][row]);
             }
         }
@@ -307,14 +388,14 @@ void multiply_few(const Product& p) {
                 to = _mm512_reduce_add_ps(sums[i][row]) + (p.adds ? to : 0.0f);
             }
         }
-    }
+    });
 }
 
 template <std::size_t... R>
 constexpr std::array<void (*)(const Product&), sizeof...(R)> few_by_rows(std::index_sequence<R...>) {
     return {multiply_few<static_cast<Index>(R) + 1>...};
 }
-constexpr auto kFewByRows = few_by_rows(std::make_index_sequence<8>());
+constexpr auto kFewByRows = few_by_rows(std::make_index_sequence<kFewRows>());
 
 // An equal part of so many tiles.
 std::pair<Index, Index> part(Index tiles, Index number, Index of) {
@@ -337,22 +418,18 @@ char* workspace(Index bytes) {
     return static_cast<char*>(memory.get());
 }
 
-}  // namespace
+void multiply_few_rows(const Product& p) {
+    kFewByRows[p.rows - 1](p);
+}
 
-extern "C" bool half_product(const float* a, const Half* b, float* c, Index rows, Index depth, Index columns,
-                             Index a_row, Index b_row, Index b_column, Index c_row, Index adds) {
-    const Product p{a, b, c, rows, depth, columns, a_row, b_row, b_column, c_row, adds != 0};
-    if (b_row == 1 && rows <= static_cast<Index>(kFewByRows.size())) {
-        kFewByRows[rows - 1](p);
-        return true;
-    }
-    const Index threads = omp_get_max_threads(), all_depths = pieces(depth, kDepth),
+bool multiply_all(const Product& p) {
+    const Index rows = p.rows, most = most_threads(), all_depths = pieces(p.depth, kDepth),
                 blocks = pieces(all_depths, kBlockDepths);
-    const Index row_tiles = pieces(rows, kRows), panels = pieces(columns, kPanelTiles * kColumns);
-    const bool by_rows = row_tiles >= (columns < kPanelTiles * kColumns ? 2 : 24) * threads;
+    const Index row_tiles = pieces(rows, kRows), panels = pieces(p.columns, kPanelTiles * kColumns);
+    const bool by_rows = row_tiles >= (p.columns < kPanelTiles * kColumns ? 2 : 24) * most;
     const Index block_depths = pieces(all_depths, blocks),
                 panel_numbers = kPanelTiles * kColumns * block_depths * kDepth;
-    const Index panel_bytes = 2 * panel_numbers * sizeof(Half), room_bytes = threads * sizeof(Room);
+    const Index panel_bytes = 2 * panel_numbers * sizeof(Half), room_bytes = most * sizeof(Room);
     const Index whole_numbers = row_tiles * all_depths * kTileDepth, whole_scales = row_tiles * all_depths * kRows;
     const bool is_whole = panels > 1 && whole_numbers <= kMostWhole;
     char* memory = workspace(panel_bytes + room_bytes + is_whole * pieces(whole_numbers + whole_scales, 16) * 64);
@@ -361,9 +438,7 @@ extern "C" bool half_product(const float* a, const Half* b, float* c, Index rows
     Room* rooms = reinterpret_cast<Room*>(memory + panel_bytes);
     std::int32_t* numbers = reinterpret_cast<std::int32_t*>(memory + panel_bytes + room_bytes);
     const Packed whole{numbers, reinterpret_cast<float*>(numbers + whole_numbers), all_depths};
-#pragma omp parallel num_threads(threads)
-    {
-        const Index me = omp_get_thread_num(), of = omp_get_num_threads();
+    in_parallel([&](Index me, Index of) {
         const auto [first_rows, after_rows] = part(row_tiles, me, of);
         for (Index tile = first_rows; is_whole && tile < after_rows; ++tile)
             whole.pack(p, tile, tile * kRows, std::min(kRows, rows - tile * kRows), 0);
@@ -384,8 +459,31 @@ extern "C" bool half_product(const float* a, const Half* b, float* c, Index rows
                 multiply_panel(panel, two_panels + turn % 2 * panel_numbers, share, is_whole ? &whole : nullptr,
                                rooms[me]);
             }
-#pragma omp barrier
+            wait_for_all();
         }
-    }
+    });
     return true;
+}
+
+}  // namespace
+
+#else
+#include "half_products_portable.h"
+#endif
+
+namespace {
+
+bool half_product(const float* a, const Half* b, float* c, Index rows, Index depth, Index columns, Index a_row,
+                  Index b_row, Index b_column, Index c_row, Index adds) {
+    const Product p{a, b, c, rows, depth, columns, a_row, b_row, b_column, c_row, adds != 0};
+    if (b_row != 1 || rows > kFewRows) return multiply_all(p);
+    multiply_few_rows(p);
+    return true;
+}
+
+}  // namespace
+
+extern "C" const Function* functions() {
+    static const Function table[] = {function("half_product", half_product), {}};
+    return table;
 }

@@ -1,129 +1,145 @@
-"""The C++ compiled for this machine's processor: once, in two seconds a file and format, and kept in the cache."""
+"""The C++ compiled for this machine's processor: once, in a few seconds a library, and kept in the cache.
+
+A library's name ends in the hash of what is in it: one that a crash or a full disk has damaged is seen and built anew,
+and never run.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import platform
-import re
+import shlex
 import shutil
 import stat
 import subprocess
 import tempfile
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
+from lorakit.engine import processor
+from lorakit.engine.kernel_levels import Level, NoKernelsError, wished_level
 from lorakit.runs import cache_folder
 
-_FOLDER = Path(__file__).parent
-# The rules of IEEE 754 that stand in the way of vector instructions and that nothing here relies on.
-_FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC")
+FOLDER = Path(__file__).parent
+# The rules of IEEE 754 that stand in the way of vector instructions and that nothing here relies on. Threads are called
+# by threads.h, so that of OpenMP only the word for vectors is needed, which every compiler has.
+FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd", "-shared", "-fPIC")
 # Intel's processors multiply pairs of bfloat16 numbers (vdpbf16ps) at half the speed of as many floats, AMD's at twice.
 _FLAGS_OF_VENDORS = {"GenuineIntel": ("-DONE_BY_ONE",)}
-_FORMATS = {torch.float32: "float", torch.bfloat16: "BFloat16"}
-_HALF_INSTRUCTIONS = "avx512_fp16"
-_COMPILERS = ("g++", "c++")
-_PROCESSOR_FILE = Path("/proc/cpuinfo")
-_LONGEST_SECONDS = 60
+_COMPILERS = ("g++", "clang++", "c++")
+_LONGEST_SECONDS = 120
+_UNFINISHED = "building-"
 _OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
+_DIGITS = 24  # of a hash
 
 
-class NoKernelsError(Exception):
-    """Nothing can be compiled here; says why. Caught within the engine."""
+@dataclass(frozen=True)
+class KernelSource:
+    """What becomes one library.
+
+    Attributes:
+        name: Of the library.
+        file: The C++, in this folder.
+        defines: Macros, such as ``FORMAT=float``.
+    """
+
+    name: str
+    file: str
+    defines: tuple[str, ...] = ()
+
+    def flags(self, level: Level) -> tuple[str, ...]:
+        """Return what a compiler is told, but for the places of files."""
+        return (*FLAGS, *level.flags, *(f"-D{one}" for one in self.defines))
+
+    def digest(self, *parts: str) -> str:
+        """Return a hash of the file, what it may include, and whatever else makes a library."""
+        digest = hashlib.sha256()
+        for file in (FOLDER / self.file, *sorted(FOLDER.glob("*.h"))):
+            digest.update(file.read_bytes())
+        for part in parts:
+            digest.update(b"\0" + part.encode())
+        return digest.hexdigest()[:_DIGITS]
 
 
-def built_kernels(dtype: torch.dtype) -> Path:
-    """Return kernels.cpp as a shared library for a number format, compiled now if it is not in the cache.
+# Every library there is.
+FLOAT32_KERNELS = KernelSource("kernels-float32", "kernels.cpp", ("FORMAT=float",))
+BFLOAT16_KERNELS = KernelSource("kernels-bfloat16", "kernels.cpp", ("FORMAT=BFloat16",))
+HALF_PRODUCTS = KernelSource("half-products", "half_products.cpp")
+DECODING = KernelSource("decoding", "decoding.cpp")
+SOURCES = (FLOAT32_KERNELS, BFLOAT16_KERNELS, HALF_PRODUCTS, DECODING)
+
+
+def compiled(source: KernelSource) -> Path:
+    """Return a shared library, compiled now if it is not in the cache.
 
     Raises:
-        NoKernelsError: There is nothing for this format, there is no GNU compiler, or PyTorch computes with other
-            threads than its programs do, or the compiler fails.
+        NoKernelsError: There is no compiler, or it fails; or the cache is not this user's alone.
     """
-    if dtype not in _FORMATS:
-        raise NoKernelsError(f"not for {dtype}".replace("torch.", ""))
-    return _built(_FOLDER / "kernels.cpp", f"-DFORMAT={_FORMATS[dtype]}")
-
-
-def built_half_products() -> Path:
-    """Return half_products.cpp as a shared library, compiled now if it is not in the cache.
-
-    Raises:
-        NoKernelsError: The processor has no instructions for float16, or as above.
-    """
-    _openmp_of_torch()  # says whether this is Linux
-    if _HALF_INSTRUCTIONS not in _processor().split():
-        raise NoKernelsError("the processor cannot multiply float16")
-    return _built(_FOLDER / "half_products.cpp")
-
-
-def built_decoding() -> Path:
-    """Return decoding.cpp as a shared library, compiled now if it is not in the cache.
-
-    Raises:
-        NoKernelsError: As above.
-    """
-    return _built(_FOLDER / "decoding.cpp")
-
-
-def _built(source: Path, *flags: str) -> Path:
-    threads = _openmp_of_torch()
-    compiler = next((found for name in _COMPILERS if (found := shutil.which(name))), None)
-    if compiler is None:
-        raise NoKernelsError("there is no C++ compiler")
+    if platform.system() not in {"Linux", "Darwin"}:
+        raise NoKernelsError(f"not on {platform.system()}")
+    level = wished_level()
+    compiler = _compiler()
+    flags = (*source.flags(level), *_FLAGS_OF_VENDORS.get(processor.vendor(), ()))
     try:
-        version = _run([compiler, "--version"])
-        if "Free Software Foundation" not in version:
-            raise NoKernelsError("the C++ compiler is not GNU's")
-        command = [compiler, *_FLAGS, *_flags_of_vendor(), *flags]
-        library = _place(source, version, command[1:])
-        if not library.is_file():
-            _compile([*command, str(source)], threads, library)
+        key = source.digest(*flags, _run([*compiler, "--version"]), processor.identity())
+        folder = cache_folder() / "kernels"
+        library = whole_library(folder, f"{source.name}-{level.name}-{key}")
+        if library is None:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _sweep(folder)
+            library = compile_into(folder, f"{source.name}-{level.name}-{key}", [*compiler, *flags], source)
         _check_is_own(library)
     except (OSError, subprocess.SubprocessError) as error:
         raise NoKernelsError(f"the C++ compiler failed ({_last_line(error)})") from error
     return library
 
 
-def _openmp_of_torch() -> Path:
-    """Return GNU's OpenMP as PyTorch has loaded it: with a second one, threads would wait for each other's cores."""
-    if platform.system() != "Linux":
-        raise NoKernelsError("only on Linux")
-    torch.get_num_threads()  # loads it
-    loaded = re.search(r"/\S*libgomp\S*", Path("/proc/self/maps").read_text(encoding="utf-8"))
-    if loaded is None:
-        raise NoKernelsError("PyTorch has other threads than GNU's")
-    return Path(loaded.group())
+def whole_library(folder: Path, beginning: str) -> Path | None:
+    """Find a library by the beginning of its name, and leave out what is damaged."""
+    for found in folder.glob(f"{beginning}-*.so"):
+        if found.stem.rpartition("-")[2] == _content_digest(found):
+            return found
+    return None
 
 
-def _place(source: Path, version: str, flags: Sequence[str]) -> Path:
-    """Return the library's path, which tells source, flags, compiler and processor apart."""
-    digest = hashlib.sha256(source.read_bytes())
-    for part in (*flags, version, _processor()):
-        digest.update(part.encode())
-    return cache_folder() / "kernels" / f"{digest.hexdigest()[:24]}.so"
-
-
-def _flags_of_vendor() -> tuple[str, ...]:
-    vendor = re.search(r"^vendor_id\s*:\s*(\S+)", _PROCESSOR_FILE.read_text(encoding="utf-8"), re.MULTILINE)
-    return _FLAGS_OF_VENDORS.get(vendor[1], ()) if vendor else ()
-
-
-def _processor() -> str:
-    """Name the processor's instructions: a home folder may be shared by machines of different kinds."""
-    text = _PROCESSOR_FILE.read_text(encoding="utf-8")
-    lines = (line for line in text.splitlines() if line.startswith(("flags", "Features", "model name")))
-    return platform.machine() + "\n".join(sorted(set(lines)))
-
-
-def _compile(command: list[str], threads: Path, library: Path) -> None:
-    library.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with tempfile.TemporaryDirectory(dir=library.parent, prefix="building-") as folder:
-        built = Path(folder) / library.name
-        _run([*command, "-o", str(built), "-Wl,--as-needed", str(threads)])
+def compile_into(folder: Path, beginning: str, command: Sequence[str], source: KernelSource) -> Path:
+    """Compile a library into a folder, whole or not at all; several processes may do so at once."""
+    with tempfile.TemporaryDirectory(dir=folder, prefix=_UNFINISHED) as unfinished:
+        built = Path(unfinished) / "library.so"
+        _run([*command, str(FOLDER / source.file), "-o", str(built)])
         built.chmod(0o700)  # whatever the umask
-        built.replace(library)  # several processes may do this at once
+        with built.open("rb") as file:
+            os.fsync(file.fileno())
+        library = folder / f"{beginning}-{_content_digest(built)}.so"
+        for other in folder.glob(f"{beginning}-*.so"):  # damaged, or it would have been used
+            other.unlink(missing_ok=True)
+        built.replace(library)
+    return library
+
+
+def _compiler() -> list[str]:
+    """Return the compiler's command: that of ``CXX``, as everywhere, else the first there is."""
+    chosen = shlex.split(os.environ.get("CXX", ""))
+    if chosen and shutil.which(chosen[0]):
+        return chosen
+    found = next((path for name in _COMPILERS if (path := shutil.which(name))), None)
+    if found is None:
+        raise NoKernelsError("there is no C++ compiler")
+    return [found]
+
+
+def _content_digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:_DIGITS]
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what processes that were killed have left."""
+    for left in folder.glob(f"{_UNFINISHED}*"):
+        if time.time() - left.stat().st_mtime > 2 * _LONGEST_SECONDS:
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _check_is_own(library: Path) -> None:
@@ -133,7 +149,7 @@ def _check_is_own(library: Path) -> None:
         raise NoKernelsError(f"others may write {library}")
 
 
-def _run(command: list[str]) -> str:
+def _run(command: Sequence[str]) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=_LONGEST_SECONDS).stdout
 
 

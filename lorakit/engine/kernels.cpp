@@ -1,6 +1,6 @@
 // What lies between the matrix products of a training step on a CPU, each in one pass where PyTorch takes several.
 //
-// The products of the layers stay with PyTorch. Work is shared out among PyTorch's own OpenMP threads by rows, in
+// The products of the layers stay with PyTorch. Work is shared out among PyTorch's own threads by rows, in
 // attention by sequences and key heads, and each is computed by one thread from beginning to end: results do not depend
 // on the number of threads. Arithmetic is in float32; results are rounded once, except where the models themselves
 // round in between, and where attention multiplies numbers in pairs. The formulas are those of pointwise.py,
@@ -15,101 +15,17 @@
 #include <optional>
 #include <type_traits>
 #include <vector>
+
+#include "function_table.h"
+#include "threads.h"
+#include "vectors.h"
+
 #if defined(__AVX512BF16__) && !defined(ONE_BY_ONE)
 #define IN_PAIRS
 #include <immintrin.h>
 #endif
 
 namespace {
-
-struct BFloat16 {
-    std::uint16_t bits;
-};
-
-inline float widen(float x) {
-    return x;
-}
-
-inline float widen(BFloat16 x) {
-    const std::uint32_t bits = static_cast<std::uint32_t>(x.bits) << 16;
-    float wide;
-    std::memcpy(&wide, &bits, sizeof wide);
-    return wide;
-}
-
-inline void store(float& place, float x) {
-    place = x;
-}
-
-inline void store(BFloat16& place, float x) {  // to the nearest, ties to even
-    std::uint32_t bits;
-    std::memcpy(&bits, &x, sizeof bits);
-    place.bits = static_cast<std::uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
-}
-
-inline void store(BFloat16& place, BFloat16 x) {
-    place = x;
-}
-
-template <class T>
-inline float rounded(float x) {
-    T place;
-    store(place, x);
-    return widen(place);
-}
-
-// As many floats as one register holds: of wider vectors the compiler makes code that is ten times as slow.
-#if defined(__AVX512F__)
-constexpr std::int64_t kVector = 16;
-#elif defined(__AVX__)
-constexpr std::int64_t kVector = 8;
-#else
-constexpr std::int64_t kVector = 4;
-#endif
-constexpr std::int64_t kVectorBytes = kVector * sizeof(float);
-using Vector = float __attribute__((vector_size(kVectorBytes)));
-using Unaligned = float __attribute__((vector_size(kVectorBytes), aligned(4), may_alias));
-using VectorBits = std::uint32_t __attribute__((vector_size(kVectorBytes)));
-
-template <class X>
-using Bits = std::conditional_t<std::is_same_v<X, float>, std::uint32_t, VectorBits>;
-
-inline VectorBits lanes() {  // 0, 1, 2 and so on; a constant to the compiler
-    VectorBits numbers{};
-#pragma GCC unroll 16
-    for (std::int64_t i = 0; i < kVector; ++i) numbers[i] = i;
-    return numbers;
-}
-
-inline Vector load(const float* from) {
-    return *reinterpret_cast<const Unaligned*>(from);
-}
-
-inline void store(float* to, Vector x) {
-    *reinterpret_cast<Unaligned*>(to) = x;
-}
-
-// e^x with a relative error below 3e-7, of a float or of a vector of them; beyond 88 a large finite number, below -87
-// a tiny one. 2^n times a polynomial of the rest, as in Cephes' expf; compilers turn a loop of it into vector
-// instructions. A NaN stays a NaN.
-template <class X>
-inline X exponential(X x) {
-    const X least = X{} - 87.0f;
-    x = x < least ? least : x;
-    const X shifted = x * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: the last bits are those of the nearest integer
-    const X n = shifted - 12582912.0f;
-    const X r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-    X p = X{} + 1.9875691500e-4f;
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
-    // The upper end is cut off here: of two comparisons of x compilers make branches.
-    const Bits<X> bits = __builtin_bit_cast(Bits<X>, shifted), most = Bits<X>{} + (0x4b400000 + 127);
-    return p * __builtin_bit_cast(X, ((bits < most ? bits : most) + 127) << 23);
-}
 
 template <class T>
 inline float largest_of(const T* x, std::int64_t elements) {
@@ -122,8 +38,7 @@ inline float largest_of(const T* x, std::int64_t elements) {
 template <class T>
 void rms_norm_forward(const T* x, const T* weight, T* y, float* inverse, std::int64_t rows, std::int64_t width,
                       float epsilon) {
-#pragma omp parallel for schedule(static)
-    for (std::int64_t row = 0; row < rows; ++row) {
+    for_each(rows, [=](std::int64_t row) {
         const T* in = x + row * width;
         T* out = y + row * width;
         float squares = 0;
@@ -133,15 +48,14 @@ void rms_norm_forward(const T* x, const T* weight, T* y, float* inverse, std::in
         inverse[row] = scale;
 #pragma omp simd
         for (std::int64_t i = 0; i < width; ++i) store(out[i], rounded<T>(widen(in[i]) * scale) * widen(weight[i]));
-    }
+    });
 }
 
 // rest: what is added to the gradient of x, of its shape; or none.
 template <class T>
 void rms_norm_backward(const T* grad, const T* x, const T* weight, const float* inverse, const T* rest, T* grad_x,
                        std::int64_t rows, std::int64_t width) {
-#pragma omp parallel for schedule(static)
-    for (std::int64_t row = 0; row < rows; ++row) {
+    for_each(rows, [=](std::int64_t row) {
         const T *g = grad + row * width, *in = x + row * width;
         T* out = grad_x + row * width;
         float product = 0;
@@ -153,12 +67,12 @@ void rms_norm_backward(const T* grad, const T* x, const T* weight, const float* 
         if (rest == nullptr) {
 #pragma omp simd
             for (std::int64_t i = 0; i < width; ++i) store(out[i], at(i));
-            continue;
+            return;
         }
         const T* more = rest + row * width;
 #pragma omp simd
         for (std::int64_t i = 0; i < width; ++i) store(out[i], widen(more[i]) + at(i));
-    }
+    });
 }
 
 // x and y: [heads, tokens, size] with strides of heads and tokens; cos and sin: [tokens, size]. sign: -1 turns back.
@@ -166,8 +80,7 @@ template <class T>
 void rotary(const T* x, const T* cos, const T* sin, T* y, std::int64_t heads, std::int64_t tokens, std::int64_t size,
             std::int64_t x_head, std::int64_t x_token, std::int64_t y_head, std::int64_t y_token, float sign) {
     const std::int64_t half = size / 2;
-#pragma omp parallel for schedule(static)
-    for (std::int64_t token = 0; token < tokens; ++token) {
+    for_each(tokens, [=](std::int64_t token) {
         const T *c = cos + token * size, *s = sin + token * size;
         for (std::int64_t head = 0; head < heads; ++head) {
             const T* in = x + head * x_head + token * x_token;
@@ -180,32 +93,38 @@ void rotary(const T* x, const T* cos, const T* sin, T* y, std::int64_t heads, st
                 store(out[i + half], second * widen(c[i + half]) + sign * first * widen(s[i + half - other]));
             }
         }
-    }
+    });
 }
+
+constexpr std::int64_t kPiece = 1024;  // elements
 
 template <class T>
 void gated_forward(const T* gate, const T* up, T* y, std::int64_t elements) {
-#pragma omp parallel for simd schedule(static)
-    for (std::int64_t i = 0; i < elements; ++i) {
-        const float g = widen(gate[i]);
-        store(y[i], rounded<T>(g / (1.0f + exponential(-g))) * widen(up[i]));
-    }
+    for_pieces(elements, kPiece, [=](std::int64_t first, std::int64_t after) {
+#pragma omp simd
+        for (std::int64_t i = first; i < after; ++i) {
+            const float g = widen(gate[i]);
+            store(y[i], rounded<T>(g / (1.0f + exponential(-g))) * widen(up[i]));
+        }
+    });
 }
 
 template <class T>
 void gated_backward(const T* grad, const T* gate, const T* up, T* grad_gate, T* grad_up, std::int64_t elements) {
-#pragma omp parallel for simd schedule(static)
-    for (std::int64_t i = 0; i < elements; ++i) {
-        const float g = widen(gate[i]), d = widen(grad[i]);
-        const float sigmoid = 1.0f / (1.0f + exponential(-g));
-        store(grad_gate[i], d * widen(up[i]) * sigmoid * (1.0f + g * (1.0f - sigmoid)));
-        store(grad_up[i], d * g * sigmoid);
-    }
+    for_pieces(elements, kPiece, [=](std::int64_t first, std::int64_t after) {
+#pragma omp simd
+        for (std::int64_t i = first; i < after; ++i) {
+            const float g = widen(gate[i]), d = widen(grad[i]);
+            const float sigmoid = 1.0f / (1.0f + exponential(-g));
+            store(grad_gate[i], d * widen(up[i]) * sigmoid * (1.0f + g * (1.0f - sigmoid)));
+            store(grad_up[i], d * g * sigmoid);
+        }
+    });
 }
 
 // Attention --------------------------------------------------------------------------------------------------------
 
-constexpr std::int64_t kRows = kVector == 8 ? 4 : 8, kVectors = 2;  // half of the registers hold sums
+constexpr std::int64_t kVectors = 2, kRows = kRegisters / 2 / kVectors;  // half of the registers hold sums
 constexpr std::int64_t kColumns = kVector * kVectors;
 constexpr std::int64_t kDepth = 128;
 constexpr std::int64_t kTile = 32;  // queries at a time: what causal order forbids is hardly ever computed
@@ -280,21 +199,21 @@ template <class U>
             float* to = c + row * c_row + column;
             // Unrolled, so that the sums stay in registers.
             Vector sums[kRows][kVectors];
-#pragma GCC unroll 8
+            UNROLLED(8)
             for (int r = 0; r < kRows; ++r)
-#pragma GCC unroll 2
+                UNROLLED(2)
                 for (int v = 0; v < kVectors; ++v) sums[r][v] = adds ? load(to + r * c_row + v * kVector) : Vector{};
             for (std::int64_t k = 0; k < depth; ++k) {
-#pragma GCC unroll 8
+                UNROLLED(8)
                 for (int r = 0; r < kRows; ++r)
-#pragma GCC unroll 2
+                    UNROLLED(2)
                     for (int v = 0; v < kVectors; ++v)
                         sums[r][v] =
                             plus_product(sums[r][v], from[r * a_row + k * a_depth], right + k * b_row + v * kVector);
             }
-#pragma GCC unroll 8
+            UNROLLED(8)
             for (int r = 0; r < kRows; ++r)
-#pragma GCC unroll 2
+                UNROLLED(2)
                 for (int v = 0; v < kVectors; ++v)
                     store(to + r * c_row + v * kVector, sums[r][v]);
         }
@@ -385,7 +304,7 @@ void gather_turned(const Rows<T>& from, std::int64_t size, U* to, std::int64_t t
         for (std::int64_t i = 0; i < units<U>(size); ++i) {
             U* out = to + i * to_unit + first;
             const std::int64_t at = i * kNumbers<U>, next = at + kNumbers<U> - 1;
-#pragma GCC unroll 16
+            UNROLLED(16)
             for (std::int64_t row = 0; row < kVector; ++row)
                 join(out[row], in[row][at], next < size ? in[row][next] : T{});
         }
@@ -474,23 +393,6 @@ struct Workspace {
     }
 };
 
-// One number of a vector, halves joined at a time: one by one, each would wait for the one before it.
-template <class Join>
-inline float joined(Vector x, const Join& join) {
-#pragma GCC unroll 4
-    for (std::uint32_t distance = kVector / 2; distance; distance /= 2)
-        x = join(x, __builtin_shuffle(x, lanes() ^ distance));
-    return x[0];
-}
-
-inline Vector sum(Vector x, Vector y) {
-    return x + y;
-}
-
-inline Vector larger(Vector x, Vector y) {
-    return y > x ? y : x;
-}
-
 // Replaces what lies behind the visible ones, vector by vector up to the end of one.
 inline void blank(float* row, std::int64_t visible, std::int64_t after, float value) {
     const Vector lane = __builtin_convertvector(lanes(), Vector);
@@ -549,23 +451,21 @@ bool compute_tasks(const Layout& at, const Span* spans, bool is_backward, const 
     std::iota(order.begin(), order.end(), 0);
     const auto size = [&](std::int64_t i) { return spans[i].asked * (at.shared + spans[i].own); };
     std::stable_sort(order.begin(), order.end(), [&](auto first, auto second) { return size(first) > size(second); });
-    bool is_short = false;
-#pragma omp parallel
-    {
+    const std::int64_t tasks = at.spans * at.key_heads;
+    std::atomic<bool> is_short = false;
+    Queue queue;
+    in_parallel([&](std::int64_t, std::int64_t) {
         std::optional<Workspace<U>> workspace;
         try {  // what is thrown must not leave the thread
             workspace.emplace(most_keys, at.size, is_backward);
         } catch (const std::bad_alloc&) {
-#pragma omp atomic write
             is_short = true;
         }
-#pragma omp barrier
-        if (!is_short) {
-#pragma omp for schedule(dynamic)
-            for (std::int64_t i = 0; i < at.spans * at.key_heads; ++i)
-                compute(*workspace, Task(at, spans, order[i / at.key_heads] * at.key_heads + i % at.key_heads));
-        }
-    }
+        wait_for_all();
+        if (is_short) return;
+        for (std::int64_t i = queue.next(); i < tasks; i = queue.next())
+            compute(*workspace, Task(at, spans, order[i / at.key_heads] * at.key_heads + i % at.key_heads));
+    });
     return !is_short;
 }
 
@@ -678,8 +578,7 @@ bool attention_backward(const T* query, const T* key, const T* value, const T* g
 template <class T>
 void cross_entropy(T* logits, const std::int64_t* targets, float* nats, std::int64_t rows, std::int64_t vocabulary,
                    std::int64_t wants_gradient) {
-#pragma omp parallel for schedule(static)
-    for (std::int64_t row = 0; row < rows; ++row) {
+    for_each(rows, [=](std::int64_t row) {
         T* l = logits + row * vocabulary;
         const float largest = largest_of(l, vocabulary);
         float total = 0;
@@ -688,37 +587,28 @@ void cross_entropy(T* logits, const std::int64_t* targets, float* nats, std::int
         const std::int64_t target = targets[row];
         const float at_target = widen(l[target]) - largest;
         nats[row] = std::log(total) - at_target;
-        if (!wants_gradient) continue;
+        if (!wants_gradient) return;
         const float share = 1.0f / total;
 #pragma omp simd
         for (std::int64_t i = 0; i < vocabulary; ++i) store(l[i], exponential(widen(l[i]) - largest) * share);
         store(l[target], exponential(at_target) * share - 1.0f);
-    }
+    });
 }
 
 }  // namespace
 
-// Up to how many elements of a head's keys attention is faster here than by PyTorch's products: those have AMX tiles
-// where this file does without.
-extern "C" std::int64_t most_key_elements() {
-#ifdef __AMX_BF16__
-    return std::is_same_v<FORMAT, BFloat16> ? 40'000 : INT64_MAX;
-#else
-    return INT64_MAX;
-#endif
-}
-
-// For the number format that the compiler is given, in the order of kernels.py.
-extern "C" void* const* kernels() {
-    static void* const table[] = {
-        reinterpret_cast<void*>(rms_norm_forward<FORMAT>),
-        reinterpret_cast<void*>(rms_norm_backward<FORMAT>),
-        reinterpret_cast<void*>(rotary<FORMAT>),
-        reinterpret_cast<void*>(gated_forward<FORMAT>),
-        reinterpret_cast<void*>(gated_backward<FORMAT>),
-        reinterpret_cast<void*>(attention_forward<FORMAT>),
-        reinterpret_cast<void*>(attention_backward<FORMAT>),
-        reinterpret_cast<void*>(cross_entropy<FORMAT>),
+// For the number format that the compiler is given.
+extern "C" const Function* functions() {
+    static const Function table[] = {
+        function("rms_norm_forward", rms_norm_forward<FORMAT>),
+        function("rms_norm_backward", rms_norm_backward<FORMAT>),
+        function("rotary", rotary<FORMAT>),
+        function("gated_forward", gated_forward<FORMAT>),
+        function("gated_backward", gated_backward<FORMAT>),
+        function("attention_forward", attention_forward<FORMAT>),
+        function("attention_backward", attention_backward<FORMAT>),
+        function("cross_entropy", cross_entropy<FORMAT>),
+        {},
     };
     return table;
 }

@@ -7,30 +7,22 @@ round differently.
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Callable
 from dataclasses import dataclass
-from types import SimpleNamespace
+from functools import cache
 from typing import Any
 
 import torch
 
-from lorakit.engine.kernel_build import NoKernelsError, built_kernels
+from lorakit.engine import processor
+from lorakit.engine.kernel_build import BFLOAT16_KERNELS, FLOAT32_KERNELS
+from lorakit.engine.kernel_levels import NoKernelsError
+from lorakit.engine.kernel_library import load
 
-_TYPES = {"p": ctypes.c_void_p, "i": ctypes.c_int64, "f": ctypes.c_float}
-# Their arguments: pointers, integers, floating-point numbers; in the order of the table in kernels.cpp.
-_FUNCTIONS = {
-    "rms_norm_forward": "ppppiif",
-    "rms_norm_backward": "ppppppii",
-    "rotary": "ppppiiiiiiif",
-    "gated_forward": "pppi",
-    "gated_backward": "pppppi",
-    "attention_forward": "pppppppf",
-    "attention_backward": "ppppppppppppfi",
-    "cross_entropy": "pppiii",
-}
-_ALLOCATING = {"attention_forward", "attention_backward"}  # they return whether memory sufficed
+_SOURCES = {torch.float32: FLOAT32_KERNELS, torch.bfloat16: BFLOAT16_KERNELS}
 _LOADED: dict[torch.dtype, Any] = {}  # of one format at most
+# Up to so many elements of a head's keys attention in bfloat16 is faster here than by PyTorch's products, where those
+# have AMX tiles.
+_MOST_KEY_ELEMENTS = 40_000
 
 
 @dataclass(frozen=True)
@@ -60,9 +52,11 @@ def choose_kernels(
         return KernelChoice(False, f"not for {device.type}")
     if not is_wanted:
         return KernelChoice(False, reason)
+    if dtype not in _SOURCES:
+        return KernelChoice(False, f"not for {dtype}".replace("torch.", ""))
     try:
-        _LOADED[dtype] = _table(ctypes.CDLL(str(built_kernels(dtype))))
-    except (NoKernelsError, OSError) as error:
+        _LOADED[dtype] = load(_SOURCES[dtype])
+    except NoKernelsError as error:
         return KernelChoice(False, str(error))
     return KernelChoice(True, "compiled for this processor")
 
@@ -75,8 +69,7 @@ def has_kernels(dtype: torch.dtype) -> bool:
 def kernels_for(*tensors: torch.Tensor) -> Any:
     """Return the kernels for these tensors, each a function named as in kernels.cpp.
 
-    They take tensors where those take pointers (None where those take none), and check nothing but memory, whose lack
-    is an OutOfMemoryError.
+    They take tensors where those take pointers; see `load`.
 
     Args:
         tensors: All that a kernel reads as one block. Others may have strides.
@@ -94,30 +87,11 @@ def kernels_for(*tensors: torch.Tensor) -> Any:
     return kernels if is_served else None
 
 
-def _table(library: ctypes.CDLL) -> SimpleNamespace:
-    limit = library.most_key_elements
-    limit.restype = ctypes.c_int64
-    listing = library.kernels
-    listing.restype = ctypes.POINTER(ctypes.c_void_p * len(_FUNCTIONS))
-    addresses = listing().contents
-    return SimpleNamespace(
-        most_key_elements=limit(),
-        **{
-            function: _taking_tensors(_prototype(function)(address))
-            for function, address in zip(_FUNCTIONS, addresses, strict=True)
-        },
-    )
+def serves_attention(key_elements: int, dtype: torch.dtype) -> bool:
+    """Whether attention is faster by the kernels than by PyTorch's products, for so many elements of a head's keys."""
+    return dtype is torch.float32 or key_elements <= _MOST_KEY_ELEMENTS or "amx_bf16" not in _features()
 
 
-def _prototype(function: str) -> Callable[[int], Callable[..., bool | None]]:
-    result = ctypes.c_bool if function in _ALLOCATING else None
-    return ctypes.CFUNCTYPE(result, *(_TYPES[kind] for kind in _FUNCTIONS[function]))
-
-
-def _taking_tensors(kernel: Callable[..., bool | None]) -> Callable[..., None]:
-    def call(*arguments: torch.Tensor | int | float | None) -> None:
-        done = kernel(*(value.data_ptr() if isinstance(value, torch.Tensor) else value for value in arguments))
-        if done is False:
-            raise torch.OutOfMemoryError("no memory for attention's workspaces")
-
-    return call
+@cache
+def _features() -> frozenset[str]:
+    return processor.features()

@@ -7,16 +7,17 @@ what it is given, the weight is widened for the moment: the same product, more e
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable
 from functools import cache
 
 import torch
 
-from lorakit.engine.kernel_build import NoKernelsError, built_half_products
+from lorakit.engine.kernel_build import HALF_PRODUCTS
+from lorakit.engine.kernel_levels import NoKernelsError, wished_level
+from lorakit.engine.kernel_library import load
 
-Kernel = Callable[..., bool]
-_POINTERS, _NUMBERS = 3, 8  # that half_product takes
+Kernel = Callable[..., None]
+_INSTRUCTIONS = "avx512_fp16"  # without which the kernel is there for tests only
 
 
 def product(
@@ -52,14 +53,20 @@ def half_fault() -> str | None:
 @cache
 def _kernel_or_fault() -> Kernel | NoKernelsError:
     try:
-        function = ctypes.CDLL(str(built_half_products())).half_product
+        if _INSTRUCTIONS not in wished_level().needs:
+            return NoKernelsError("the processor cannot multiply float16")
+        return half_kernel()
     except NoKernelsError as fault:
         return fault
-    except OSError as error:
-        return NoKernelsError(str(error))
-    function.restype = ctypes.c_bool
-    function.argtypes = [*[ctypes.c_void_p] * _POINTERS, *[ctypes.c_int64] * _NUMBERS]
-    return function  # type: ignore[no-any-return]
+
+
+def half_kernel() -> Kernel:
+    """Return the kernel of half_products.cpp, fast or not.
+
+    Raises:
+        NoKernelsError: There is none.
+    """
+    return load(HALF_PRODUCTS).half_product  # type: ignore[no-any-return]
 
 
 def _mixed(left: torch.Tensor, right: torch.Tensor, place: torch.Tensor, adds: bool) -> torch.Tensor:
@@ -77,10 +84,6 @@ def _mixed(left: torch.Tensor, right: torch.Tensor, place: torch.Tensor, adds: b
         return place.addmm_(left, wide) if adds else torch.mm(left, wide, out=place)
     if left.stride(1) != 1:
         left = left.contiguous()
-    done = kernel(
-        *(tensor.data_ptr() for tensor in (left, right, place)),
-        *(*left.shape, right.shape[1], left.stride(0), *right.stride(), place.stride(0), adds),
-    )
-    if not done:
-        raise torch.OutOfMemoryError("no memory for a block of weights")
+    strides = left.stride(0), *right.stride(), place.stride(0)
+    kernel(left, right, place, *left.shape, right.shape[1], *strides, adds)
     return place

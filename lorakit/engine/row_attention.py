@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from lorakit.engine.kernels import kernels_for
+from lorakit.engine.kernels import kernels_for, serves_attention
 
 # Queries computed at once: enough rows for a fast product, and little beyond the diagonal is computed in vain.
 _TILE_TOKENS = 128
@@ -95,7 +95,7 @@ class Asked:
             return None
         kernels = kernels_for(*(tensor[:0] for tensor in tensors))  # strides of heads and tokens are served
         longest = max(span.shared + span.own.stop - span.own.start for span in self.spans)
-        return kernels if kernels and longest * self.query.shape[-1] <= kernels.most_key_elements else None
+        return kernels if kernels and serves_attention(longest * self.query.shape[-1], self.query.dtype) else None
 
 
 class RowAttention(torch.autograd.Function):

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2
 
 from lorakit.engine import Decoder, NotCoveredError, begin, decoder_coverage, decoder_fault, decoding_tables
 from lorakit.engine.decoding_weights import held_as_is, packed4, packed8, unpacked
-from lorakit.engine.kernel_build import NoKernelsError, built_decoding
+from lorakit.engine.kernel_levels import NoKernelsError
 from lorakit.engine.prefill import Part, prefill
 
 _ROUNDOFF = 2.0**-24  # of float32
@@ -314,5 +314,4 @@ def test_the_tables_are_as_long_as_in_the_source():
     assert ctypes.sizeof(decoding_tables.Matrix) == 11 * 8
     assert ctypes.sizeof(decoding_tables.Layer) == 7 * 11 * 8 + 7 * 8
     assert ctypes.sizeof(decoding_tables.Model) == 8 + 2 * 11 * 8 + 3 * 8 + 8 * 8 + 8
-    assert ctypes.sizeof(decoding_tables.Step) == 9 * 8
-    assert built_decoding().is_file()
+    assert ctypes.sizeof(decoding_tables.Step) == 8 * 8

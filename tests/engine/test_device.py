@@ -1,9 +1,8 @@
 import pytest
 import torch
 
-from lorakit.engine import choose_device, choose_dtype, kernel_build
+from lorakit.engine import choose_device, choose_dtype, processor, products
 from lorakit.engine import device as device_module
-from lorakit.engine.kernel_build import NoKernelsError, built_half_products
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -68,9 +67,12 @@ def test_elsewhere_float16_on_a_cpu_is_replaced_with_a_warning(measured):
 def test_a_processor_without_the_instructions_says_so(monkeypatch, tmp_path):
     other = tmp_path / "cpuinfo"
     other.write_text("vendor_id : GenuineIntel\nmodel name : Another\nflags : fpu avx512f avx512_bf16\n")
-    monkeypatch.setattr(kernel_build, "_PROCESSOR_FILE", other)
-    with pytest.raises(NoKernelsError, match="cannot multiply float16"):
-        built_half_products()
+    monkeypatch.setattr(processor, "_LINUX_FILE", other)
+    products._kernel_or_fault.cache_clear()
+    try:
+        assert products.half_fault() == "the processor cannot multiply float16"
+    finally:
+        products._kernel_or_fault.cache_clear()
 
 
 @pytest.mark.parametrize(("is_supported", "dtype"), [(True, torch.bfloat16), (False, torch.float16)])

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import FAMILIES, needs_half_kernel
+from conftest import FAMILIES
 from peft import LoraConfig, get_peft_model
 from plain import adapted, assert_same, gradients, reference
 from trained import sequences
@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 from lorakit.data_processing.packing import pack_under_budget
 from lorakit.engine import PACKED, accelerate, activation_dtype, hold_in_half, products, summed_loss
 from lorakit.engine.half_weights import Half
-from lorakit.engine.kernel_build import NoKernelsError
+from lorakit.engine.kernel_levels import NoKernelsError
 
 
 @pytest.fixture
@@ -94,9 +94,8 @@ def test_answers_are_those_of_float32(model_folder):
     assert torch.equal(model.generate(input_ids=ids, generation_config=settings), wanted)
 
 
-@needs_half_kernel
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.usefixtures("own_kernels")
+@pytest.mark.usefixtures("own_kernels", "half_kernel")
 def test_thirty_steps_are_within_a_hundredth_of_float32(model_folder, family):
     def curve(model):
         rows = sequences()

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from conftest import needs_half_kernel
 from peft import PeftModel
 from vision import SIDE, draw, image_processor, save_vision_model, vision_tokenizer
 
@@ -14,7 +13,7 @@ from lorakit.data_processing.formats import RowRules, to_example
 from lorakit.data_processing.images import ImageError
 from lorakit.data_processing.packing import pack, pack_under_budget
 from lorakit.engine import DtypeChoice, choose_kernels, picture_inputs, products, summed_loss
-from lorakit.engine.kernel_build import NoKernelsError
+from lorakit.engine.kernel_levels import NoKernelsError
 from lorakit.engine.pictures import _STORES as STORES
 from lorakit.engine.pictures import kept_feature_bytes, pixel_inputs
 from lorakit.model_config import attach_new_adapter, load_model, load_tokenizer, locate_model
@@ -129,11 +128,9 @@ def outputs_of(model, pictures):
     return picture_inputs(model.get_base_model(), pictures)["mm_encoder_outputs"]["image"]
 
 
-HALVES = [False, pytest.param(True, marks=needs_half_kernel)]
-
-
 @pytest.mark.parametrize("settings", [{}, {"train_projector": True}], ids=["frozen", "adapted projector"])
-@pytest.mark.parametrize("is_half", HALVES, ids=["float32", "float16 products"])
+@pytest.mark.parametrize("is_half", [False, True], ids=["float32", "float16 products"])
+@pytest.mark.usefixtures("half_kernel")
 def test_kept_features_are_those_computed_anew_to_the_last_bit(folder, rows, settings, is_half):
     pictures = rows[2].pictures
     model = bundle(folder, is_half, **settings)
@@ -146,7 +143,8 @@ def test_kept_features_are_those_computed_anew_to_the_last_bit(folder, rows, set
             assert all(torch.equal(*pair) for pair in zip(mine, other, strict=True))
 
 
-@pytest.mark.parametrize("is_half", HALVES, ids=["float32", "float16 products"])
+@pytest.mark.parametrize("is_half", [False, True], ids=["float32", "float16 products"])
+@pytest.mark.usefixtures("half_kernel")
 def test_features_do_not_depend_on_the_company_of_a_picture(folder, rows, is_half):
     pictures = rows[2].pictures
     forward = outputs_of(bundle(folder, is_half), pictures).pooler_output

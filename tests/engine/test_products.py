@@ -2,10 +2,9 @@
 
 import pytest
 import torch
-from conftest import needs_half_kernel
 
 from lorakit.engine import products
-from lorakit.engine.kernel_build import NoKernelsError
+from lorakit.engine.kernel_levels import NoKernelsError
 from lorakit.engine.products import plus_product, product
 
 SHAPES = [(1, 1, 1), (3, 70, 5), (8, 64, 130), (9, 65, 7), (13, 16, 64), (15, 200, 65), (61, 1300, 900), (200, 33, 31)]
@@ -37,7 +36,7 @@ def error(found, wanted):
     return ((found - wanted) / sizes).pow(2).mean().sqrt().item()
 
 
-@needs_half_kernel
+@pytest.mark.usefixtures("half_kernel")
 @pytest.mark.parametrize("by", BY)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_kernel_is_more_exact_than_bfloat16(shape, by):
@@ -51,14 +50,14 @@ def test_the_kernel_is_more_exact_than_bfloat16(shape, by):
         assert error(found, wanted) < 0.6 * error(rounded, wanted)
 
 
-@needs_half_kernel
+@pytest.mark.usefixtures("half_kernel")
 @pytest.mark.parametrize("rows", [1, 8])
 def test_of_few_rows_the_kernel_rounds_nothing_to_float16(rows):
     left, right = factors(rows, 700, 50, "across")
     assert error(product(left, right), exact(left, right)) < 1e-6
 
 
-@needs_half_kernel
+@pytest.mark.usefixtures("half_kernel")
 def test_numbers_of_any_size_are_held():
     left, right = factors(40, 300, 70)
     sizes = 10.0 ** torch.linspace(-28, 28, 40)[:, None]
@@ -68,13 +67,13 @@ def test_numbers_of_any_size_are_held():
     assert error(product(outlier, right), exact(outlier, right)) < 2e-3
 
 
-@needs_half_kernel
+@pytest.mark.usefixtures("half_kernel")
 def test_the_largest_weights_and_the_same_sign_do_not_overflow():
     left, right = torch.full((20, 256), 3e4), torch.full((256, 40), 31.0).half()
     assert error(product(left, right), exact(left, right)) < 0.02
 
 
-@needs_half_kernel
+@pytest.mark.usefixtures("half_kernel")
 def test_zeros_stay_zeros_and_what_is_not_a_number_shows():
     left, right = factors(20, 130, 70)
     left[3] = 0
@@ -86,7 +85,7 @@ def test_zeros_stay_zeros_and_what_is_not_a_number_shows():
     assert found[[row for row in range(20) if row not in (5, 6)]].isfinite().all()
 
 
-@needs_half_kernel
+@pytest.mark.usefixtures("half_kernel")
 def test_results_do_not_depend_on_the_number_of_threads():
     left, right = factors(150, 1300, 900, "across")
     few, few_right = factors(40, 1300, 900, "across")
@@ -102,13 +101,10 @@ def test_results_do_not_depend_on_the_number_of_threads():
         assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize(
-    "is_compiled", [pytest.param(True, marks=needs_half_kernel), False], ids=["own kernel", "PyTorch"]
-)
+@pytest.mark.parametrize("computing", ["half_kernel", "without_kernel"])
 @pytest.mark.parametrize("by", BY)
-def test_bias_place_and_total_are_taken(request, is_compiled, by):
-    if not is_compiled:
-        request.getfixturevalue("without_kernel")
+def test_bias_place_and_total_are_taken(request, computing, by):
+    request.getfixturevalue(computing)
     left, right = factors(30, 150, 70, by)
     bias, total = torch.randn(70), torch.randn(30, 70)
     wanted, tolerance = exact(left, right).float(), {"rtol": 0, "atol": 0.01}

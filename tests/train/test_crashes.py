@@ -15,7 +15,7 @@ from conftest import ROOT
 from trained import ROWS, assert_same_adapter, recorded
 
 from lorakit.engine import device, kernels
-from lorakit.engine.kernel_build import NoKernelsError
+from lorakit.engine.kernel_levels import NoKernelsError
 from lorakit.runs import EvaluationRecord, RecordLog, StepRecord, checkpoints, fault_in, writing_alone
 
 EPOCHS, KILLS = 12, 12
@@ -134,7 +134,7 @@ def test_a_resumed_run_computes_with_or_without_kernels_as_before(command, monke
     assert "PyTorch (as in the run that is resumed)" in capsys.readouterr().err
     assert json.loads((folder / "run.json").read_text())["kernels"] is False
     command("--num_train_epochs", "1")
-    monkeypatch.setattr(kernels, "built_kernels", no_compiler)
+    monkeypatch.setattr(kernels, "load", no_compiler)
     code, _ = command("--num_train_epochs", "1", "--set", "resume=true")
     assert code == 2
     assert "was another one (cpu_kernels computed it, and cannot here)" in capsys.readouterr().err
@@ -142,7 +142,7 @@ def test_a_resumed_run_computes_with_or_without_kernels_as_before(command, monke
     assert code == 0
 
 
-def no_compiler(dtype):
+def no_compiler(source):
     raise NoKernelsError("there is no C++ compiler")
 
 
