@@ -7,6 +7,7 @@ least + scale q, q from 0 to 15. Scales are bfloat16 numbers, and q is chosen fo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -63,6 +64,19 @@ def packed4(weight: torch.Tensor) -> Held:
     low, high = numbers.view(units, UNIT, groups, GROUP // 8, 2, 4).unbind(-2)  # each [units, 16, groups, 4, 4]
     both = (low | (high << 4)).permute(0, 2, 3, 1, 4)
     return Held(_BITS4, both.contiguous(), torch.stack([scale, least], -2).permute(0, 3, 2, 1).contiguous())
+
+
+def _four_bits(place: str, weight: torch.Tensor) -> Held:
+    return packed8(weight) if place == "head" else packed4(weight)
+
+
+# What `Decoder` makes of the weights; None leaves them as they are. The output projection chooses between all tokens,
+# and is worth 8 bits.
+PACKINGS: dict[str, Callable[[str, torch.Tensor], Held] | None] = {
+    "same": None,
+    "int8": lambda place, weight: packed8(weight),
+    "int4": _four_bits,
+}
 
 
 def unpacked(held: Held, outputs: int, inputs: int) -> torch.Tensor:

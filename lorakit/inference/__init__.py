@@ -9,11 +9,13 @@ from lorakit.inference.adapters import (
 )
 from lorakit.inference.assistant import Assistant, assistant_for, stop_ids
 from lorakit.inference.contract import hold_to
+from lorakit.inference.decode_choice import Decoders
 from lorakit.inference.session import run
 
 __all__ = [
     "Adapters",
     "Assistant",
+    "Decoders",
     "assistant_for",
     "chosen_adapters",
     "describe",

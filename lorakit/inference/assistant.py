@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lorakit.config import Config
 from lorakit.data_processing import ChatFormat, Message
-from lorakit.inference.decode_choice import DecodeChoice, choose_decoding
+from lorakit.inference.decode_choice import DecodeChoice, Decoders
 from lorakit.model_config import AdapterRecord, ModelBundle
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def assistant_for(
         chat_format: Of its tokenizer.
         config: What it sets of system prompt and thinking wins over the record.
         record: Of the adapter; None where there is none, or it has none.
-        decoding: What computes the answers, where that has been chosen already.
+        decoding: What computes the answers; None for weights as the model holds them.
     """
     from peft import PeftModel
 
@@ -83,7 +83,7 @@ def assistant_for(
             system_prompt = record.system_prompt
         if config.thinking == "auto":
             thinking = record.thinking
-    decoding = decoding or choose_decoding(bundle.model, config)
+    decoding = decoding or Decoders(bundle, config).chosen("same", ())
     return Assistant(bundle, chat_format, isinstance(bundle.model, PeftModel), system_prompt, thinking, decoding)
 
 

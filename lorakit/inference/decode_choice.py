@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lorakit.config import Config
+from lorakit.inference.int8_verdict import read_verdict, verdict_key
+from lorakit.model_config import AdapterChoice, ModelBundle
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lorakit.engine import Decoder
 
 
@@ -24,20 +28,60 @@ class DecodeChoice:
     reason: str
 
     def __str__(self) -> str:
-        return f"{'C++' if self.decoder else 'transformers'} ({self.reason})"
+        return f"{'lorakit' if self.decoder else 'transformers'} ({self.reason})"
 
 
-def choose_decoding(model: Any, config: Config) -> DecodeChoice:
-    """Choose once for a loaded model, whatever adapters it has or will have.
+class Decoders:
+    """The engine's decoders of one loaded model, each made when it is first wanted.
 
     Args:
-        model: With or without PEFT's wrapper.
-        config: The settings.
+        bundle: The model, whatever adapters it has or will have.
+        config: Whether C++ is wanted at all.
     """
-    from lorakit.engine import Decoder, decoder_fault
 
-    if not config.cpu_kernels:
-        return DecodeChoice(None, "as set in cpu_kernels")
-    if fault := decoder_fault(model):
-        return DecodeChoice(None, fault)
-    return DecodeChoice(Decoder(model), "weights as the model holds them")
+    def __init__(self, bundle: ModelBundle, config: Config) -> None:
+        from lorakit.engine import decoder_fault
+
+        self._model = bundle.model
+        self._source = bundle.source
+        self._fault = decoder_fault(bundle.model) if config.cpu_kernels else "as set in cpu_kernels"
+        self._made: dict[str, Decoder] = {}
+        self._keys: dict[tuple[AdapterChoice, ...], str] = {}
+
+    def reading(self, weights: str, reason: str) -> DecodeChoice:
+        """Return the one that reads the base weights as they are held (``same``), or in 8 or 4 bits.
+
+        Args:
+            weights: same, int8 or int4.
+            reason: Why.
+        """
+        from lorakit.engine import PACKINGS, Decoder
+
+        if self._fault:
+            return DecodeChoice(None, self._fault)
+        if weights not in self._made:
+            self._made[weights] = Decoder(self._model, PACKINGS[weights])
+        return DecodeChoice(self._made[weights], reason)
+
+    def chosen(self, wanted: str, adapters: Sequence[AdapterChoice]) -> DecodeChoice:
+        """Return the one that ``decode_weights`` asks for.
+
+        Args:
+            wanted: The setting.
+            adapters: In use, with their weights.
+        """
+        if wanted == "same":
+            return self.reading(wanted, "weights as the model holds them")
+        if wanted != "auto":
+            return self.reading(wanted, f"weights packed into {wanted}, as set in decode_weights")
+        verdict = None if self._fault else read_verdict(self._key(tuple(adapters)))
+        if verdict is None:
+            return self.reading("same", "weights as the model holds them; int8 is not tried yet: --task evaluate does")
+        if verdict.is_same:
+            return self.reading("int8", f"weights packed into int8: {verdict}")
+        return self.reading("same", f"weights as the model holds them; with int8 {verdict}")
+
+    def _key(self, adapters: tuple[AdapterChoice, ...]) -> str:
+        if adapters not in self._keys:
+            self._keys[adapters] = verdict_key(self._source, adapters)
+        return self._keys[adapters]
