@@ -5,7 +5,7 @@ from lorakit.engine.attention import PACKED, register_packed_attention
 from lorakit.engine.compilation import compiled_layers, decide_compilation, uncompiled
 from lorakit.engine.decoder_coverage import NotCoveredError, decoder_fault
 from lorakit.engine.decoding import Decoder
-from lorakit.engine.decoding_weights import PACKINGS
+from lorakit.engine.decoding_weights import PACKINGS, Held, held_as_is
 from lorakit.engine.device import FORMATS, DtypeChoice, choose_device, choose_dtype, device_memory, free_bytes
 from lorakit.engine.half_weights import activation_dtype, hold_in_half
 from lorakit.engine.kernels import KernelChoice, choose_kernels
@@ -36,6 +36,7 @@ __all__ = [
     "PROBE_TOKENS",
     "Decoder",
     "DtypeChoice",
+    "Held",
     "KernelChoice",
     "LossSum",
     "MemoryPlan",
@@ -59,6 +60,7 @@ __all__ = [
     "device_memory",
     "free_bytes",
     "grids",
+    "held_as_is",
     "hold_in_half",
     "is_out_of_memory",
     "isolation_mask",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from lorakit.config import Config
 from lorakit.inference.int8_verdict import read_verdict, verdict_key
+from lorakit.inference.stored_weights import stored_weights
 from lorakit.model_config import AdapterChoice, ModelBundle
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ class Decoders:
         if self._fault:
             return DecodeChoice(None, self._fault)
         if weights not in self._made:
-            self._made[weights] = Decoder(self._model, PACKINGS[weights])
+            hold = PACKINGS[weights] or stored_weights(self._model, self._source)
+            self._made[weights] = Decoder(self._model, hold)
         return DecodeChoice(self._made[weights], reason)
 
     def chosen(self, wanted: str, adapters: Sequence[AdapterChoice]) -> DecodeChoice:
