@@ -58,7 +58,7 @@ def choose_kernels(
         _LOADED[dtype] = load(_SOURCES[dtype])
     except NoKernelsError as error:
         return KernelChoice(False, str(error))
-    return KernelChoice(True, "compiled for this processor")
+    return KernelChoice(True, _LOADED[dtype].how)
 
 
 def has_kernels(dtype: torch.dtype) -> bool:
