@@ -18,8 +18,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 _WANTED = ("-c", "constraints.txt", "-e")
-# Two thirds of all code: tests of packages, and transformers' models that are not tested here. Of these Python makes byte
-# code by itself when they are first imported.
+# Two thirds of all code: tests of packages, and transformers' models that are not tested here. Of these Python makes
+# byte code by itself when they are first imported.
 _NOT_COMPILED = re.compile(
     r"[/\\](tests?|testing|triton|nvidia|pandas|networkx|pygments|mypy)[/\\]"
     r"|[/\\]transformers[/\\]models[/\\](?!auto|llama|qwen3|gpt2|opt[/\\])"

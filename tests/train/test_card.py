@@ -119,7 +119,7 @@ def test_the_best_adapter_of_a_run_and_the_next_run_have_their_own(command):
     assert "the one of the lowest validation loss" in card(folder)
     command("--num_train_epochs", "1", "--lora_r", "2")
     assert "| rank (r) | 2 |" in card(folder)
-    assert "| rank (r) | 8 |" in card(folder / "previous")
+    assert "| rank (r) | 8 |" in card(folder / "previous" / "1")
 
 
 def test_an_evaluation_leaves_it_as_it_was(command):
