@@ -89,8 +89,8 @@ def test_a_conversation_is_answered_in_its_context(model):
 @pytest.mark.parametrize(
     ("attempt", "said"),
     [
-        (lambda model: model.generate([{"role": "robot", "content": "?"}]), "turn 1 is not a role"),
-        (lambda model: model.generate([{"content": "?"}]), "turn 1 is not a role"),
+        (lambda model: model.generate([{"role": "robot", "content": "?"}]), "turn 1 has the role"),
+        (lambda model: model.generate([{"content": "?"}]), "turn 1 has the role"),
         (lambda model: model.generate([{"role": "assistant", "content": "?"}]), "ends with a question"),
         (lambda model: model.generate([]), "ends with a question"),
         (lambda model: model.generate("?", max_new_tokens=0), "max_new_tokens must be at least 1"),

@@ -99,8 +99,10 @@ def test_a_field_under_two_names_is_lost_unless_both_say_the_same():
 
 
 def test_the_user_s_names_win_over_those_that_are_known():
-    fields = {"frage": "q", "antwort": "a", "text": "else"}
-    assert fates(fields, text="frage", target="antwort")["text"].is_meant
+    for fields in ({"frage": "q", "antwort": "a", "text": "else"}, {"text": "else", "antwort": "a", "frage": "q"}):
+        found = fates(fields, text="frage", target="antwort")
+        assert found["text"].is_meant
+        assert found["frage"].fate == "question"
 
 
 def test_one_question_with_two_answers_and_rows_of_the_training_are_warned_of(write_rows):
