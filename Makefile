@@ -20,7 +20,7 @@ coverage:  ## the same, and which lines they ran
 	$(MAKE) test ARGS="--cov --cov-report=term $(ARGS)"
 
 slow: $(VENV)/installed-dev $(VENV)/llama/installed  ## the slow tests: real training, the README's commands, llama.cpp
-	LLAMA_CPP_PYTHON=$(VENV)/llama/bin/python $(BIN)/python -m pytest -m slow $(ARGS)
+	ALL_EXAMPLES=1 LLAMA_CPP_PYTHON=$(VENV)/llama/bin/python $(BIN)/python -m pytest -m "slow or generated" $(ARGS)
 
 check: $(VENV)/installed-dev  ## style, types and the order of the rooms
 	$(BIN)/ruff format --check .
@@ -43,7 +43,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/installed: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[vision]"
+	$(BIN)/python scripts/install.py vision
 	@touch $@
 
 $(VENV)/llama/installed: | $(VENV)/bin/python  # builds llama.cpp, in 6 to 15 minutes
@@ -52,5 +52,5 @@ $(VENV)/llama/installed: | $(VENV)/bin/python  # builds llama.cpp, in 6 to 15 mi
 	@touch $@
 
 $(VENV)/installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	$(BIN)/python scripts/install.py dev
 	@touch $@ $(VENV)/installed

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from lorakit.config import Config
 from lorakit.data_processing import ChatFormat, Message
+from lorakit.inference.decode_choice import DecodeChoice, Decoders
+from lorakit.inference.tool_calls import read_tools_file
 from lorakit.model_config import AdapterRecord, ModelBundle
 
 if TYPE_CHECKING:
@@ -25,6 +27,8 @@ class Assistant:
         has_adapter: Whether `without_adapter` makes a difference.
         system_prompt: Given to conversations that carry none.
         thinking: Whether a reasoning model thinks first.
+        decoding: What computes the answers.
+        tools: That it may call where a conversation has none of its own, as a JSON list.
     """
 
     bundle: ModelBundle
@@ -32,12 +36,22 @@ class Assistant:
     has_adapter: bool
     system_prompt: str | None
     thinking: bool
+    decoding: DecodeChoice
+    tools: str | None = None
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """Encode a conversation that ends with a question, as training encoded it."""
-        if self.system_prompt and messages[0].role != "system":
-            messages = [Message("system", self.system_prompt), *messages]
-        return self.chat_format.prompt_ids(messages, self.thinking)
+        offered = [message for message in messages if message.role == "tools"]
+        turns = messages[len(offered) :]
+        if self.tools and not offered:
+            offered = [Message("tools", self.tools)]
+        if self.system_prompt and turns[0].role != "system":
+            turns = [Message("system", self.system_prompt), *turns]
+        return self.chat_format.prompt_ids([*offered, *turns], self.thinking)
+
+    def tools_of(self, messages: Sequence[Message]) -> str | None:
+        """Return the tools that may be called in a conversation, as a JSON list; None where there are none."""
+        return next((message.content for message in messages if message.role == "tools"), self.tools)
 
     def without_adapter(self) -> AbstractContextManager[None]:
         """Answer as the base model inside this context."""
@@ -57,7 +71,11 @@ def stop_ids(model: Any, chat_format: ChatFormat) -> list[int]:
 
 
 def assistant_for(
-    bundle: ModelBundle, chat_format: ChatFormat, config: Config, record: AdapterRecord | None
+    bundle: ModelBundle,
+    chat_format: ChatFormat,
+    config: Config,
+    record: AdapterRecord | None,
+    decoding: DecodeChoice | None = None,
 ) -> Assistant:
     """Make an assistant that asks as its adapter was trained to be asked.
 
@@ -66,6 +84,7 @@ def assistant_for(
         chat_format: Of its tokenizer.
         config: What it sets of system prompt and thinking wins over the record.
         record: Of the adapter; None where there is none, or it has none.
+        decoding: What computes the answers; None for weights as the model holds them.
     """
     from peft import PeftModel
 
@@ -75,7 +94,10 @@ def assistant_for(
             system_prompt = record.system_prompt
         if config.thinking == "auto":
             thinking = record.thinking
-    return Assistant(bundle, chat_format, isinstance(bundle.model, PeftModel), system_prompt, thinking)
+    decoding = decoding or Decoders(bundle, config).chosen("same", ())
+    tools = read_tools_file(config.tools) if config.tools else None
+    is_adapted = isinstance(bundle.model, PeftModel)
+    return Assistant(bundle, chat_format, is_adapted, system_prompt, thinking, decoding, tools)
 
 
 def pad_left(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:

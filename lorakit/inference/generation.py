@@ -12,9 +12,10 @@ from transformers.generation.streamers import BaseStreamer
 
 from lorakit.config import Config
 from lorakit.data_processing import Message
-from lorakit.engine import base_model, grids, picture_inputs
+from lorakit.engine import NotCoveredError, base_model, grids, picture_inputs
 from lorakit.errors import SettingsError
 from lorakit.inference.assistant import Assistant, pad_left
+from lorakit.inference.decoding import Writing, write_answers
 from lorakit.inference.sampling import RowSampling
 from lorakit.inference.streaming import AnswerStream, IncrementalDecoder
 
@@ -38,14 +39,22 @@ def answer_batch(
             from this process's random numbers.
 
     Returns:
-        The answers in the order of the conversations, uncleaned, without the token that ends them.
+        The answers in the order of the conversations, uncleaned, without the token that ends them. Where tools may
+        be called, other control tokens stay: some families write their calls with them.
 
     Raises:
         SettingsError: A question leaves the model no room for an answer.
     """
     stop = set(assistant.stop_ids)
     answers = answer_ids(assistant, conversations, config, seeds)
-    return [_decode(assistant.bundle.tokenizer, [token for token in ids if token not in stop]) for ids in answers]
+    return [
+        _decode(
+            assistant.bundle.tokenizer,
+            [token for token in ids if token not in stop],
+            keeps_control=assistant.tools_of(messages) is not None,
+        )
+        for ids, messages in zip(answers, conversations, strict=True)
+    ]
 
 
 def answer_ids(
@@ -60,6 +69,8 @@ def answer_ids(
         As `answer_batch`, but with the token that ends an answer, where it came to one.
     """
     prompts = [assistant.prompt_ids(messages) for messages in conversations]
+    if (written := _written(assistant, conversations, prompts, config, seeds)) is not None:
+        return [tuple(ids) for ids in written]
     answers: list[tuple[int, ...]] = [()] * len(prompts)
     for places in _with_the_same_room(assistant, prompts, config.max_new_tokens):
         own = [prompts[place] for place in places]
@@ -96,9 +107,30 @@ def stream_answer(
         config: The generation settings.
         show: Called with pieces of the answer.
     """
-    streamer = _Streamer(assistant, config, show)
-    _generate(assistant, [messages], [assistant.prompt_ids(messages)], config, streamer)
+    streamer, prompts = _Streamer(assistant, config, show), [assistant.prompt_ids(messages)]
+    if _written(assistant, [messages], prompts, config, see=streamer.see) is None:
+        _generate(assistant, [messages], prompts, config, streamer)
     streamer.close()
+
+
+def _written(
+    assistant: Assistant,
+    conversations: Sequence[Sequence[Message]],
+    prompts: Sequence[Sequence[int]],
+    config: Config,
+    seeds: Sequence[int] | None = None,
+    see: Callable[[int], bool] = lambda token: False,
+) -> list[list[int]] | None:
+    """Answer by the engine's decoder; None where it does not serve."""
+    decoder = assistant.decoding.decoder
+    has_pictures = any(message.images for messages in conversations for message in messages)
+    if decoder is None or has_pictures or assistant.bundle.model.training:
+        return None
+    rooms = [min(config.max_new_tokens, _room(assistant, [prompt])) for prompt in prompts]
+    try:
+        return write_answers(decoder, prompts, Writing(rooms, assistant.stop_ids, config, seeds), see)
+    except NotCoveredError:
+        return None
 
 
 def _generate(
@@ -180,8 +212,8 @@ def _until_stop(ids: list[int], stop_ids: list[int]) -> tuple[int, ...]:
     return tuple(ids[: end + 1])
 
 
-def _decode(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
-    text = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+def _decode(tokenizer: PreTrainedTokenizerBase, ids: list[int], keeps_control: bool = False) -> str:
+    text = tokenizer.decode(ids, skip_special_tokens=not keeps_control, clean_up_tokenization_spaces=False)
     return str(text).strip()
 
 
@@ -201,8 +233,13 @@ class _Streamer(BaseStreamer, StoppingCriteria):  # type: ignore[misc]
             self._has_seen_prompt = True
             return
         for token in value.reshape(-1).tolist():
-            if token not in self._stop_ids:
-                self._show(self._stream.add(self._decoder.add(token)))
+            self.see(token)
+
+    def see(self, token: int) -> bool:
+        """Take a token of the answer; return whether to stop, as it is stuck in a loop."""
+        if token not in self._stop_ids:
+            self._show(self._stream.add(self._decoder.add(token)))
+        return self._stream.is_hopeless
 
     def end(self) -> None:
         """Called by ``generate``; the rest is shown by `close`."""

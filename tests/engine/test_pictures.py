@@ -10,7 +10,7 @@ from lorakit.config import Config
 from lorakit.data_processing import ChatFormat, ImageFormat
 from lorakit.data_processing.encoding import encode_row
 from lorakit.data_processing.files import RawRow
-from lorakit.data_processing.formats import RowRules, to_example
+from lorakit.data_processing.formats import to_example
 from lorakit.data_processing.images import ImageError
 from lorakit.data_processing.packing import pack, pack_under_budget
 from lorakit.engine import DtypeChoice, choose_kernels, picture_inputs, products, summed_loss
@@ -57,7 +57,7 @@ def rows(tmp_path_factory):
         {"text": "图里是什么？", "target": "一个圆。", "image": "a.png"},
         {"text": "比较<image>和<image>，还有<image>。", "target": "颜色不同。", "images": ["c.png", "b.png", "a.png"]},
     ]
-    examples = [to_example(RawRow(fields, "here"), RowRules(folder=place)) for fields in raw]
+    examples = [to_example(RawRow(fields, "here", place)) for fields in raw]
     return [encode_row(example, chat_format, 500).sequences[0] for example in examples]
 
 
