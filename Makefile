@@ -49,7 +49,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/installed: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[vision]"
+	$(BIN)/python scripts/install.py vision
 	@touch $@
 
 $(VENV)/llama/installed: | $(VENV)/bin/python  # builds llama.cpp, in 6 to 15 minutes
@@ -58,5 +58,5 @@ $(VENV)/llama/installed: | $(VENV)/bin/python  # builds llama.cpp, in 6 to 15 mi
 	@touch $@
 
 $(VENV)/installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	$(BIN)/python scripts/install.py dev
 	@touch $@ $(VENV)/installed
