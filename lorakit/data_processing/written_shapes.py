@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any, SupportsIndex
 
+from lorakit.data_processing.bounded import fault_of_template, within_limits
+
 _MOST_SHAPES = 100
 _MOST_TURNS = 12
 
@@ -197,7 +199,8 @@ class WrittenShapes:
     def _noted(self, messages: _Messages, answering: bool) -> str:
         assert self._template is not None
         turns = [{"role": role, "content": self._as_expected(content)} for role, content in messages]
-        text = self._template.render(messages=turns, add_generation_prompt=answering, **self._settings)
+        template, settings = self._template, self._settings
+        text = within_limits(lambda: template.render(messages=turns, add_generation_prompt=answering, **settings))
         return str.__str__(text)
 
 
@@ -216,7 +219,7 @@ def _noting_template(text: str) -> Any:
     from transformers.utils import chat_template_utils
 
     compile_anew = getattr(chat_template_utils, "_cached_compile_jinja_template", None)
-    if compile_anew is None:
+    if compile_anew is None or fault_of_template(text) is not None:
         return None
     template = compile_anew(text)
     environment = template.environment
