@@ -87,6 +87,8 @@ def assistant_for(
         if config.thinking == "auto":
             thinking = record.thinking
     tools = read_tools_file(config.tools) if config.tools else None
+    if tools is not None:  # a template without a place for them should not wait for a question
+        chat_format.prompt_ids([Message("tools", tools), Message("user", "?")])
     return Assistant(bundle, chat_format, isinstance(bundle.model, PeftModel), system_prompt, thinking, tools)
 
 
