@@ -72,9 +72,11 @@ def facts(title: str, rows: Sequence[tuple[str, str]], say: Callable[[str], None
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table to standard output."""
-    drawn = Table(title=title, title_justify="left", show_lines=any(len(cell) > 40 for row in rows for cell in row))
+    drawn = Table(
+        title=escape(title), title_justify="left", show_lines=any(len(cell) > 40 for row in rows for cell in row)
+    )
     for column in columns:
-        drawn.add_column(column, overflow="fold")
+        drawn.add_column(escape(column), overflow="fold")
     for row in rows:
         drawn.add_row(*(escape(cell) for cell in row))
     _out().print(drawn, soft_wrap=False)
