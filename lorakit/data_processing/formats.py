@@ -168,20 +168,24 @@ _Reader = Callable[[Fields, bool], list[Draft]]
 
 
 def _reader_for(fields: Fields, rules: RowRules) -> _Reader:
-    if "text" in fields and "target" in fields:
-        return lambda row, has_tools: _read_pair(row, "text", "target", has_tools)
-    for name in ("messages", "conversations"):
-        if name in fields:
-            return lambda row, has_tools, name=name: _read_conversation(row, name, has_tools)  # type: ignore[misc]
-    if "chat" in fields:
-        return read_glaive
-    for is_there in (fields.has, fields.__contains__):
-        found = next((pair for pair in _PAIRS if is_there(pair[0]) and is_there(pair[1])), None)
-        if found is not None:
-            return lambda row, has_tools: _read_pair(row, *found, has_tools)
     if fields.has("tools") and fields.has("answers") and (question := _question_of(fields)):
         return lambda row, has_tools: _read_xlam(row, question)
+    for is_there in (fields.has, fields.__contains__):  # columns of another shape may be there, and be null
+        if (reader := _reader_of(is_there)) is not None:
+            return reader
     raise _missing(fields, rules)
+
+
+def _reader_of(is_there: Callable[[str], bool]) -> _Reader | None:
+    if is_there("text") and is_there("target"):
+        return lambda row, has_tools: _read_pair(row, "text", "target", has_tools)
+    for name in ("messages", "conversations"):
+        if is_there(name):
+            return lambda row, has_tools, name=name: _read_conversation(row, name, has_tools)  # type: ignore[misc]
+    if is_there("chat"):
+        return read_glaive
+    found = next((pair for pair in _PAIRS if is_there(pair[0]) and is_there(pair[1])), None)
+    return None if found is None else lambda row, has_tools: _read_pair(row, *found, has_tools)
 
 
 def _question_of(fields: Fields) -> str | None:
