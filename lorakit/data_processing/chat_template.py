@@ -288,7 +288,7 @@ def _end_of_thought(text: str, answer: Message) -> int:
     if not reasoning:
         return 0
     after = text.find(reasoning.strip()) + len(reasoning.strip())
-    if content.strip():
-        return text.find(content.strip(), after)
+    if content.strip() and (place := text.find(content.strip(), after)) >= 0:
+        return place
     closing = _CLOSING_TAG.match(text, after)
     return closing.end() if closing else after

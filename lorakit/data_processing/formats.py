@@ -106,6 +106,8 @@ def to_example(row: RawRow, rules: RowRules = _DEFAULT, ledger: Ledger | None = 
         fields = Fields(row.fields, account, renamed=rules.renamed)
         messages = with_turns_chosen(_messages(fields, rules, row.folder), rules.train_turns)
         example = Example(checked(messages, rules.system_prompt), row.origin)
+        if messages[-1] != example.messages[-1]:
+            fields.note("(turns after the last trained answer)", "left out: no answer follows them")
         if any(has_half_character(text) for message in example.messages for text in _texts_not_read_as_such(message)):
             raise UnusableError("holds half a character (an unpaired surrogate)")
         fields.close()
@@ -149,7 +151,8 @@ def _messages(fields: Fields, rules: RowRules, folder: Path) -> list[Message]:
     drafts = _reader_for(fields, rules)(fields, tools is not None)
     drafts = _with_system(fields, drafts)
     if drafts and drafts[0].message.role == "system" and (listed := tools_in_text(drafts[0].message.content)):
-        tools, drafts = tools or listed, drafts[1:]  # another family's preamble; the template writes its own
+        tools, drafts = tools or listed, drafts[1:]
+        fields.note("(system message that lists the tools)", "replaced by what the model's template writes of them")
         drafts = [_with_calls(draft, fields) for draft in drafts]
     messages = place_pictures(drafts, fields, folder, rules.takes_pictures)
     return [*([Message("tools", tools)] if tools else []), *messages]
