@@ -71,7 +71,8 @@ class KernelSource:
 FLOAT32_KERNELS = KernelSource("kernels-float32", "kernels.cpp", ("FORMAT=float",))
 BFLOAT16_KERNELS = KernelSource("kernels-bfloat16", "kernels.cpp", ("FORMAT=BFloat16",))
 HALF_PRODUCTS = KernelSource("half-products", "half_products.cpp", needs=frozenset({"avx512_fp16"}))
-SOURCES = (FLOAT32_KERNELS, BFLOAT16_KERNELS, HALF_PRODUCTS)
+DECODING = KernelSource("decoding", "decoding.cpp")
+SOURCES = (FLOAT32_KERNELS, BFLOAT16_KERNELS, HALF_PRODUCTS, DECODING)
 
 
 def built_in(source: KernelSource) -> Path | None:
