@@ -4,13 +4,17 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: train test coverage slow check docs bench clean
+.PHONY: train test test-processors coverage slow check docs bench clean
 
 train: $(VENV)/installed  ## fine-tune the starter model on data/train.json and evaluate it
 	$(BIN)/python main.py --task train $(ARGS)
 
 test: $(VENV)/installed-dev  ## the fast tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile $(ARGS)
+
+# apt install clang g++-aarch64-linux-gnu qemu-user
+test-processors: $(VENV)/installed-dev  ## the engine's tests as on other processors; ARGS="x86-64-v3 clang" for some
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/test_processors.py --pytest="-n auto --dist loadfile" $(ARGS)
 
 coverage:  ## the same, and which lines they ran
 	$(MAKE) test ARGS="--cov --cov-report=term $(ARGS)"

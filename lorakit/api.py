@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorakit.config import Config, load_config, make_config
-from lorakit.data_processing import IMAGE_MARK, Message, Role
+from lorakit.data_processing import Message, Role, put_marks
 from lorakit.errors import SettingsError
 from lorakit.export.merging import write_merged
 from lorakit.export.producing import produce
@@ -193,7 +193,7 @@ def _listed(adapters: AdapterPaths | None) -> list[str]:
 
 def _conversation(question: str | Sequence[Mapping[str, str]], images: tuple[str, ...]) -> list[Message]:
     if isinstance(question, str):
-        return [Message("user", IMAGE_MARK * len(images) + question, images)]
+        return [put_marks(Message("user", question), images)]
     messages: list[Message] = []
     for number, turn in enumerate(question):
         role = _ROLES.get(str(turn.get("role"))) if isinstance(turn, Mapping) else None
@@ -202,7 +202,7 @@ def _conversation(question: str | Sequence[Mapping[str, str]], images: tuple[str
         messages.append(Message(role, turn["content"]))
     if not messages or messages[-1].role != "user":
         raise SettingsError("generate: a conversation ends with a question of the user", _TURN)
-    return [*messages[:-1], Message("user", messages[-1].content, images)]
+    return [*messages[:-1], put_marks(messages[-1], images)]
 
 
 _TURN = 'write {"role": "user", "content": "..."}; roles are system, user and assistant'

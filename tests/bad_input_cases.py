@@ -50,7 +50,10 @@ CONFIGS = [
     config("a number for true or false", "train_vision: 1\n", "must be true or false"),
     config("text for whether to fit", "auto_fit: maybe\n", "auto_fit must be true or false"),
     config("a list for a number", "max_length: [1, 2]\n", "must be a whole number (found: [1, 2])"),
-    config("a mapping for text", "train_file: {a: b}\n", "must be text"),
+    config("a mapping for text", "output_dir: {a: b}\n", "must be text"),
+    config(
+        "a file of rows with an unknown key", "train_file: [{path: a, wight: 2}]\n", "train_file must be a path, or a"
+    ),
     config("a value below its bounds", "lora_r: 0\n", "lora_r must be at least 1"),
     config("a value above its bounds", "top_p: 1.5\n", "top_p must be at most 1"),
     config("a number that is none", "learning_rate: .nan\n", "must be a finite number"),
@@ -58,8 +61,8 @@ CONFIGS = [
     config("a number of thousands of digits", f"seed: 0x{'f' * 5000}\n", "seed must be", "thousands of digits"),
     config("a decimal of thousands of digits", f"seed: {'9' * 5000}\n", "line 1", "cannot be read as int"),
     config("a setting that is empty", "output_dir: ''\n", "output_dir must not be empty"),
-    config("a validation file that is empty", "validation_file: ''\n", "validation_file must not be empty"),
-    config("null where it means nothing", "train_file: null\n", "train_file must be text"),
+    config("a validation file that is empty", "validation_file: ''\n", "validation_file must be a path"),
+    config("null where it means nothing", "train_file: null\n", "train_file must be a path"),
     config("no target modules", "target_modules: []\n", "target_modules must be a list of layer names"),
     config("a setting twice", "lora_r: 8\nseed: 1\nlora_r: 4\n", "line 3: lora_r stands twice", "keep one of the two"),
     config("an alias without its anchor", "lora_r: *missing\n", "line 1", "undefined alias 'missing'"),
@@ -105,14 +108,19 @@ DATA = [
     data("an empty list", "[]", "holds no rows"),
     data("a list in an object, empty", '{"data": []}', "holds no rows"),
     data(
-        "neither UTF-8 nor GB18030", b"\x00\xff\xfe\x81", "is neither UTF-8 nor GB18030 text", "save the file as UTF-8"
+        "in no certain encoding",
+        b"\x00\xff\xfe\x81",
+        "its encoding is in doubt",
+        "save the file as UTF-8",
     ),
-    data("UTF-16", rows_of(ROWS[0]).encode("utf-16"), "is neither UTF-8 nor GB18030 text"),
+    data("UTF-16, damaged", rows_of(ROWS[0]).encode("utf-16") + b"a", "line 1: is not utf-16-le"),
+    data("an encoding in doubt", "text,target\nWann?,1998 gegründet\n".encode("cp1252"), "in doubt", "encoding: "),
+    data("UTF-8 with a damaged letter", "text,target\n问题一二,答案\n问".encode() + b"\xff\n", "line 3: is UTF-8, but"),
     data("truncated JSON", rows_of(*ROWS)[:-20], "line 1 column", "is the file complete?"),
     data("a number", "42", "is not JSON, JSON Lines, CSV or Parquet"),
     data("prose", "The quick brown fox\njumps.\n", "is not JSON, JSON Lines, CSV or Parquet"),
     data("rows in rows", rows_of(ROWS), "item 1: is not an object with fields (found: list)"),
-    data("text for rows", rows_of("a", "b"), "item 1: is not an object with fields (found: str)"),
+    data("text for rows", rows_of("a", "b"), "item 1 and all others: is not an object with fields (found: str)"),
     data("brackets without end", "[" * 100_000, "is nested too deeply"),
     data("braces without end", '{"a":' * 100_000, "is nested too deeply"),
     data("one huge row", rows_of({"text": "a", "target": "b " * 100_000}), "item 1", "raise max_length"),
@@ -138,9 +146,14 @@ DATA = [
     data("a picture for a model of text", rows_of({"text": "a", "target": "b", "image": "x.png"}), "takes text only"),
     data("a picture with NUL in its name", rows_of({"text": "a", "target": "b", "image": "x\0"}), "possible file name"),
     data("a picture from the network", rows_of({"text": "a", "target": "b", "image": "http://x/y"}), "is not a file"),
-    data("NaN in CSV", "text,target\na,NaN\nb,nan\n", 'row 1: "target" is not text (found: nan)', file="bad.csv"),
-    data("an empty cell in CSV", "text,target\na,\n", 'row 1: "target" is empty', file="bad.csv"),
-    data("a quotation mark left open", 'text,target\n"a,b\n', "row 1: is not valid CSV", file="bad.csv"),
+    data(
+        "NaN in CSV",
+        "text,target\na,NaN\nb,nan\n",
+        'row 2 and all others: "target" is not text (found: nan)',
+        file="bad.csv",
+    ),
+    data("an empty cell in CSV", "text,target\na,\n", 'row 2: "target" is empty', file="bad.csv"),
+    data("a quotation mark left open", 'text,target\n"a,b\n', "row 2: is not valid CSV", file="bad.csv"),
     data("a quotation mark left open in the header", '"text,target\na,b\n', "is not valid CSV", file="bad.csv"),
     data("a column twice", "text,target,text\na,b,c\n", 'header: "text" stands twice', file="bad.csv"),
     data("a header alone", "text,target\n", "holds no rows", file="bad.csv"),
@@ -324,6 +337,11 @@ ADAPTERS = [
 ]
 
 
+def _empty(lab: Lab) -> str:
+    (lab.folder / "empty").mkdir(exist_ok=True)
+    return str(lab.folder / "empty")
+
+
 def _link_to_itself(lab: Lab) -> str:
     os.symlink("circle.json", lab.folder / "circle.json")
     return str(lab.folder / "circle.json")
@@ -351,14 +369,14 @@ PATHS = [
         ("output_dir", "cannot be written"),
     ),
     Case(
-        "a train file that is a folder",
-        lambda lab: lab.command("train", f"--set=train_file={lab.folder}"),
-        ("is a folder", "name a file of rows"),
+        "a train file that is a folder without rows",
+        lambda lab: lab.command("train", f"--set=train_file={_empty(lab)}"),
+        ("is a folder without files of rows", "their names end in"),
     ),
     Case(
-        "a validation file that is a folder",
-        lambda lab: lab.command("train", f"--set=validation_file={lab.folder}"),
-        ("is a folder", "name a file of rows"),
+        "a validation file that is a folder without rows",
+        lambda lab: lab.command("train", f"--set=validation_file={_empty(lab)}"),
+        ("is a folder without files of rows", "their names end in"),
     ),
     setting("a train file that is not there", "train_file=none.json", "none.json: there is no such file", "train_file"),
     setting("a train file that never ends", "train_file=/dev/zero", f"/dev/zero: {NO_FILE}"),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
 import torch
+from emulated import Emulated
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     AutoModelForCausalLM,
@@ -20,7 +22,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from lorakit.engine import choose_kernels, products
+from lorakit.engine import choose_kernels, kernels, products
 
 ROOT = Path(__file__).parents[1]
 TRAIN_FILE = ROOT / "data" / "train.json"
@@ -111,6 +113,18 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pa
         return folder if folder.is_dir() else save_family(family, folder)
 
     return folder_of
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _emulated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Compute with kernels of another kind of processor where this is asked for; `make test-processors` does."""
+    level = os.environ.get("LORAKIT_TEST_EMULATED")
+    with pytest.MonkeyPatch.context() as patch:
+        if level:
+            load = Emulated(tmp_path_factory.mktemp("emulated"), level).load
+            patch.setattr(kernels, "load", load)
+            patch.setattr(products, "load", load)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -142,6 +142,10 @@ def _read_into(given: dict[str, Given], name: str, text: str, place: str, faults
 
 def _validate(given: dict[str, Given], faults: list[Fault]) -> Config | None:
     config = None
+    if (share := given.get("validation_share")) is not None and share.value is not None:
+        file = given.setdefault("validation_file", Given(None, share.place))
+        if file.value is not None:
+            faults.append(Fault(share.place, "validation_share and validation_file are both set", "keep one of them"))
     try:
         config = Config(**{name: item.value for name, item in given.items()})
     except ValidationError as error:

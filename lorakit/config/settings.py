@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 
 SECTIONS = ("Model", "Data", "LoRA", "Training", "Generation", "Evaluation", "Export")
@@ -42,6 +42,41 @@ def _paths(value: Any) -> Any:
 
 
 Paths = Annotated[list[str], BeforeValidator(_paths)]
+
+
+class RowSource(BaseModel):
+    """One of several files of rows."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    path: str = Field(min_length=1)
+    weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    max_rows: Annotated[int, Field(ge=1)] | None = None
+    split: Annotated[str, Field(min_length=1)] | None = None
+    config: Annotated[str, Field(min_length=1)] | None = None
+
+
+_SOURCE_KEYS = ", ".join(RowSource.model_fields)
+
+
+def _row_sources(value: Any) -> Any:
+    """Read a path, or a list of paths and of mappings with one."""
+    if isinstance(value, str) and value:
+        return value
+    listed = value if isinstance(value, list) else [value]
+    try:
+        sources = [
+            one if isinstance(one, RowSource) else RowSource(**({"path": one} if isinstance(one, str) else one))
+            for one in listed
+        ]
+    except (ValidationError, TypeError):
+        sources = []
+    if not sources:
+        raise PydanticCustomError("sources", f"must be a path, or a list of paths and mappings ({_SOURCE_KEYS})")
+    return sources
+
+
+RowSources = Annotated[str | list[RowSource], BeforeValidator(_row_sources)]
 Meaning = Literal[
     "text", "target", "input", "system", "history", "reasoning", "tools", "images", "messages", "conversations"
 ]
@@ -49,7 +84,8 @@ Meaning = Literal[
 
 def _path(value: Any) -> Any:
     listed = value if isinstance(value, list) else [value]
-    if any(isinstance(path, str) and "\0" in path for path in listed):
+    paths = [one.path if isinstance(one, RowSource) else one for one in listed]
+    if any(isinstance(path, str) and "\0" in path for path in paths):
         raise PydanticCustomError("nul", "must be without NUL characters, which no file name can have")
     return value
 
@@ -90,14 +126,14 @@ class Config(BaseModel):
         False, description="The same in 8 bits (LLM.int8): half of their memory."
     )
 
-    train_file: Annotated[str, Shown("Data")] = Field(
+    train_file: Annotated[RowSources, Shown("Data")] = Field(
         "data/train.json",
-        min_length=1,
-        description="Training rows: a JSON, JSON Lines, CSV or Parquet file, or the name of a Hub dataset.",
+        description="Training rows: a JSON, JSON Lines, CSV, Parquet or Excel file, a folder of them, or the name of a "
+        "Hub dataset. A list mixes several, each a path or `{path, weight, max_rows, split, config}`: weight 2 trains "
+        "the rows twice in each epoch, 0.5 half of them; split and config are those of a Hub dataset.",
     )
-    validation_file: Annotated[str | None, Shown("Data")] = Field(
+    validation_file: Annotated[RowSources | None, Shown("Data")] = Field(
         "data/validation.json",
-        min_length=1,
         description=(
             "Rows for the validation loss and for `--task evaluate`. null: no validation, and training rows are "
             "answered at the end."
@@ -108,6 +144,22 @@ class Config(BaseModel):
     )
     target_field: Annotated[str, Shown("Data")] = Field(
         "target", min_length=1, description="Name of the answer's field in question/answer rows."
+    )
+    validation_share: Annotated[float | None, Shown("Data")] = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Hold back this share of the training rows in place of a `validation_file`, by question: none "
+        "stands on both sides.",
+    )
+    max_rows: Annotated[int | None, Shown("Data")] = Field(
+        None, ge=1, description="Only the first so many rows of each file. null: all."
+    )
+    encoding: Annotated[str | None, Shown("Data")] = Field(
+        None,
+        min_length=1,
+        description="Encoding of text files that are not UTF-8, such as `cp1252`. null: by evidence, which is printed; "
+        "where that leaves a doubt, the run stops and asks.",
     )
     map_fields: Annotated[dict[str, Meaning], Shown("Data")] = Field(
         {},
@@ -122,6 +174,9 @@ class Config(BaseModel):
         description="Which answers of a conversation carry loss: `all` but those that their turn switches off "
         "(`weight`, `loss` or `train` 0, `masked` 1), the `last` one alone, or only those that are `marked` (the same "
         "with 1; `masked` 0).",
+    )
+    train_reasoning: Annotated[bool, Shown("Data")] = Field(
+        True, description="Whether the reasoning of answers carries loss; it is in the conversation in any case."
     )
     system_prompt: Annotated[str | None, Shown("Data")] = Field(
         None,
@@ -236,6 +291,12 @@ class Config(BaseModel):
         description="Pictures that every question of the session is about; give the flag once for each. In the "
         "session, `/image PATH ...` chooses others and `/image` none.",
     )
+    tools: Annotated[str | None, Shown("Generation", flag=True)] = Field(
+        None,
+        min_length=1,
+        description="JSON file with the tools that may be called, for inference and for rows of an evaluation that "
+        "have none of their own.",
+    )
     use_original_model: Annotated[bool, Shown("Generation", flag=True)] = Field(
         False, description="Leave the adapter out and use the base model alone."
     )
@@ -316,8 +377,31 @@ class Config(BaseModel):
         False, description="Send without asking, for scripts. Otherwise `--task push` shows the files and asks."
     )
 
+    @field_validator("encoding")
+    @classmethod
+    def _check_encoding(cls, value: str | None) -> str | None:
+        try:
+            is_known = value is None or "".encode(value) == "".encode(value)
+        except (LookupError, ValueError):
+            is_known = False
+        if not is_known:
+            raise PydanticCustomError("encoding", "must be an encoding that Python knows, such as cp1252 or gb18030")
+        return value
+
+    @property
+    def has_validation(self) -> bool:
+        """Whether there are rows to validate on."""
+        return self.validation_file is not None or self.validation_share is not None
+
     check_paths = field_validator(
-        "model_name_or_path", "train_file", "validation_file", "output_dir", "lora_model_path", "image", "export_dir"
+        "model_name_or_path",
+        "train_file",
+        "validation_file",
+        "output_dir",
+        "lora_model_path",
+        "image",
+        "tools",
+        "export_dir",
     )(_path)
 
 
@@ -338,6 +422,9 @@ def _type_text(annotation: Any) -> str:
     names = {
         TargetModules: "list of names or all-linear",
         Paths: "path or list of paths",
+        RowSources: "path, or list of paths and mappings",
+        RowSources | None: "path, list of paths and mappings, or null",
+        float | None: "number or null",
         Paths | None: "path, list of paths or null",
         str: "text",
         int: "whole number",
@@ -378,7 +465,13 @@ def settings() -> list[Setting]:
     listed = []
     for name, field in Config.model_fields.items():
         shown = next(item for item in field.metadata if isinstance(item, Shown))
-        declared = {"target_modules": TargetModules, "image": Paths, "lora_model_path": Paths | None}
+        declared = {
+            "target_modules": TargetModules,
+            "train_file": RowSources,
+            "validation_file": RowSources | None,
+            "image": Paths,
+            "lora_model_path": Paths | None,
+        }
         listed.append(
             Setting(
                 name=name,

@@ -35,7 +35,8 @@ def with_turns_chosen(messages: Sequence[Message], chosen: Literal["all", "last"
             "last": said is not False and place == answers[-1],
             "marked": said is True,
         }
-        decided[place] = replace(messages[place], is_trained=None if is_chosen[chosen] else False)
+        if (is_trained := None if is_chosen[chosen] else False) is not said:
+            decided[place] = replace(messages[place], is_trained=is_trained)
     if answers and all(decided[place].is_trained is False for place in answers):
         switched = "no answer is marked as trained" if chosen == "marked" else "its answers are switched off"
         raise UnusableError(f"{switched} (train_turns: {chosen}; weight, loss, train or masked of a turn)")

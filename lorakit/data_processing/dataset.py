@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from lorakit.config import Config
+from lorakit.config.settings import RowSource
 from lorakit.data_processing.chat_format import ChatFormat
 from lorakit.data_processing.encoding import encode_row
 from lorakit.data_processing.example import EncodedExample, Example, Rejected
-from lorakit.data_processing.files import read_rows
+from lorakit.data_processing.files import Reading, read_rows
 from lorakit.data_processing.formats import RowRules, to_example
 from lorakit.data_processing.ledger import FieldFate, Ledger, field_lines
+from lorakit.data_processing.mixing import held_back, weighted
 from lorakit.errors import DataError
 
 _SHOWN_REJECTIONS = 10
@@ -95,6 +96,26 @@ class Dataset:
             self.name, examples, encoded, tuple(name for name in self.cut if name in origins), (), self.fields
         )
 
+    def split(self, share: float, seed: int) -> tuple[Dataset, Dataset]:
+        """Hold back a share of the rows by question; see `held_back`.
+
+        Returns:
+            The rows that are trained, and those that are held back.
+        """
+        chosen = held_back(self.examples, share, seed)
+        train, held_out = (
+            Dataset(
+                name,
+                tuple(example for example in self.examples if (example.origin in chosen) == is_held),
+                tuple(sequence for sequence in self.encoded if (sequence.origin in chosen) == is_held),
+                tuple(origin for origin in self.cut if (origin in chosen) == is_held),
+                () if is_held else self.rejected,
+                () if is_held else self.fields,
+            )
+            for name, is_held in ((self.name, False), (f"{share:.0%} of {self.name}", True))
+        )
+        return train, held_out
+
     def rejection_lines(self, most: int = _SHOWN_REJECTIONS) -> list[str]:
         """Name the rows that are not used and why, the first ``most`` of them."""
         return _lines(self.rejected, most)
@@ -105,11 +126,13 @@ class Dataset:
         return tuple(example.origin for example in self.examples if example.messages in known)
 
 
-def load_dataset(name: str, config: Config, chat_format: ChatFormat, position_limit: int | None = None) -> Dataset:
-    """Read and encode a file of rows.
+def load_dataset(
+    sources: str | Sequence[RowSource], config: Config, chat_format: ChatFormat, position_limit: int | None = None
+) -> Dataset:
+    """Read and encode rows.
 
     Args:
-        name: A file, or the name of a Hub dataset.
+        sources: A file, a folder or the name of a Hub dataset; or several.
         config: For field names, system prompt and max_length.
         chat_format: Of the base model's tokenizer.
         position_limit: The longest sequence the model can take, in tokens; None where it has no limit.
@@ -118,22 +141,32 @@ def load_dataset(name: str, config: Config, chat_format: ChatFormat, position_li
         DataError: The file cannot be read, none of its rows can be used, or a field that carries meaning is not used.
     """
     max_length = min(config.max_length, position_limit or config.max_length)
-    rules = RowRules.of(config, Path(name).parent, takes_pictures=chat_format.images is not None)
+    listed = [RowSource(path=sources)] if isinstance(sources, str) else sources
+    rules = RowRules.of(config, takes_pictures=chat_format.images is not None)
     ledger = Ledger(rules.ignored)
     examples: list[Example] = []
     encoded: list[EncodedExample] = []
     cut: list[str] = []
     rejected: list[Rejected] = []
-    for row in read_rows(name):
-        example = row if isinstance(row, Rejected) else to_example(row, rules, ledger)
-        outcome = example if isinstance(example, Rejected) else encode_row(example, chat_format, max_length)
-        if isinstance(outcome, Rejected) or isinstance(example, Rejected):
-            rejected.append(outcome if isinstance(outcome, Rejected) else example)  # type: ignore[arg-type]
-            continue
-        examples.append(example)
-        encoded += outcome.sequences
-        if outcome.is_cut:
-            cut.append(example.origin)
+    for source in listed:
+        first, first_sequence = len(examples), len(encoded)
+        for row in read_rows(source.path, _reading(source, config, rules)):
+            example = row if isinstance(row, Rejected) else to_example(row, rules, ledger)
+            if isinstance(example, Rejected):
+                rejected.append(example)
+                continue
+            outcome = encode_row(example, chat_format, max_length, config.train_reasoning)
+            if isinstance(outcome, Rejected):
+                rejected.append(outcome)
+                continue
+            examples.append(example)
+            encoded += outcome.sequences
+            if outcome.is_cut:
+                cut.append(example.origin)
+        if source.weight != 1:
+            chosen, sequences = weighted(examples[first:], encoded[first_sequence:], source, config.seed)
+            examples[first:], encoded[first_sequence:] = chosen, sequences
+    name = ", ".join(source.path for source in listed)
     fields = ledger.fates()
     _refuse_lost_fields(name, fields)
     if not examples:
@@ -141,14 +174,37 @@ def load_dataset(name: str, config: Config, chat_format: ChatFormat, position_li
     return Dataset(name, tuple(examples), tuple(encoded), tuple(cut), tuple(rejected), fields)
 
 
+def _reading(source: RowSource, config: Config, rules: RowRules) -> Reading:
+    limits = [most for most in (source.max_rows, config.max_rows) if most is not None]
+    columns = frozenset(rules.renamed)
+    return Reading(config.encoding, columns, source.config, source.split, min(limits, default=None))
+
+
 def load_datasets(
     config: Config, chat_format: ChatFormat, position_limit: int | None
 ) -> tuple[Dataset, Dataset | None]:
-    """Read and encode ``train_file`` and, where one is set, ``validation_file``; see `load_dataset`."""
+    """Read and encode the training rows and, where there are some, the validation rows; see `load_dataset`."""
     train = load_dataset(config.train_file, config, chat_format, position_limit)
+    if config.validation_share is not None:
+        return train.split(config.validation_share, config.seed)
     if config.validation_file is None:
         return train, None
     return train, load_dataset(config.validation_file, config, chat_format, position_limit)
+
+
+def load_training(config: Config, chat_format: ChatFormat, position_limit: int | None) -> Dataset:
+    """Read and encode the rows that are trained, without those that are held back."""
+    unread = config.model_copy(update={"validation_file": None})
+    return load_datasets(unread, chat_format, position_limit)[0]
+
+
+def load_validation(config: Config, chat_format: ChatFormat, position_limit: int | None) -> Dataset:
+    """Read and encode the validation rows, which there must be."""
+    if config.validation_file is not None:
+        return load_dataset(config.validation_file, config, chat_format, position_limit)
+    [_, held_out] = load_datasets(config, chat_format, position_limit)
+    assert held_out is not None
+    return held_out
 
 
 def _refuse_lost_fields(name: str, fields: tuple[FieldFate, ...]) -> None:

@@ -6,9 +6,11 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from lorakit.data_processing.chat_format import ChatFormat, TemplateError, check_all_pictures
+from lorakit.data_processing.chat_format import ChatFormat, check_all_pictures
+from lorakit.data_processing.chat_template import TemplateError
 from lorakit.data_processing.example import EncodedExample, Example, Rejected
 from lorakit.data_processing.images import ImageError
+from lorakit.data_processing.text_encoding import GUARD, SeamError
 from lorakit.engine import IGNORED_LABEL, Picture
 
 
@@ -26,25 +28,32 @@ class EncodedRow:
     is_cut: bool
 
 
-def encode_row(example: Example, chat_format: ChatFormat, max_length: int) -> EncodedRow | Rejected:
+def encode_row(
+    example: Example, chat_format: ChatFormat, max_length: int, trains_reasoning: bool = True
+) -> EncodedRow | Rejected:
     """Encode a row so that only its answers and their end-of-turn tokens carry loss.
 
     Args:
         example: The conversation.
         chat_format: Of the model's tokenizer.
         max_length: In tokens. Longer sequences lose the beginning of their prompt.
+        trains_reasoning: Whether the reasoning of answers carries loss.
 
     Returns:
         The encoded row, or the reason why it cannot be trained.
     """
-    for text in (text for message in example.messages for text in message.texts):
-        token = chat_format.control_token_in(text)
+    for message in example.messages:
+        if GUARD in "".join(message.texts):
+            return Rejected(example.origin, f"holds U+{ord(GUARD):X}, which is no character; remove it from the text")
+        if message.role != "assistant":  # elsewhere a control token stays text
+            continue
+        token = next(filter(None, map(chat_format.control_token_in, message.texts)), None)
         if token is not None:
             return Rejected(example.origin, f"spells out the control token {token!r}; remove it from the text")
     try:
-        whole = list(_sequences(example, chat_format))
-    except (TemplateError, ImageError) as refusal:
-        return Rejected(example.origin, refusal.message)
+        whole = list(_sequences(example, chat_format, trains_reasoning))
+    except (TemplateError, SeamError, ImageError) as refusal:
+        return Rejected(example.origin, refusal.message, refusal.hint)
     fitted = [_fit(sequence, max_length, chat_format.tokenizer.bos_token_id) for sequence in whole]
     if None in fitted:
         return Rejected(example.origin, _why_it_does_not_fit(whole, max_length))
@@ -65,27 +74,26 @@ def _why_it_does_not_fit(sequences: list[EncodedExample], max_length: int) -> st
     return f"its answer of {longest} tokens does not fit max_length {max_length}; raise max_length"
 
 
-def _sequences(example: Example, chat_format: ChatFormat) -> Iterator[EncodedExample]:
+def _sequences(example: Example, chat_format: ChatFormat, trains_reasoning: bool) -> Iterator[EncodedExample]:
     pictures = chat_format.pictures(example.messages)
-    pieces: tuple[str, ...] = ()
-    input_ids: list[int] = []
+    turns = list(chat_format.turns(example.messages))
+    input_ids: list[int] = []  # through the end of the last answer
     labels: list[int] = []
-    for turn in chat_format.turns(example.messages):
-        if turn.prompt[: len(pieces)] != pieces:  # the template has rewritten what stood before
+    rest: list[int] = []  # what the template writes after it
+    for turn, (prompt, answer) in zip(turns, chat_format.encode_turns(turns), strict=True):
+        if prompt[: len(input_ids)] != input_ids:  # the template has rewritten what stood before
             if any(label != IGNORED_LABEL for label in labels):
-                yield _encoded(input_ids, labels, example.origin, chat_format, pictures)
-            pieces, input_ids, labels = (), [], []
-        for piece in turn.prompt[len(pieces) :]:
-            ids = chat_format.encode(piece)
-            input_ids += ids
-            labels += [IGNORED_LABEL] * len(ids)
-        answer = chat_format.encode(turn.answer)
-        input_ids += answer
-        labels += (
-            _answer_labels(answer, chat_format.end_of_turn_id) if turn.is_trained else [IGNORED_LABEL] * len(answer)
-        )
-        pieces = (*turn.prompt, turn.answer)
-    last = _encoded(input_ids, labels, example.origin, chat_format, pictures)
+                yield _encoded(
+                    input_ids + rest, labels + [IGNORED_LABEL] * len(rest), example.origin, chat_format, pictures
+                )
+            input_ids, labels = [], []
+        end = _end_of_answer(answer, chat_format, turn.has_calls)
+        begin = 0 if trains_reasoning else chat_format.tokens_before(answer, turn.thought)
+        labels += [IGNORED_LABEL] * (len(prompt) - len(input_ids))
+        begin = begin if turn.is_trained else end
+        labels += [IGNORED_LABEL] * begin + answer[begin:end]
+        input_ids, rest = prompt + answer[:end], answer[end:]
+    last = _encoded(input_ids + rest, labels + [IGNORED_LABEL] * len(rest), example.origin, chat_format, pictures)
     check_all_pictures(last.picture_starts, pictures)
     yield last
 
@@ -97,12 +105,15 @@ def _encoded(
     return EncodedExample(array("i", input_ids), array("i", labels), origin, pictures[: len(starts)], starts)
 
 
-def _answer_labels(answer: list[int], end_of_turn_id: int) -> list[int]:
-    """Train the answer up to and with its end-of-turn token; what the template writes after it is not generated."""
-    if end_of_turn_id not in answer:
+def _end_of_answer(answer: list[int], chat_format: ChatFormat, has_calls: bool) -> int:
+    """Count the tokens up to and with the end of turn; what the template writes after it is not generated."""
+    ends = {chat_format.end_of_turn_id}
+    if has_calls and not ends.intersection(answer):  # such as gpt-oss, whose calls end with a token of their own
+        ends = chat_format.control_ids
+    place = next((place for place in range(len(answer), 0, -1) if answer[place - 1] in ends), None)
+    if place is None:
         raise TemplateError("the chat template does not end this answer with its end-of-turn token")
-    end = len(answer) - answer[::-1].index(end_of_turn_id)
-    return answer[:end] + [IGNORED_LABEL] * (len(answer) - end)
+    return place
 
 
 def _fit(sequence: EncodedExample, max_length: int, begin_id: int | None) -> EncodedExample | None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from array import array
 from dataclasses import dataclass
 from typing import Literal
 
+from lorakit.data_processing.reasoning import split_reasoning
 from lorakit.engine import IGNORED_LABEL, Picture
+
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 
 Role = Literal["tools", "system", "user", "assistant", "tool"]
 
@@ -38,7 +42,7 @@ class Message:
         is_trained: Whether an assistant's turn carries loss; None where nothing says so, and it does.
         reasoning: What an assistant thinks before it answers, where the row has it apart from the answer.
         tool_calls: What an assistant calls, after its content.
-        name: Of the function whose result this is, where the row has it.
+        name: Of who speaks, or of the function whose result this is, where the row has it.
         call_id: Of the call whose result this is, where the row has it.
     """
 
@@ -55,12 +59,12 @@ class Message:
     def texts(self) -> tuple[str, ...]:
         """All text of the turn that comes from its row."""
         calls = (text for call in self.tool_calls for text in (call.name, call.arguments))
-        return (self.content, self.reasoning or "", *calls)
+        return (self.content, self.reasoning or "", self.name or "", *calls)
 
     @property
     def reasons(self) -> bool:
         """Whether an answer has reasoning before it."""
-        return self.reasoning is not None or "<think>" in self.content
+        return bool(self.reasoning) or split_reasoning(self.content)[0] is not None
 
 
 @dataclass(frozen=True)
@@ -131,4 +135,4 @@ def shortened(text: str, most: int = 200) -> str:
 
 def has_half_character(text: str) -> bool:
     """Tell whether a text holds an unpaired surrogate, which JSON can write and UTF-8 cannot."""
-    return any("\ud800" <= character <= "\udfff" for character in text)
+    return _HALF_CHARACTER.search(text) is not None

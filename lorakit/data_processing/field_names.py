@@ -65,7 +65,7 @@ _HARMLESS_WORDS = (
     "domain language lang languages locale license licence author url link createdat updatedat timestamp date time "
     "split version meta metadata model modelname generator task tasktype tasktemplate type difficulty level score "
     "rating quality tokens numtokens length paralleltoolcalls storemetadata detail cachecontrol refusal annotations "
-    "strict unnamed0 indexlevel0 编号 序号 来源 类别 标签"
+    "strict signature unnamed0 indexlevel0 编号 序号 来源 类别 标签"
 )
 _HARMLESS = frozenset(_HARMLESS_WORDS.split())
 _HARMLESS_END = re.compile(r"(?:^|[ _\-])(?:id|ids|idx|index|uuid|hash|md5|sha\d+|url)$|[a-z]Id$")

@@ -1,246 +1,164 @@
-"""Files of rows, recognised by content: JSON, JSON Lines, CSV, Parquet, or a Hub dataset."""
+"""Files of rows, known by content: JSON, JSON Lines, CSV, Parquet, a spreadsheet, packed or not; or a Hub dataset."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import math
+import bz2
+import gzip
 import re
+import tempfile
+import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
-from lorakit.config.paths import fault_of_file, is_missing
-from lorakit.data_processing.example import Rejected, shortened
+from lorakit import console
+from lorakit.config.paths import fault_of_file, is_folder, is_missing
+from lorakit.data_processing.encodings import decode
+from lorakit.data_processing.example import Rejected
+from lorakit.data_processing.json_rows import read_json_text
+from lorakit.data_processing.raw import RawRow
+from lorakit.data_processing.tables import read_csv, read_parquet, read_xlsx
 from lorakit.errors import DataError
 
-_HUB_NAME = re.compile(r"^[\w.-]+/[\w.-]+(:[\w.\-\[\]%]+)?$")
-_FILE_ENDINGS = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".txt", ".xlsx", ".gz", ".zip")
-_CONTAINERS = ("data", "rows", "examples", "train")  # {"data": [...]} around the list
-csv.field_size_limit(2**31 - 1)  # the default refuses cells over 128 KiB
+_HUB_NAME = re.compile(r"^[\w.-]+/[\w.-]+(:[\w.\-\[\]%:]+)?$")
+_ROWS = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".xlsx")
+_PACKED = (".gz", ".zst", ".bz2")
+_FILE_ENDINGS = (*_ROWS, *_PACKED, ".txt", ".zip", ".xls", ".arrow")
+_FOREIGN = {  # by their first bytes
+    b"\xd0\xcf\x11\xe0": ("is an old Excel file", "save it as .xlsx, or as CSV (UTF-8)"),
+    b"ARROW1": ("is an Arrow file", "write it as Parquet"),
+    b"%PDF": ("is a PDF", "rows of questions and answers are needed"),
+    b"SQLite": ("is a database", "write its table as CSV or Parquet"),
+}
 
 
 @dataclass(frozen=True)
-class RawRow:
-    """A row as the file has it, not yet understood."""
+class Reading:
+    """How a file is to be read.
 
-    fields: Any
-    origin: str
+    Attributes:
+        encoding: Of what is not UTF-8; None to find out.
+        columns: Names that the settings give to columns.
+        configuration: Of a Hub dataset that has several.
+        split: Of a Hub dataset.
+        most: Only the first so many rows; None for all.
+    """
+
+    encoding: str | None = None
+    columns: frozenset[str] = frozenset()
+    configuration: str | None = None
+    split: str | None = None
+    most: int | None = None
 
 
-def read_rows(name: str) -> Iterator[RawRow | Rejected]:
-    """Yield the rows of a file or Hub dataset one by one; a broken line as `Rejected`.
+_DEFAULT = Reading()
+
+
+def read_rows(name: str, reading: Reading = _DEFAULT) -> Iterator[RawRow | Rejected]:
+    """Yield the rows of a file, a folder of files or a Hub dataset one by one; a broken line as `Rejected`.
 
     Raises:
         DataError: The file is missing, unreadable, or not of a known format.
     """
+    rows = _rows(name, reading)
+    return rows if reading.most is None else islice(rows, reading.most)
+
+
+def _rows(name: str, reading: Reading) -> Iterator[RawRow | Rejected]:
+    if is_folder(Path(name)):
+        yield from _read_folder(Path(name), name, reading)
+        return
     fault = fault_of_file(name)
     if fault is None:
-        yield from _read_file(Path(name), name)
+        folder = Path(name).parent
+        for row in _read_file(Path(name), name, reading):
+            yield row if isinstance(row, Rejected) else RawRow(row.fields, row.origin, folder)
     elif not is_missing(fault):
         raise DataError(f"{name}: {fault}", "name a file of rows")
     elif _HUB_NAME.match(name) and not name.partition(":")[0].lower().endswith(_FILE_ENDINGS):
-        yield from _read_hub(name)
+        from lorakit.data_processing.hub import read_hub
+
+        yield from read_hub(name, reading.configuration, reading.split, reading.most)
     else:
         raise DataError(f"{name}: there is no such file", "correct train_file or validation_file in config.yaml")
 
 
-def _read_file(path: Path, name: str) -> Iterator[RawRow | Rejected]:
+def _read_folder(folder: Path, name: str, reading: Reading) -> Iterator[RawRow | Rejected]:
+    """Read all files of rows that lie in a folder, in the order of their names."""
+    endings = (*_ROWS, *(row + packed for row in _ROWS for packed in _PACKED))
+    files = sorted(file for file in folder.iterdir() if file.name.lower().endswith(endings) and file.is_file())
+    if not files:
+        raise DataError(f"{name}: is a folder without files of rows", f"their names end in {', '.join(_ROWS)}")
+    for file in files:
+        yield from _rows(str(file), reading)
+
+
+def _read_file(path: Path, name: str, reading: Reading) -> Iterator[RawRow | Rejected]:
     try:
-        content = path.read_bytes()
+        with open(path, "rb") as file:
+            first = file.read(8)
+        if (foreign := next((said for magic, said in _FOREIGN.items() if first.startswith(magic)), None)) is not None:
+            raise DataError(f"{name}: {foreign[0]}", foreign[1])
+        if first.startswith(b"PAR1"):
+            yield from read_parquet(path, name)
+        elif first.startswith(b"PK\x03\x04"):
+            yield from _read_zip(path, name)
+        elif (content := _unpacked(path, first, name)) is not None:
+            yield from _read_unpacked(content, name, reading)
+        else:
+            yield from _read_text(path.read_bytes(), name, reading)
     except OSError as error:
         raise DataError(f"{name}: cannot be read ({error.strerror})", "check the file's permissions") from error
-    if content[:4] == b"PAR1":
-        yield from _read_parquet(path, name)
-        return
-    text = _decode(content, name)
-    start = text.lstrip()
-    if not start:
-        raise DataError(f"{name}: is empty", 'it needs rows such as {"text": "question", "target": "answer"}')
-    if start[0] == "[" or (start[0] == "{" and _is_one_document(start)):
-        yield from _read_json(text, name)
-    elif start[0] == "{":
-        yield from _read_json_lines(text, name)
-    else:
-        yield from _read_csv(text, name)
 
 
-def _decode(content: bytes, name: str) -> str:
-    for encoding in ("utf-8-sig", "gb18030"):
-        try:
-            return content.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-    raise DataError(f"{name}: is neither UTF-8 nor GB18030 text", "save the file as UTF-8")
+def _read_zip(path: Path, name: str) -> Iterator[RawRow | Rejected]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            is_spreadsheet = "xl/workbook.xml" in archive.namelist()
+    except zipfile.BadZipFile:
+        raise DataError(f"{name}: is a damaged ZIP archive or spreadsheet", "write the file anew") from None
+    if not is_spreadsheet:
+        raise DataError(f"{name}: is a ZIP archive or an OpenDocument file", "unpack it, or save it as CSV (UTF-8)")
+    yield from read_xlsx(path, name)
 
 
-@dataclass(frozen=True)
-class _Broken:
-    """A JSON object that cannot be used; it must not take the rows around it along."""
+def _unpacked(path: Path, first: bytes, name: str) -> bytes | None:
+    """Return the content of a packed file; None for one that is not packed."""
+    try:
+        if first.startswith(b"\x1f\x8b"):
+            return gzip.decompress(path.read_bytes())
+        if first.startswith(b"BZh"):
+            return bz2.decompress(path.read_bytes())
+        if first.startswith(b"\x28\xb5\x2f\xfd"):
+            import pyarrow
 
-    reason: str
-
-
-def _tolerant(pairs: list[tuple[str, Any]]) -> Any:
-    fields = dict(pairs)
-    return fields if len(fields) == len(pairs) else _Broken(f'"{_twice([key for key, _ in pairs])}" stands twice')
-
-
-def _twice(names: list[str]) -> str | None:
-    """Return the first name that stands a second time, cut to what a message can bear."""
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            return shortened(name)
-        seen.add(name)
+            with pyarrow.input_stream(str(path), compression="zstd") as stream:
+                return bytes(stream.read())
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise DataError(f"{name}: is a damaged packed file ({error})", "pack the file anew") from error
     return None
 
 
-class _NotJsonError(ValueError):
-    """The text is not JSON; ``line`` and ``column`` say where, if that is known."""
-
-    def __init__(self, reason: str, line: int | None = None, column: int | None = None) -> None:
-        super().__init__(reason)
-        self.line = line
-        self.column = column
-
-
-def _parse(text: str) -> Any:
-    try:
-        return json.loads(text, object_pairs_hook=_tolerant)
-    except json.JSONDecodeError as error:
-        raise _NotJsonError(f"is not valid JSON ({error.msg})", error.lineno, error.colno) from error
-    except RecursionError as error:
-        raise _NotJsonError("is nested too deeply") from error
-    except ValueError as error:  # Python's own limit on the digits of a whole number
-        raise _NotJsonError("holds a number of thousands of digits") from error
+def _read_unpacked(content: bytes, name: str, reading: Reading) -> Iterator[RawRow | Rejected]:
+    if not content.startswith(b"PAR1"):
+        yield from _read_text(content, name, reading)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "rows.parquet"
+        file.write_bytes(content)
+        yield from read_parquet(file, name)
 
 
-def _is_one_document(start: str) -> bool:
-    """Tell {"data": [...]} over many lines from JSON Lines, where every line is complete."""
-    if _is_json(start.split("\n", 1)[0]):
-        return "\n" not in start.strip()
-    return _is_json(start)
-
-
-def _is_json(text: str) -> bool:
-    try:
-        _parse(text)
-    except _NotJsonError:
-        return False
-    return True
-
-
-def _read_json(text: str, name: str) -> Iterator[RawRow | Rejected]:
-    try:
-        document = _parse(text)
-    except _NotJsonError as error:
-        place = name if error.line is None else f"{name} line {error.line} column {error.column}"
-        hint = "write a list of rows" if error.line is None else "is the file complete? check the place named"
-        raise DataError(f"{place}: {error}", hint) from error
-    if isinstance(document, dict):
-        container = next((key for key in _CONTAINERS if isinstance(document.get(key), list)), None)
-        document = document[container] if container else [document]
-    if isinstance(document, _Broken):
-        raise DataError(f"{name}: {document.reason}", "keep one of the two")
-    if not isinstance(document, list):
-        raise DataError(f"{name}: is not a list of rows", 'write [{"text": "question", "target": "answer"}, ...]')
-    for number, fields in enumerate(document, start=1):
-        origin = f"{name} item {number}"
-        yield Rejected(origin, fields.reason) if isinstance(fields, _Broken) else RawRow(fields, origin)
-
-
-def _read_json_lines(text: str, name: str) -> Iterator[RawRow | Rejected]:
-    # Not splitlines(): it also breaks at characters that may stand inside a JSON string.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        origin = f"{name} line {number}"
-        try:
-            fields = _parse(line)
-        except _NotJsonError as error:
-            yield Rejected(origin, f"{error}" + (f", column {error.column}" if error.column else ""))
-        else:
-            yield Rejected(origin, fields.reason) if isinstance(fields, _Broken) else RawRow(fields, origin)
-
-
-def _read_csv(text: str, name: str) -> Iterator[RawRow | Rejected]:
-    header_line = text.lstrip().split("\n", 1)[0]
-    delimiter = next((mark for mark in ("\t", ",", ";") if mark in header_line), None)
-    if delimiter is None or "\0" in header_line:
-        raise DataError(
-            f"{name}: is not JSON, JSON Lines, CSV or Parquet",
-            'write a JSON list of {"text": "question", "target": "answer"}',
-        )
-    reader = csv.reader(io.StringIO(text.lstrip(), newline=""), delimiter=delimiter, strict=True)
-    number = 0
-    try:
-        header = _csv_header(next(reader), name)
-        for cells in reader:
-            if not any(cells):
-                continue
-            number += 1
-            origin = f"{name} row {number}"
-            if len(cells) != len(header):
-                yield Rejected(origin, f"has {len(cells)} cells where the header has {len(header)}")
-            else:
-                yield RawRow(dict(zip(header, map(_csv_value, cells), strict=True)), origin)
-    except csv.Error as error:
-        place = f"row {number + 1}" if number else "header or row 1"
-        raise DataError(f"{name} {place}: is not valid CSV ({error})", "check its quotation marks") from error
-
-
-def _csv_header(cells: list[str], name: str) -> list[str]:
-    header = [cell.strip() for cell in cells]
-    if (twice := _twice([cell for cell in header if cell])) is not None:
-        raise DataError(f'{name} header: "{twice}" stands twice', "give each column a name of its own")
-    return header
-
-
-def _csv_value(cell: str) -> str | float:
-    """Programs write a missing number as NaN; learnt as an answer, it would be the word."""
-    return math.nan if cell.strip().lower() == "nan" else cell
-
-
-def _read_parquet(path: Path, name: str) -> Iterator[RawRow | Rejected]:
-    import pyarrow.parquet
-
-    number = 0
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            if (twice := _twice(file.schema_arrow.names)) is not None:
-                raise DataError(f'{name}: has two columns "{twice}"', "give each column a name of its own")
-            for batch in file.iter_batches():
-                for fields in batch.to_pylist():
-                    number += 1
-                    present = {key: value for key, value in fields.items() if value is not None}
-                    yield RawRow(present, f"{name} row {number}")
-    except DataError:
-        raise
-    except Exception as error:  # pyarrow's own classes, OSError, and UnicodeDecodeError of damaged text
-        reason = shortened(str(error)) or type(error).__name__
-        raise DataError(f"{name}: is a damaged Parquet file ({reason})", "write the file anew") from error
-
-
-def _read_hub(name: str) -> Iterator[RawRow | Rejected]:
-    try:
-        import datasets
-    except ImportError as error:
-        raise DataError(
-            f"{name}: there is no such file, and Hub datasets need the package datasets",
-            "correct the path, or: pip install -e .[hub]",
-        ) from error
-    repository, _, split = name.partition(":")
-    try:
-        rows = datasets.load_dataset(repository, split=split or "train")
-    except Exception as error:  # the library raises a dozen unrelated classes
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(
-            f"{name}: is neither a file nor a Hub dataset that can be loaded ({reason})",
-            "correct the path, or check the name, the split (owner/name:split) and the network",
-        ) from error
-    for number, fields in enumerate(rows, start=1):
-        present = {key: value for key, value in fields.items() if value is not None}
-        yield RawRow(present, f"{name} row {number}")
+def _read_text(content: bytes, name: str, reading: Reading) -> Iterator[RawRow | Rejected]:
+    decoded = decode(content, name, reading.encoding)
+    start = decoded.text.lstrip()
+    if not start:
+        raise DataError(f"{name}: is empty", 'it needs rows such as {"text": "question", "target": "answer"}')
+    if decoded.note is not None:
+        console.note(f"{name}: {decoded.note}")
+    if start[0] in "[{":
+        yield from read_json_text(decoded.text, name)
+    else:
+        yield from read_csv(decoded.text, name, reading.columns)

@@ -22,10 +22,10 @@ from typing import Any, Literal
 
 from lorakit.config import Config
 from lorakit.data_processing.conversation import checked, with_turns_chosen
-from lorakit.data_processing.example import Example, Message, Rejected, UnusableError, shortened
-from lorakit.data_processing.files import RawRow
+from lorakit.data_processing.example import Example, Message, Rejected, UnusableError, has_half_character, shortened
 from lorakit.data_processing.glaive import read_glaive
 from lorakit.data_processing.ledger import Account, Fields, Ledger, parsed_cell
+from lorakit.data_processing.raw import RawRow
 from lorakit.data_processing.row_pictures import place_pictures
 from lorakit.data_processing.tool_calls import calls_in_text, read_calls, read_tools, tools_in_text
 from lorakit.data_processing.turns import Draft, read_turns, text_of
@@ -54,7 +54,6 @@ class RowRules:
         text: What the user calls the question's field.
         target: What the user calls the answer's field.
         system_prompt: Given to conversations that carry no system message.
-        folder: Of the data file, to which paths of pictures are relative.
         takes_pictures: Whether the model does; None where that is not known.
         train_turns: Which answers of a conversation carry loss.
         map_fields: Further fields and what they mean.
@@ -64,20 +63,18 @@ class RowRules:
     text: str = "text"
     target: str = "target"
     system_prompt: str | None = None
-    folder: Path = Path()
     takes_pictures: bool | None = None
     train_turns: Literal["all", "last", "marked"] = "all"
     map_fields: Mapping[str, str] = field(default_factory=dict)
     ignored: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, config: Config, folder: Path, takes_pictures: bool) -> RowRules:
+    def of(cls, config: Config, takes_pictures: bool) -> RowRules:
         """Take them from the settings."""
         return cls(
             config.text_field,
             config.target_field,
             config.system_prompt,
-            folder,
             takes_pictures,
             config.train_turns,
             config.map_fields,
@@ -106,8 +103,10 @@ def to_example(row: RawRow, rules: RowRules = _DEFAULT, ledger: Ledger | None = 
             raise UnusableError(f"is not an object with fields (found: {type(row.fields).__name__})")
         account = Account()
         fields = Fields(row.fields, account, renamed=rules.renamed)
-        messages = with_turns_chosen(_messages(fields, rules), rules.train_turns)
+        messages = with_turns_chosen(_messages(fields, rules, row.folder), rules.train_turns)
         example = Example(checked(messages, rules.system_prompt), row.origin)
+        if any(has_half_character(text) for message in example.messages for text in _texts_not_read_as_such(message)):
+            raise UnusableError("holds half a character (an unpaired surrogate)")
         fields.close()
     except UnusableError as error:
         return Rejected(row.origin, str(error), error.hint)
@@ -116,7 +115,13 @@ def to_example(row: RawRow, rules: RowRules = _DEFAULT, ledger: Ledger | None = 
     return example
 
 
-def _messages(fields: Fields, rules: RowRules) -> list[Message]:
+def _texts_not_read_as_such(message: Message) -> tuple[str, ...]:
+    """Return the texts that `text_of` has not seen."""
+    is_of_tools = message.role in {"tools", "tool"} or message.tool_calls or message.name
+    return message.texts if is_of_tools else ()
+
+
+def _messages(fields: Fields, rules: RowRules, folder: Path) -> list[Message]:
     _refuse_preferences(fields, rules.ignored)
     tools = read_tools(fields.take("tools", "tools"), fields.key("tools")) if fields.has("tools") else None
     drafts = _reader_for(fields, rules)(fields, tools is not None)
@@ -124,7 +129,7 @@ def _messages(fields: Fields, rules: RowRules) -> list[Message]:
     if drafts and drafts[0].message.role == "system" and (listed := tools_in_text(drafts[0].message.content)):
         tools, drafts = tools or listed, drafts[1:]  # another family's preamble; the template writes its own
         drafts = [_with_calls(draft, fields) for draft in drafts]
-    messages = place_pictures(drafts, fields, rules.folder, rules.takes_pictures)
+    messages = place_pictures(drafts, fields, folder, rules.takes_pictures)
     return [*([Message("tools", tools)] if tools else []), *messages]
 
 
@@ -145,7 +150,7 @@ def _reader_for(fields: Fields, rules: RowRules) -> _Reader:
         return lambda row, has_tools: _read_pair(row, "text", "target", has_tools)
     for name in ("messages", "conversations"):
         if name in fields:
-            return lambda row, has_tools, name=name: read_turns(row, name, has_tools)  # type: ignore[misc]
+            return lambda row, has_tools, name=name: _read_conversation(row, name, has_tools)  # type: ignore[misc]
     if "chat" in fields:
         return read_glaive
     for is_there in (fields.has, fields.__contains__):
@@ -175,16 +180,25 @@ def _missing(fields: Fields, rules: RowRules) -> UnusableError:
     return UnusableError(reason, f"say which of the fields are question and answer: {names}")
 
 
+def _read_conversation(fields: Fields, name: str, has_tools: bool) -> list[Draft]:
+    """Read turns, and the answer to them where the user has said that it stands in a field of its own."""
+    turns = read_turns(fields, name, has_tools)
+    return [*turns, *_answered(fields, "target", has_tools)] if "target" in fields else turns
+
+
 def _read_pair(fields: Fields, question: str, answer: str, has_tools: bool) -> list[Draft]:
-    drafts = [*_history(fields), *_asked(fields, question, has_tools)]
+    return [*_history(fields), *_asked(fields, question, has_tools), *_answered(fields, answer, has_tools)]
+
+
+def _answered(fields: Fields, answer: str, has_tools: bool) -> list[Draft]:
     if _are_turns(fields.values[fields.key(answer)]):
-        return [*drafts, *read_turns(fields, answer, has_tools)]
+        return read_turns(fields, answer, has_tools)
     text = text_of(fields.take(answer, "answer"), fields.key(answer))
     reasoning = None
     if fields.has("reasoning"):
         reasoning = text_of(fields.take("reasoning", "reasoning of the answer"), fields.key("reasoning"))
     draft = Draft(Message("assistant", text, reasoning=reasoning))
-    return [*drafts, _with_calls(draft, fields) if has_tools else draft]
+    return [_with_calls(draft, fields) if has_tools else draft]
 
 
 def _asked(fields: Fields, question: str, has_tools: bool) -> list[Draft]:
@@ -209,7 +223,8 @@ def _are_turns(value: Any) -> bool:
     if isinstance(value, str) and '"role"' not in value and "'role'" not in value:
         return False
     value = parsed_cell(value)
-    return isinstance(value, list | tuple) and bool(value) and all(isinstance(turn, Mapping) for turn in value)
+    listed = [value] if isinstance(value, Mapping) else value
+    return isinstance(listed, list | tuple) and bool(listed) and all(isinstance(turn, Mapping) for turn in listed)
 
 
 def _read_xlam(fields: Fields, question: str) -> list[Draft]:

@@ -183,9 +183,19 @@ def _rgb(image: Image, path: str) -> Image:
 
     if image.mode == "F":
         raise ImageError(f"picture {path} holds fractions, not colours; save it as PNG")
-    if image.mode.startswith("I"):  # 16 bits of grey, or 32 with no more than 16 used
-        return image.convert("I").point(lambda grey: grey / 256, "L").convert("RGB")
+    if image.mode.startswith("I"):
+        return _grey(image, path).convert("RGB")
     if image.has_transparency_data:
         layered = image.convert("RGBA")
         return PillowImage.alpha_composite(PillowImage.new("RGBA", layered.size, "white"), layered).convert("RGB")
     return image.convert("RGB")
+
+
+def _grey(image: Image, path: str) -> Image:
+    """Bring grey of 16 or 32 bits to 8; of 32 bits as many count as the picture uses."""
+    whole = image.convert("I")
+    least, most = whole.getextrema()
+    if least < 0:  # type: ignore[operator]
+        raise ImageError(f"picture {path} holds numbers below zero, not grey; save it as PNG")
+    used = 16 if image.mode != "I" else next(bits for bits in (8, 16, 32) if most < 2**bits)  # type: ignore[operator]
+    return whole.point(lambda grey: grey / 2 ** (used - 8), "L")

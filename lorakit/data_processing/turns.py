@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lorakit.data_processing.example import Message, ToolCall, UnusableError, has_half_character, shortened
+from lorakit.data_processing.field_names import read_name
 from lorakit.data_processing.images import IMAGE_MARK
 from lorakit.data_processing.ledger import Fields, is_empty, parsed_cell
 from lorakit.data_processing.tool_calls import as_json, calls_in_text, read_calls, results_in_text
@@ -63,6 +64,7 @@ def read_turns(fields: Fields, name: str, has_tools: bool) -> list[Draft]:
     """
     shown = fields.key(name)
     turns = parsed_cell(fields.take(name, "turns"))
+    turns = [turns] if isinstance(turns, Mapping) and "role" in map(read_name, turns) else turns
     if not isinstance(turns, Sequence) or isinstance(turns, str | bytes):
         raise UnusableError(f'"{shown}" is not a list of turns')
     drafts: list[Draft] = []
@@ -88,6 +90,7 @@ class _Turn:
         self._fields = fields
         self._place = place
         self._has_tools = has_tools
+        self._name: str | None = None
         self._texts: list[str] = []
         self._pictures: list[Any] = []
         self._reasoning: list[str] = []
@@ -102,9 +105,11 @@ class _Turn:
             known = ", ".join(word for words in _SPEAKERS.values() for word in words)
             found = shortened(repr(role), _SHOWN_ROLE)
             raise UnusableError(f"{_quoted(self._place)} has the role {found}; known are {known}")
+        name = self._fields.take("name", "called function" if speaker == "tool" else "who speaks, by name")
+        self._name = name if isinstance(name, str) and name else None
         is_trained = self._switch()
-        name = next((name for name in ("content", "text") if name in self._fields), "content")
-        content = self._fields.take(name, "text")
+        key = next((key for key in ("content", "text") if key in self._fields), "content")
+        content = self._fields.take(key, "text")
         if speaker == "tool" and not isinstance(content, str) and not _are_parts(content) and content is not None:
             content = as_json(content)
         self._read_content(content)
@@ -147,7 +152,7 @@ class _Turn:
         if part.values.get("thought") is True or kind in _REASONING_PARTS:  # the former is Gemini's
             name = next((name for name in ("text", "reasoning") if part.has(name)), "text")
             self._reasoning.append(text_of(part.take(name, "reasoning"), part.key(name)))
-            part.take("thought", "reasoning")
+            part.take("reasoning", "reasoning")
         elif kind in _TEXT_PARTS and "text" in part:
             self._texts.append(_plain(part.take("text", "text"), self._place))
         elif kind in _IMAGE_PARTS or (kind is None and part.has("images")):
@@ -180,7 +185,7 @@ class _Turn:
     def _user(self, _: bool | None) -> list[Draft]:
         if self._results and not "".join(self._texts).strip():
             return self._results
-        return [*self._results, Draft(Message("user", self._text()), self._pictures)]
+        return [*self._results, Draft(Message("user", self._text(), name=self._name), self._pictures)]
 
     def _assistant(self, is_trained: bool | None) -> list[Draft]:
         for name in ("tool_calls", "function_call"):
@@ -194,7 +199,7 @@ class _Turn:
             self._calls += calls
         if not self._calls or text.strip():
             text_of(text if self._texts else None, self._place)
-        message = Message("assistant", text if text.strip() else "", is_trained=is_trained)
+        message = Message("assistant", text if text.strip() else "", is_trained=is_trained, name=self._name)
         reasoning = "\n\n".join(self._reasoning) or None
         return [Draft(replace(message, reasoning=reasoning, tool_calls=tuple(self._calls)), self._pictures)]
 
@@ -203,13 +208,13 @@ class _Turn:
         return [Draft(Message("assistant", "", is_trained=is_trained, tool_calls=calls))]
 
     def _tool(self, _: bool | None) -> list[Draft]:
-        name, call_id = (self._fields.take(key, "called function") for key in ("name", "call_id"))
+        call_id = self._fields.take("call_id", "call's id")
         return [
             Draft(
                 Message(
                     "tool",
                     text,
-                    name=name if isinstance(name, str) else None,
+                    name=self._name,
                     call_id=call_id if isinstance(call_id, str) else None,
                 ),
                 self._pictures,

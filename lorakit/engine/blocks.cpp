@@ -472,49 +472,6 @@ bool factor_gradients(const Gradient* gradients, Index count, Index rows) {
     return !is_short;
 }
 
-constexpr Index kMostRows = 512;  // of a product whose depths may have to be cut
-
-// c [rows, columns] = a b, or c += a b, for a [rows, depth] and b [depth, columns] with strides of which one is 1.
-bool product(const T* a, Index rows, Index depth, Index a_row, const T* b, Index by_depth, Index by_column,
-             Index columns, T* c, Index c_row, Index adds) {
-    std::atomic<bool> is_short{false};
-    in_parallel([&](Index me, Index of) {
-        // Of few rows each thread takes all, so that nothing is packed twice.
-        const Index panels = pieces(columns, kTileColumns);
-        const bool by_rows = panels < 2 * of || rows > 16 * columns;
-        const Rows own = by_rows ? part(rows, me, of) : Rows{0, rows};
-        const Index first = by_rows ? 0 : panels * me / of * kTileColumns,
-                    after = by_rows ? columns : std::min(panels * (me + 1) / of * kTileColumns, columns);
-        if (own.count() == 0 || first >= after) return;
-        Pieces memory;
-        take_room(memory, std::min(own.count(), kMostRows));
-        if (!memory.begin()) {
-            is_short = true;
-            return;
-        }
-        const Room<T> room = take_room(memory, std::min(own.count(), kMostRows));
-        for (Index start = own.first; start < own.after; start += kMostRows) {
-            Sum<T> sum;
-            sum += {a + start * a_row, a_row, depth, b + first * by_column, by_depth, by_column};
-            multiply(std::array{sum}, std::min(own.after - start, kMostRows), after - first, room,
-                     [&](Index row, Index some, Index column, Index wide, const auto& sums, Index apart) {
-                         for (Index r = 0; r < some; ++r) {
-                             const float* from = sums[0] + r * apart;
-                             T* out = c + (start + row + r) * c_row + first + column;
-                             if (adds) {
-#pragma omp simd
-                                 for (Index i = 0; i < wide; ++i) store(out[i], widen(out[i]) + from[i]);
-                             } else {
-#pragma omp simd
-                                 for (Index i = 0; i < wide; ++i) store(out[i], from[i]);
-                             }
-                         }
-                     });
-        }
-    });
-    return !is_short;
-}
-
 }  // namespace
 
 extern "C" const Function* functions() {
@@ -527,7 +484,6 @@ extern "C" const Function* functions() {
         function("mlp_forward", mlp_forward),
         function("mlp_backward", mlp_backward),
         function("factor_gradients", factor_gradients),
-        function("product", product),
         {},
     };
     return table;

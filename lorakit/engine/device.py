@@ -89,7 +89,13 @@ def _auto(device: torch.device, may_be_half: bool) -> DtypeChoice:
         if of_half >= _WORTHWHILE_SPEEDUP:
             reason = f"cpu: products measured {of_half:.1f}x float32 on this machine; sums in float32"
             return DtypeChoice(torch.float32, reason, is_half=True)
-    return DtypeChoice(torch.float32, f"cpu: bfloat16 measured only {speedup:.1f}x float32 on this machine")
+    return DtypeChoice(torch.float32, f"cpu: {_slowness(speedup)}")
+
+
+def _slowness(speedup: float) -> str:
+    if speedup < _HOPELESS_SPEEDUP:
+        return f"bfloat16 has no instructions here, and takes {1 / speedup:.0f} times as long as float32"
+    return f"bfloat16 measured only {speedup:.1f}x float32 on this machine"
 
 
 def _bfloat16_speedup() -> float:

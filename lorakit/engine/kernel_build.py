@@ -7,6 +7,7 @@ and never run.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import platform
 import shlex
@@ -20,10 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lorakit.engine import processor
-from lorakit.engine.kernel_levels import Level, NoKernelsError, wished_level
-from lorakit.runs import cache_folder
+from lorakit.engine.kernel_levels import VARIABLE, Level, NoKernelsError, levels_here, levels_of, machine, wished_level
 
 FOLDER = Path(__file__).parent
+_BUILT_IN = FOLDER / "built_in"  # libraries that a wheel brings
 # The rules of IEEE 754 that stand in the way of vector instructions and that nothing here relies on. Threads are called
 # by threads.h, so that of OpenMP only the word for vectors is needed, which every compiler has.
 FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd", "-shared", "-fPIC")
@@ -44,11 +45,13 @@ class KernelSource:
         name: Of the library.
         file: The C++, in this folder.
         defines: Macros, such as ``FORMAT=float``.
+        needs: What a processor must have for it to be of use beyond tests, in Linux's names.
     """
 
     name: str
     file: str
     defines: tuple[str, ...] = ()
+    needs: frozenset[str] = frozenset()
 
     def flags(self, level: Level) -> tuple[str, ...]:
         """Return what a compiler is told, but for the places of files."""
@@ -69,8 +72,49 @@ FLOAT32_KERNELS = KernelSource("kernels-float32", "kernels.cpp", ("FORMAT=float"
 BFLOAT16_KERNELS = KernelSource("kernels-bfloat16", "kernels.cpp", ("FORMAT=BFloat16",))
 FLOAT32_BLOCKS = KernelSource("blocks-float32", "blocks.cpp", ("FORMAT=float",))
 BFLOAT16_BLOCKS = KernelSource("blocks-bfloat16", "blocks.cpp", ("FORMAT=BFloat16",))
-HALF_PRODUCTS = KernelSource("half-products", "half_products.cpp")
+HALF_PRODUCTS = KernelSource("half-products", "half_products.cpp", needs=frozenset({"avx512_fp16"}))
 SOURCES = (FLOAT32_KERNELS, BFLOAT16_KERNELS, FLOAT32_BLOCKS, BFLOAT16_BLOCKS, HALF_PRODUCTS)
+
+
+def built_in(source: KernelSource) -> Path | None:
+    """Return the library that the package has brought for the best level of this processor, if it has any."""
+    if VARIABLE in os.environ:
+        return None
+    for level in levels_here():
+        if library := whole_library(_BUILT_IN, _built_in_name(source, level)):
+            return library
+    return None
+
+
+def build_in(package: Path) -> list[Path]:
+    """Compile every library for every level of this kind of processor into a package that is to be distributed.
+
+    Args:
+        package: The folder of this package in it.
+
+    Raises:
+        NoKernelsError: There is no compiler.
+    """
+    folder = package / _BUILT_IN.name
+    folder.mkdir(parents=True, exist_ok=True)
+    compiler = _compiler()
+    libraries = []
+    for source, level in itertools.product(SOURCES, levels_of(machine())):
+        if source.needs <= level.needs:
+            command = [*compiler, *source.flags(level), *_flags_for_others()]
+            library = compile_into(folder, _built_in_name(source, level), command, source)
+            library.chmod(0o755)
+            libraries.append(library)
+    return libraries
+
+
+def _built_in_name(source: KernelSource, level: Level) -> str:
+    return f"{source.name}-{level.name}-{source.digest(*source.flags(level))}"
+
+
+def _flags_for_others() -> tuple[str, ...]:
+    """What else a library needs that is to run on machines without a compiler's own libraries."""
+    return ("-s", "-static-libstdc++", "-static-libgcc") if platform.system() == "Linux" else ()
 
 
 def compiled(source: KernelSource) -> Path:
@@ -81,6 +125,8 @@ def compiled(source: KernelSource) -> Path:
     """
     if platform.system() not in {"Linux", "Darwin"}:
         raise NoKernelsError(f"not on {platform.system()}")
+    from lorakit.runs import cache_folder
+
     level = wished_level()
     compiler = _compiler()
     flags = (*source.flags(level), *_FLAGS_OF_VENDORS.get(processor.vendor(), ()))

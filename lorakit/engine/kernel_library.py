@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from lorakit.engine.kernel_build import KernelSource, compiled
+from lorakit.engine.kernel_build import KernelSource, built_in, compiled
 from lorakit.engine.kernel_levels import NoKernelsError
 
 # For tests: set to 1, kernels compute with one thread, as where PyTorch has other threads than OpenMP's.
@@ -34,7 +34,9 @@ class _Function(ctypes.Structure):
 
 
 def load(source: KernelSource) -> SimpleNamespace:
-    """Return the functions of a library, built now if need be, by their names.
+    """Return the functions of a library, which the package has brought or is compiled now, by their names.
+
+    Beside them ``how`` says where it comes from.
 
     They take tensors where they take pointers (None where those may be none), and check nothing but memory: where one
     that returns whether it sufficed says no, that is an OutOfMemoryError.
@@ -42,13 +44,14 @@ def load(source: KernelSource) -> SimpleNamespace:
     Raises:
         NoKernelsError: There is no library for this machine, or it cannot be loaded.
     """
+    file = built_in(source)
     try:
-        library = ctypes.CDLL(str(compiled(source)))
+        library = ctypes.CDLL(str(file or compiled(source)))
     except OSError as error:
         raise NoKernelsError(str(error)) from error
     library.use_threads((ctypes.c_void_p * len(_THREAD_FUNCTIONS))(*_threads()))
     library.functions.restype = ctypes.POINTER(_Function)
-    functions: dict[str, Callable[..., None]] = {}
+    functions: dict[str, Any] = {"how": f"built in: {file.name}" if file else "compiled for this processor"}
     for function in library.functions():
         if not function.name:
             break
@@ -84,4 +87,5 @@ def _taking_tensors(function: Any) -> Callable[..., None]:
         if done is False:
             raise torch.OutOfMemoryError(f"no memory for the workspaces of {name}")
 
+    call.kinds = function.kinds.decode()  # type: ignore[attr-defined]
     return call

@@ -144,9 +144,7 @@ class KernelParts:
         """As `TorchParts.mlp`."""
         gate, up = (x.new_empty(len(x), len(one.weight)) for one in projections[:2])
         smalls, rstd, y = _smalls(x, projections), x.new_empty((len(x), 1), dtype=torch.float32), torch.empty_like(x)
-        self._kernels.mlp_forward(
-            x, len(x), _norm(norm), rstd, _linears(projections), gate, up, _pointers(smalls), y
-        )
+        self._kernels.mlp_forward(x, len(x), _norm(norm), rstd, _linears(projections), gate, up, _pointers(smalls), y)
         return y, gate, up, smalls, rstd
 
     def mlp_gradients(

@@ -59,11 +59,11 @@ def choose_kernels(
     if dtype not in _SOURCES:
         return KernelChoice(False, f"not for {dtype}".replace("torch.", ""))
     try:
-        loaded = [vars(load(source)) for source in _SOURCES[dtype]]
-        _LOADED[dtype] = SimpleNamespace(**loaded[0], **loaded[1])
+        passes, blocks = (vars(load(source)) for source in _SOURCES[dtype])
+        _LOADED[dtype] = SimpleNamespace(**blocks | passes)
     except NoKernelsError as error:
         return KernelChoice(False, str(error))
-    return KernelChoice(True, "compiled for this processor")
+    return KernelChoice(True, _LOADED[dtype].how)
 
 
 def has_kernels(dtype: torch.dtype) -> bool:

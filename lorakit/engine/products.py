@@ -17,7 +17,6 @@ from lorakit.engine.kernel_levels import NoKernelsError, wished_level
 from lorakit.engine.kernel_library import load
 
 Kernel = Callable[..., None]
-_INSTRUCTIONS = "avx512_fp16"  # without which the kernel is there for tests only
 
 
 def product(
@@ -53,7 +52,7 @@ def half_fault() -> str | None:
 @cache
 def _kernel_or_fault() -> Kernel | NoKernelsError:
     try:
-        if _INSTRUCTIONS not in wished_level().needs:
+        if not HALF_PRODUCTS.needs <= wished_level().needs:
             return NoKernelsError("the processor cannot multiply float16")
         return half_kernel()
     except NoKernelsError as fault:

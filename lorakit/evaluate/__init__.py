@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lorakit import console
 from lorakit.config import Config, load_config
-from lorakit.data_processing import ChatFormat, Dataset, load_dataset
+from lorakit.data_processing import ChatFormat, Dataset, load_training, load_validation
 from lorakit.errors import LorakitError, SettingsError
 from lorakit.inference import chosen_adapters, open_assistant
 from lorakit.runs import REPORT_FILE, RESULTS_FILE, USED_CONFIG_FILE, explaining_write_errors, open_folder
@@ -22,19 +22,19 @@ def run(config: Config) -> int:
     """Evaluate on ``validation_file``; results go to the terminal, and in files into ``output_dir``."""
     from lorakit.engine import Ranks
 
-    if config.validation_file is None:
+    if not config.has_validation:
         raise SettingsError("validation_file: is null, so there is nothing to evaluate", "name a file of rows")
     ranks = Ranks.of_environment()
     if not ranks.is_first:
         console.silence()
     folder = open_folder(Path(config.output_dir)) if ranks.is_first else Path(config.output_dir)
     with explaining_write_errors(folder, "make room, or set another output_dir"):
-        _evaluate_into(folder, config, config.validation_file, ranks)
+        _evaluate_into(folder, config, ranks)
     console.note(f"written: {folder / RESULTS_FILE} and {folder / REPORT_FILE}")
     return 0
 
 
-def _evaluate_into(folder: Path, config: Config, file: str, ranks: Ranks) -> None:
+def _evaluate_into(folder: Path, config: Config, ranks: Ranks) -> None:
     from lorakit.data_processing.overview import warnings
     from lorakit.engine import part_ranks
     from lorakit.evaluate.comparison import compare, show_comparison
@@ -43,7 +43,7 @@ def _evaluate_into(folder: Path, config: Config, file: str, ranks: Ranks) -> Non
     assistant = open_assistant(config)
     limit = getattr(assistant.bundle.model.config.get_text_config(), "max_position_embeddings", None)
     evaluated = config.model_copy(update={"system_prompt": assistant.system_prompt})
-    dataset = load_dataset(file, evaluated, assistant.chat_format, limit)
+    dataset = load_validation(evaluated, assistant.chat_format, limit)
     adapter = chosen_adapters(config)[0].folder if assistant.has_adapter else None
     train = _training_rows(adapter, evaluated, assistant.chat_format, limit) if adapter else None
     for line in warnings(dataset, train if train and train.name != dataset.name else None):
@@ -60,7 +60,7 @@ def _training_rows(adapter: Path, config: Config, chat_format: ChatFormat, limit
     used = adapter.parent / USED_CONFIG_FILE
     try:
         settings = load_config(str(used), {}, []) if used.is_file() else config
-        return load_dataset(settings.train_file, settings, chat_format, limit)
+        return load_training(settings, chat_format, limit)
     except LorakitError as error:
         console.note(f"{REPORT_FILE} goes without the training rows: {error.message}")
         return None

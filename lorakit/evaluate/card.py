@@ -40,7 +40,7 @@ def leave_card(folder: Path, report: Report, assistant: Assistant, config: Confi
         report=report,
         settings=tuple(_settings(config, assistant)),
         loading=_loading(source, origin, record, assistant, config),
-        is_tested_on_training_rows=config.validation_file is None,
+        is_tested_on_training_rows=not config.has_validation,
     )
     write_card(folder, card)
 

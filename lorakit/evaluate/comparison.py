@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from lorakit.engine import LossSum, MicroBatch, Ranks, seed_of, shares_beginning
 from lorakit.evaluate.metrics import AnswerScores, bleu_tokenizer, without_reasoning
 from lorakit.inference import Assistant
 from lorakit.inference.generation import answer_batch
+from lorakit.inference.tool_calls import CallReader, same_calls
 from lorakit.runs import PREDICTIONS_FILE, RESULTS_FILE, write_json, write_text
 
 _LOSS_TOKENS = 1024  # tokens in one forward pass of the loss: enough to be fast, few enough for a small machine
@@ -31,6 +32,7 @@ METRIC_NAMES = {
     "chrf": "chrF (0-100)",
     "bleu": "BLEU (0-100)",
     "rouge_l": "ROUGE-L (0-1)",
+    "tool_calls": "calls with the right names and arguments (0-1)",
 }
 _ALONE = Ranks()
 _ZERO = torch.zeros(1, 1, dtype=torch.long)
@@ -39,11 +41,19 @@ _ONE_TOKEN = MicroBatch(_ZERO, _ZERO, _ZERO, row_starts=torch.tensor([0, 1]))
 
 @dataclass(frozen=True)
 class Answers:
-    """One question and what was answered."""
+    """One question and what was answered.
+
+    Attributes:
+        question: The last turn before the answer.
+        reference: What was expected.
+        by_model: What each model answered.
+        calls: Where tools may be called, whether each model's calls have the names and arguments that were expected.
+    """
 
     question: str
     reference: str
     by_model: dict[str, str]
+    calls: dict[str, bool] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -53,7 +63,7 @@ class Comparison:
     Attributes:
         data: The file that was evaluated.
         scores: For ``base`` and ``tuned``: loss, perplexity, exact_match, chrf, bleu, rouge_l, rows, target_tokens,
-            bleu_rows, generated_rows.
+            bleu_rows, generated_rows; tool_calls where rows offer tools.
         shown: The first few questions with their answers.
     """
 
@@ -127,6 +137,8 @@ def compare(
         for answers in answered:
             own_scores.add(answers.by_model[name], answers.reference)
         scores[name] |= own_scores.summary() | {"generated_rows": len(asked)}
+        if calls := [answers.calls[name] for answers in answered if answers.calls]:
+            scores[name]["tool_calls"] = sum(calls) / len(calls)
     if ranks.is_first:
         lines = (_line(row.example, answers) for row, answers in zip(asked, answered, strict=True))
         write_text(folder / PREDICTIONS_FILE, "".join(lines))
@@ -168,8 +180,9 @@ def _line(example: Example, answers: Answers) -> str:
 def show_comparison(comparison: Comparison) -> None:
     """Print the scores and a few answers side by side."""
     scores = comparison.scores
-    rows = [[label, *(_number(found[key]) for found in scores.values())] for key, label in METRIC_NAMES.items()]
     counts = next(iter(scores.values()))
+    labels = {key: label for key, label in METRIC_NAMES.items() if key in counts}
+    rows = [[label, *(_number(found[key]) for found in scores.values())] for key, label in labels.items()]
     title = f"{comparison.data}: {counts['rows']} rows, {counts['target_tokens']} target tokens"
     answered, long_enough = counts["generated_rows"], counts["bleu_rows"]
     note = "" if long_enough == answered else f", {long_enough} of them with the four words that BLEU needs"
@@ -189,6 +202,7 @@ def _answered(
     assistant: Assistant, rows: Sequence[_Row], config: Config, names: list[str]
 ) -> Iterator[tuple[int, Answers]]:
     """Answer all rows, similar lengths together, each batch by every model before the next batch."""
+    reader = CallReader.of(assistant.chat_format)
     order = sorted(rows, key=lambda row: sum(len(message.content) for message in row.example.messages[:-1]))
     with console.progress(len(order), "answering") as bar:
         for start in range(0, len(order), config.per_device_eval_batch_size):
@@ -201,9 +215,27 @@ def _answered(
                     by_model[name] = answer_batch(assistant, conversations, config, seeds)
             for number, row in enumerate(batch):
                 texts = {name: without_reasoning(answers[number]) for name, answers in by_model.items()}
-                question, reference = row.example.messages[-2], without_reasoning(row.example.messages[-1].content)
-                yield row.place, Answers(question.content, reference, texts)
+                question, reference = row.example.messages[-2], _expected(assistant, row.example)
+                calls = _judged_calls(assistant, row.example, texts, reader)
+                yield row.place, Answers(question.content, reference, texts, calls)
             bar.update(start + len(batch))
+
+
+def _expected(assistant: Assistant, example: Example) -> str:
+    """Return the answer of a row as a model would write it."""
+    answer = example.messages[-1]
+    if not answer.tool_calls:
+        return without_reasoning(answer.content)
+    *_, turn = assistant.chat_format.turns(example.messages)
+    return without_reasoning(turn.answer.partition(assistant.chat_format.end_of_turn)[0])
+
+
+def _judged_calls(assistant: Assistant, example: Example, texts: dict[str, str], reader: CallReader) -> dict[str, bool]:
+    tools = assistant.tools_of(example.messages)
+    if tools is None or not reader.is_known:
+        return {}
+    wanted = example.messages[-1].tool_calls
+    return {name: same_calls(reader.read(text, tools).calls, wanted) for name, text in texts.items()}
 
 
 def _clipped(text: str, most: int = 100) -> str:

@@ -12,6 +12,8 @@ import regex
 from rapidfuzz.distance import LCSseq
 from sacrebleu.metrics import BLEU, CHRF
 
+from lorakit.data_processing.reasoning import split_reasoning
+
 # Scripts that do not part words by spaces: their texts are compared character by character, marks with what bears them.
 _UNSPACED = r"\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
 _PIECE = regex.compile(
@@ -24,7 +26,7 @@ _LONGEST_N_GRAM = 4  # of BLEU
 
 def without_reasoning(answer: str) -> str:
     """Return what follows the reasoning of an answer; answers are compared by that."""
-    return answer.rpartition("</think>")[2].strip()
+    return split_reasoning(answer, is_begun=True)[1].strip()
 
 
 def rouge_l(answer: str, reference: str) -> float:

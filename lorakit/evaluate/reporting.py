@@ -87,7 +87,10 @@ def _answered(folder: Path) -> tuple[AnsweredRow, ...]:
 
 def _metrics(comparison: Comparison, answered: Sequence[AnsweredRow]) -> Iterator[Metric]:
     intervals = _intervals(answered, list(comparison.scores)) if answered else {}
+    measured = {key for values in comparison.scores.values() for key in values}
     for key, label in METRIC_NAMES.items():
+        if key not in measured:
+            continue
         if found := intervals.get(key):
             difference = found.pop("difference", None)
             yield Metric(label, dict(found), difference)

@@ -18,7 +18,7 @@ from typing import Any
 
 from lorakit import __version__, console
 from lorakit.config import Config
-from lorakit.data_processing import Message, load_dataset
+from lorakit.data_processing import Message, load_training, load_validation
 from lorakit.engine import release_memory
 from lorakit.errors import ProofError, SettingsError
 from lorakit.export.probes import FoundEffect, LayerEffect, find_effects, found_share, measure_effects
@@ -95,7 +95,8 @@ def questions_of(config: Config, assistant: Assistant) -> list[Sequence[Message]
     """Return the questions of the validation file that will be answered, or of the training file without one."""
     limit = getattr(assistant.bundle.model.config.get_text_config(), "max_position_embeddings", None)
     asked = config.model_copy(update={"system_prompt": assistant.system_prompt})
-    dataset = load_dataset(config.validation_file or config.train_file, asked, assistant.chat_format, limit)
+    load = load_validation if config.has_validation else load_training
+    dataset = load(asked, assistant.chat_format, limit)
     return [example.messages[:-1] for example in dataset.examples[: config.proof_questions]]
 
 

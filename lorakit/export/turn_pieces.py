@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 from lorakit.data_processing import ChatFormat, Message
-from lorakit.data_processing.chat_format import TemplateError
+from lorakit.data_processing.chat_template import TemplateError
 from lorakit.data_processing.example import Role
 from lorakit.export.gguf_tokenizer import begins_with_bos
 

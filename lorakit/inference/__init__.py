@@ -10,10 +10,13 @@ from lorakit.inference.adapters import (
 from lorakit.inference.assistant import Assistant, assistant_for, stop_ids
 from lorakit.inference.contract import hold_to
 from lorakit.inference.session import run
+from lorakit.inference.tool_calls import Answer, CallReader, same_calls
 
 __all__ = [
     "Adapters",
+    "Answer",
     "Assistant",
+    "CallReader",
     "assistant_for",
     "chosen_adapters",
     "describe",
@@ -21,5 +24,6 @@ __all__ = [
     "open_adapters",
     "open_assistant",
     "run",
+    "same_calls",
     "stop_ids",
 ]

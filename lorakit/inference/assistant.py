@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lorakit.config import Config
 from lorakit.data_processing import ChatFormat, Message
+from lorakit.inference.tool_calls import read_tools_file
 from lorakit.model_config import AdapterRecord, ModelBundle
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ class Assistant:
         has_adapter: Whether `without_adapter` makes a difference.
         system_prompt: Given to conversations that carry none.
         thinking: Whether a reasoning model thinks first.
+        tools: That it may call where a conversation has none of its own, as a JSON list.
     """
 
     bundle: ModelBundle
@@ -32,12 +34,21 @@ class Assistant:
     has_adapter: bool
     system_prompt: str | None
     thinking: bool
+    tools: str | None = None
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """Encode a conversation that ends with a question, as training encoded it."""
-        if self.system_prompt and messages[0].role != "system":
-            messages = [Message("system", self.system_prompt), *messages]
-        return self.chat_format.prompt_ids(messages, self.thinking)
+        offered = [message for message in messages if message.role == "tools"]
+        turns = messages[len(offered) :]
+        if self.tools and not offered:
+            offered = [Message("tools", self.tools)]
+        if self.system_prompt and turns[0].role != "system":
+            turns = [Message("system", self.system_prompt), *turns]
+        return self.chat_format.prompt_ids([*offered, *turns], self.thinking)
+
+    def tools_of(self, messages: Sequence[Message]) -> str | None:
+        """Return the tools that may be called in a conversation, as a JSON list; None where there are none."""
+        return next((message.content for message in messages if message.role == "tools"), self.tools)
 
     def without_adapter(self) -> AbstractContextManager[None]:
         """Answer as the base model inside this context."""
@@ -75,7 +86,8 @@ def assistant_for(
             system_prompt = record.system_prompt
         if config.thinking == "auto":
             thinking = record.thinking
-    return Assistant(bundle, chat_format, isinstance(bundle.model, PeftModel), system_prompt, thinking)
+    tools = read_tools_file(config.tools) if config.tools else None
+    return Assistant(bundle, chat_format, isinstance(bundle.model, PeftModel), system_prompt, thinking, tools)
 
 
 def pad_left(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -38,14 +38,22 @@ def answer_batch(
             from this process's random numbers.
 
     Returns:
-        The answers in the order of the conversations, uncleaned, without the token that ends them.
+        The answers in the order of the conversations, uncleaned, without the token that ends them. Where tools may
+        be called, other control tokens stay: some families write their calls with them.
 
     Raises:
         SettingsError: A question leaves the model no room for an answer.
     """
     stop = set(assistant.stop_ids)
     answers = answer_ids(assistant, conversations, config, seeds)
-    return [_decode(assistant.bundle.tokenizer, [token for token in ids if token not in stop]) for ids in answers]
+    return [
+        _decode(
+            assistant.bundle.tokenizer,
+            [token for token in ids if token not in stop],
+            keeps_control=assistant.tools_of(messages) is not None,
+        )
+        for ids, messages in zip(answers, conversations, strict=True)
+    ]
 
 
 def answer_ids(
@@ -180,8 +188,8 @@ def _until_stop(ids: list[int], stop_ids: list[int]) -> tuple[int, ...]:
     return tuple(ids[: end + 1])
 
 
-def _decode(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
-    text = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+def _decode(tokenizer: PreTrainedTokenizerBase, ids: list[int], keeps_control: bool = False) -> str:
+    text = tokenizer.decode(ids, skip_special_tokens=not keeps_control, clean_up_tokenization_spaces=False)
     return str(text).strip()
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from lorakit import console
 from lorakit.config import Config
-from lorakit.data_processing import IMAGE_MARK, Message
+from lorakit.data_processing import Message, put_marks
 from lorakit.errors import LorakitError
 from lorakit.inference.adapters import Adapters, open_adapters
 
@@ -72,5 +72,5 @@ def run(config: Config) -> int:
 
 
 def question(text: str, images: Sequence[str]) -> Message:
-    """Make a message of a question and the pictures that it is about."""
-    return Message("user", IMAGE_MARK * len(images) + text, tuple(images))
+    """Make a message of a question and the pictures that it is about: at its marks, or before it."""
+    return put_marks(Message("user", text), images)

@@ -39,7 +39,7 @@ def training_arguments(config: Config, dtype: DtypeChoice, device: torch.device)
     Raises:
         SettingsError: `trainer_args` holds a value that transformers refuses.
     """
-    given = DEFAULTS | {"eval_strategy": "epoch" if config.validation_file else "no"} | config.trainer_args
+    given = DEFAULTS | {"eval_strategy": "epoch" if config.has_validation else "no"} | config.trainer_args
     if config.early_stopping_patience or config.load_best_model:
         given |= _BEST_KEPT
     given.setdefault("dataloader_pin_memory", device.type == "cuda")
@@ -67,9 +67,9 @@ def training_arguments(config: Config, dtype: DtypeChoice, device: torch.device)
     except Exception as error:  # its checks, and the libraries and files behind them, raise what they like
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise SettingsError(f"trainer_args: {reason}", "see the documentation of TrainingArguments") from error
-    if arguments.eval_strategy != "no" and config.validation_file is None:
+    if arguments.eval_strategy != "no" and not config.has_validation:
         raise SettingsError("trainer_args: eval_strategy needs rows to evaluate on", "set validation_file")
-    if arguments.load_best_model_at_end and config.validation_file is None:
+    if arguments.load_best_model_at_end and not config.has_validation:
         raise SettingsError("the best adapter is the one of the lowest validation loss", "set validation_file")
     if arguments.parallel_mode.value == "not_distributed":
         arguments._n_gpu = 1  # several visible GPUs without torchrun would split the packed row apart

@@ -6,7 +6,7 @@ import pytest
 from conftest import CHATML, FAMILIES, family_tokenizer, make_tokenizer, real_template
 
 from lorakit.data_processing import ChatFormat, Example, Message
-from lorakit.data_processing.chat_format import TemplateError
+from lorakit.data_processing.chat_template import TemplateError
 from lorakit.data_processing.encoding import encode_row
 from lorakit.engine import IGNORED_LABEL
 from lorakit.errors import ModelError

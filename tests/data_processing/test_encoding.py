@@ -54,10 +54,29 @@ def test_an_earlier_answer_cut_apart_is_not_trained_in_part():
 
 
 @pytest.mark.parametrize("token", ["<|eot_id|>", "<|begin_of_text|>"])
-def test_a_row_that_spells_out_a_control_token_is_named(token):
-    rejected = encode([("user", f"what is {token}?"), ("assistant", "a")], 100)
+def test_an_answer_that_spells_out_a_control_token_is_named(token):
+    rejected = encode([("user", "q"), ("assistant", f"it is {token}.")], 100)
     assert "spells out the control token" in rejected.reason
     assert token in rejected.reason
+
+
+@pytest.mark.parametrize("token", ["<|eot_id|>", "<|begin_of_text|>", "<|start_header_id|>"])
+def test_a_control_token_in_a_question_stays_text_in_training_and_in_asking(token):
+    question = f"what is {token}{token} for?"
+    [sequence] = encode([("user", question), ("assistant", "a")], 1000).sequences
+    prompt = CHAT_FORMAT.prompt_ids([Message("user", question)])
+    assert list(sequence.input_ids[: len(prompt)]) == prompt
+    special = [token for token in prompt if token in CHAT_FORMAT.tokenizer.all_special_ids]
+    assert special == [
+        token
+        for token in CHAT_FORMAT.prompt_ids([Message("user", "q")])
+        if token in CHAT_FORMAT.tokenizer.all_special_ids
+    ]
+    assert question in CHAT_FORMAT.tokenizer.decode(prompt)
+
+
+def test_a_noncharacter_that_stands_for_something_else_here_is_named():
+    assert "U+FDD0" in encode([("user", "q\ufdd0"), ("assistant", "a")], 100).reason
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30).filter(lambda text: text.strip())

@@ -113,3 +113,28 @@ def test_an_unusable_row_says_why(fields, reason):
     assert isinstance(rejected, Rejected)
     assert rejected.origin == "here"
     assert reason in rejected.reason
+
+
+def test_preferences_are_refused_with_a_clear_word_and_the_preferred_answers_can_be_trained():
+    turns_asked = [{"from": "human", "value": "q"}]
+    rows = [
+        {"prompt": "q", "chosen": "a", "rejected": "b"},
+        {
+            "prompt": [{"role": "user", "content": "q"}],
+            "chosen": [{"role": "assistant", "content": "a"}],
+            "rejected": "b",
+        },
+        {
+            "conversations": turns_asked,
+            "chosen": {"from": "gpt", "value": "a"},
+            "rejected": {"from": "gpt", "value": "b"},
+        },
+    ]
+    for row in rows:
+        refused = read(row)
+        assert 'holds preferences ("chosen" and "rejected")' in refused.reason
+        assert "map_fields: {chosen: target}" in refused.hint
+        taken = read(row, map_fields={"chosen": "target"}, ignored=frozenset(["rejected"]))
+        assert taken.messages == QUESTION_ANSWER
+    openai = {"input": {"messages": []}, "preferred_output": [1], "non_preferred_output": [1]}
+    assert "which are for DPO" in read(openai).reason

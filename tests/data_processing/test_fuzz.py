@@ -16,7 +16,7 @@ from lorakit.data_processing import ChatFormat, Example
 from lorakit.data_processing.encoding import EncodedRow, encode_row
 from lorakit.data_processing.example import Rejected
 from lorakit.data_processing.files import RawRow, read_rows
-from lorakit.data_processing.formats import RowRules, to_example
+from lorakit.data_processing.formats import to_example
 from lorakit.errors import DataError
 
 ROWS = [
@@ -79,6 +79,15 @@ def outcomes(file: Path, content: bytes) -> None:
 @few
 @given(content=st.binary(max_size=200))
 @example(content=b"PAR1")
+@example(content=b"\x1f\x8b")
+@example(content=b"PK\x03\x04")
+@example(content=b"BZh9")
+@example(content=b"\x28\xb5\x2f\xfd")
+@example(content=b"\xd0\xcf\x11\xe0")
+@example(content=b"\xff\xfe\x00")
+@example(content=b"\xef\xbb\xbf\xff")
+@example(content=b"\x1b$B")
+@example(content=b"sep=;\n")
 @example(content=b'{"a":' * 50_000)
 @example(content=b'{"text": ' + b"9" * 5000 + b', "target": 1}')
 @example(content=b'"text,target\n1,2')
@@ -94,8 +103,11 @@ def test_a_sound_file_with_damage_is_rows_or_one_error(tmp_path, suffix, data):
 
 
 FIELDS = ("text", "target", "messages", "conversations", "instruction", "input", "output", "history", "system", "image")
+FIELDS += ("tools", "answers", "chat", "context", "reasoning", "chosen", "rejected", "query")
 PARTS = ("role", "content", "from", "value", "type", "images", "path", "url", "reasoning_content", "question", "answer")
+PARTS += ("tool_calls", "function", "name", "arguments", "weight", "masked", "tool_call_id", "bytes", "parts", "id")
 WORDS = ("user", "assistant", "system", "human", "gpt", "text", "image", "<image>", "<|im_end|>", "\ud800")
+WORDS += ("tool", "function_call", "observation", "thinking", "tool_use", "tool_result", "[]", "{}", "[{}]", "USER: a")
 names = st.sampled_from(FIELDS + PARTS)
 words = st.sampled_from(WORDS)
 scalars = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8), words)
@@ -104,14 +116,28 @@ values = st.recursive(
     lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.one_of(names, st.text(max_size=3)), inner)),
     max_leaves=12,
 )
-turns = st.lists(
-    st.fixed_dictionaries({"role": st.one_of(words, values), "content": st.one_of(words, values)}), max_size=4
+calls = st.one_of(
+    values,
+    st.lists(st.fixed_dictionaries({"name": words, "arguments": values}), max_size=2),
+    st.lists(
+        st.fixed_dictionaries({"function": st.fixed_dictionaries({"name": words, "arguments": values})}), max_size=2
+    ),
 )
+roles = st.one_of(st.sampled_from(["user", "assistant", "tool", "gpt"]), words, values)
+turns = st.lists(
+    st.fixed_dictionaries(
+        {"role": roles, "content": st.one_of(words, values)},
+        optional={"tool_calls": calls, "weight": scalars, "reasoning": values, "name": words},
+    ),
+    max_size=4,
+)
+tools = st.one_of(values, st.lists(st.fixed_dictionaries({"name": words}, optional={"parameters": values}), max_size=2))
 rows = st.one_of(
     values,
     st.dictionaries(names, values, max_size=5),
     st.fixed_dictionaries({"text": values, "target": values}, optional={"image": values, "images": values}),
-    st.fixed_dictionaries({"messages": turns}, optional={"system": values, "image": values}),
+    st.fixed_dictionaries({"messages": turns}, optional={"system": values, "image": values, "tools": tools}),
+    st.fixed_dictionaries({"query": words, "tools": tools, "answers": calls}),
     st.fixed_dictionaries({"instruction": values, "output": values}, optional={"history": values, "input": values}),
 )
 
@@ -124,7 +150,7 @@ def chat_format():
 @settings(few, max_examples=600)
 @given(fields=rows)
 def test_a_row_of_any_shape_is_encoded_or_rejected_with_a_reason(chat_format, fields):
-    judged = to_example(RawRow(fields, "here"), RowRules(folder=Path("/nowhere")))
+    judged = to_example(RawRow(fields, "here", Path("/nowhere")))
     if isinstance(judged, Example):
         judged = encode_row(judged, chat_format, max_length=64)
     if isinstance(judged, EncodedRow):

@@ -12,7 +12,7 @@ from lorakit.data_processing import ChatFormat, ImageFormat
 from lorakit.data_processing.encoding import encode_row
 from lorakit.data_processing.example import Rejected
 from lorakit.data_processing.files import RawRow
-from lorakit.data_processing.formats import RowRules, to_example
+from lorakit.data_processing.formats import to_example
 from lorakit.data_processing.images import ImageError, resolve_image
 from lorakit.errors import SettingsError
 
@@ -25,7 +25,7 @@ def image_format(min_pixels=SIDE**2, max_pixels=64 * SIDE**2):
 
 
 def encoded(fields, folder, max_length=500):
-    example = to_example(RawRow(fields, "here"), RowRules(folder=folder))
+    example = to_example(RawRow(fields, "here", folder))
     assert not isinstance(example, Rejected), example
     return encode_row(example, ChatFormat(TOKENIZER, image_format()), max_length)
 
@@ -202,7 +202,7 @@ def test_a_picture_without_a_mark_stands_before_the_question(tmp_path):
 
 def test_the_prompt_is_the_masked_beginning_of_the_training_row(tmp_path):
     two_pictures(tmp_path)
-    example = to_example(RawRow(SHAPES["marks"], "here"), RowRules(folder=tmp_path))
+    example = to_example(RawRow(SHAPES["marks"], "here", tmp_path))
     chat_format = ChatFormat(TOKENIZER, image_format())
     [sequence] = encode_row(example, chat_format, 500).sequences
     prompt = chat_format.prompt_ids(example.messages[:-1])
@@ -237,13 +237,13 @@ def test_a_row_whose_pictures_would_be_cut_is_dropped_and_a_text_before_them_is_
     ],
 )
 def test_a_row_whose_pictures_cannot_be_placed_is_named(tmp_path, fields, reason):
-    outcome = to_example(RawRow(fields, "here"), RowRules(folder=tmp_path))
+    outcome = to_example(RawRow(fields, "here", tmp_path))
     assert isinstance(outcome, Rejected)
     assert reason in outcome.reason
 
 
 def test_a_model_of_text_only_refuses_rows_with_pictures(tmp_path):
     two_pictures(tmp_path)
-    example = to_example(RawRow(SHAPES["marks"], "here"), RowRules(folder=tmp_path))
+    example = to_example(RawRow(SHAPES["marks"], "here", tmp_path))
     outcome = encode_row(example, ChatFormat(family_tokenizer("qwen3")), 500)
     assert "takes text only" in outcome.reason

@@ -127,3 +127,31 @@ def test_a_row_with_one_more_field_is_trained_the_same_and_the_field_is_named_or
         [fate] = [fate for fate in ledger.fates() if fate.rows and name.split()[:1] == fate.place.split()[:1]]
         is_used = judged(name, frozenset()).fate == "meant" and not fate.is_meant
         assert is_used or found.messages == plain.messages
+
+
+PARTS = [{"role": "user", "content": [{"type": "text", "text": "q"}]}, TURNS[1]]
+
+
+@settings(derandomize=True, deadline=None, max_examples=300)
+@given(
+    place=st.sampled_from(["user", "assistant", "part"]),
+    name=st.text(min_size=1, max_size=12),
+    value=st.one_of(st.text(min_size=1), st.integers(), st.just({"a": 1})),
+)
+def test_the_same_of_one_more_key_in_a_turn_or_a_part(place, name, value):
+    user, assistant = PARTS
+    if place == "part":
+        user = {**user, "content": [{name: value, **user["content"][0]}]}
+    elif place == "user":
+        user = {name: value, **user}
+    else:
+        assistant = {name: value, **assistant}
+    ledger = Ledger()
+    found = to_example(RawRow({"messages": [user, assistant]}, "here"), RowRules(), ledger)
+    is_new = name not in {"role", "content", "type", "text"} and not (isinstance(value, str) and not value.strip())
+    if isinstance(found, Example) and is_new:
+        beside = {"messages", "messages[].role", "messages[].content", "messages[].content[].type"}
+        named = [fate for fate in ledger.fates() if fate.place not in {*beside, "messages[].content[].text"}]
+        is_read = any(not fate.fate.startswith(("not used", "left out")) for fate in named)
+        assert len(named) == 1
+        assert is_read or found.messages == to_example(RawRow({"messages": PARTS}, "here")).messages

@@ -14,7 +14,7 @@ from lorakit.engine.torch_parts import Norm, Start, TorchParts
 
 @dataclass(frozen=True)
 class Case:
-    """How many tokens, what width and inner width, the ranks of three adapters (0: none), and whether there are biases."""
+    """Tokens, width, inner width, the ranks of three adapters (0: none), and whether there are biases."""
 
     tokens: int
     width: int
@@ -85,7 +85,9 @@ def of_attention(case, dtype, way):
     """All that the projections around attention return."""
     torch.manual_seed(0)
     outs = (case.inner, 2 * case.tokens, case.inner)
-    inner = [projection(dtype, out, case.width, rank, case.has_bias) for out, rank in zip(outs, case.ranks, strict=True)]
+    inner = [
+        projection(dtype, out, case.width, rank, case.has_bias) for out, rank in zip(outs, case.ranks, strict=True)
+    ]
     last = projection(dtype, case.width, case.inner, case.ranks[0], case.has_bias)
     norm = Norm(drawn(dtype, case.width, size=0.1, around=1.0), 1e-6)
     x, grad = drawn(dtype, case.tokens, case.width), drawn(dtype, case.tokens, case.width)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from plain import adapted, assert_same, gradients, reference
+from plain import adapted, gradients, loss_and_gradients, reference, wanted_of
 from trained import sequences
 
 from lorakit.data_processing.packing import pack
@@ -47,27 +47,24 @@ def test_whatever_is_asked_of_a_layer_its_values_are_its_own(model_folder, calls
     plain, model = adapted(model_folder(family)), adapted(model_folder(family), PACKED)
     for one in (plain, model):
         make_change(one)
-    wanted_loss, wanted = reference(plain, rows)
+    wanted = reference(plain, rows)
     accelerate(model)
     loss = summed_loss(model, pack(rows, is_beginning_shared=True))
     loss.backward()
     assert len(calls) == 2 * layers
-    assert loss.item() == pytest.approx(wanted_loss, rel=1e-5)
-    assert_same(gradients(model), wanted)
+    wanted.assert_met_by(loss, gradients(model))
 
 
 def test_dropout_is_that_of_layers_made_of_many_functions(model_folder, monkeypatch):
-    found = []
-    for is_fused in (False, True):
-        model = adapted(model_folder("llama"), PACKED, lora_dropout=0.3)
-        if not is_fused:
-            monkeypatch.setattr("lorakit.engine.decoder_layer._is_served", lambda *_: False)
-        accelerate(model)
+    def step():
         torch.manual_seed(7)
-        summed_loss(model, pack(sequences())).backward()
-        found.append(gradients(model))
-        monkeypatch.undo()
-    assert_same(found[1], found[0])
+        return summed_loss(model, pack(sequences()))
+
+    model = adapted(model_folder("llama"), PACKED, lora_dropout=0.3)
+    accelerate(model)
+    fused = loss_and_gradients(model, step)
+    monkeypatch.setattr("lorakit.engine.decoder_layer._is_served", lambda *_: False)
+    wanted_of(model, step).assert_met_by(*fused)
 
 
 def test_without_gradients_or_packed_rows_the_layers_compute_as_before(model_folder, calls):
@@ -90,7 +87,7 @@ def test_checkpointed_layers_have_the_same_gradients(model_folder):
             model.gradient_checkpointing_enable({"use_reentrant": False})
         summed_loss(model, pack(sequences())).backward()
         found.append(gradients(model))
-    assert_same(found[1], found[0])
+    assert all(torch.equal(found[1][name], gradient) for name, gradient in found[0].items())
 
 
 def test_layers_of_other_families_are_left_alone(model_folder):

@@ -33,6 +33,13 @@ def test_a_cpu_without_a_fast_format_computes_in_float32(measured, half):
     assert "only 0.4x" in choice.reason
 
 
+def test_a_format_that_is_computed_in_software_is_called_so(measured):
+    measured(0.004)
+    assert choose_dtype("auto", CPU).reason == (
+        "cpu: bfloat16 has no instructions here, and takes 250 times as long as float32"
+    )
+
+
 def test_a_cpu_with_fast_float16_holds_its_weights_in_it(measured):
     measured(0.4, 1.7)
     choice = choose_dtype("auto", CPU)

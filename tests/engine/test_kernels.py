@@ -1,15 +1,11 @@
-"""The C++ against the PyTorch operations that stand in for it, and what happens where there is no C++."""
-
-import os
-import shutil
-import stat
+"""The C++ and the PyTorch operations that stand in for it against float64."""
 
 import pytest
 import torch
-from tolerances import assert_within, rounding_errors
+from tolerances import assert_within, rounding_errors, unit_roundoff
 from torch.nn.functional import cross_entropy
 
-from lorakit.engine import choose_kernels, kernel_build, kernel_library, processor
+from lorakit.engine import choose_kernels, processor
 from lorakit.engine.attention import PackedRows
 from lorakit.engine.kernel_levels import VARIABLE, levels_here
 from lorakit.engine.kernels import kernels_for
@@ -133,8 +129,11 @@ def test_logits_far_from_each_other_have_the_loss_of_torch():
     kernels_for(logits).cross_entropy(gradient, targets, nats, 3, 3, True)
     wanted = logits.clone().requires_grad_()
     losses = cross_entropy(wanted, targets, reduction="none")
-    torch.testing.assert_close(nats, losses)
-    torch.testing.assert_close(gradient, torch.autograd.grad(losses.sum(), wanted)[0])
+    # A few roundings of numbers as large as the logits are apart, and of probabilities.
+    allowed = [
+        torch.full(one.shape, 8 * unit_roundoff(torch.float32) * size) for one, size in ((nats, 2e4), (gradient, 1))
+    ]
+    assert_within([nats, gradient], [losses, torch.autograd.grad(losses.sum(), wanted)[0]], allowed)
 
 
 @pytest.mark.usefixtures("own_kernels")
@@ -188,143 +187,3 @@ def test_a_gpu_other_formats_and_a_setting_do_without():
     assert choose_kernels(True, torch.device("cuda", 0), torch.bfloat16).reason == "not for cuda"
     assert str(choose_kernels(False, CPU, torch.float32)) == "PyTorch (as set in cpu_kernels)"
     assert kernels_for(torch.ones(1)) is None
-
-
-@pytest.fixture
-def cache(monkeypatch, tmp_path):
-    monkeypatch.setenv("LORAKIT_CACHE", str(tmp_path))
-    return tmp_path / "kernels"
-
-
-def program(folder, text):
-    """A g++ of our own, the only program there is."""
-    file = folder / "g++"
-    file.write_text(f"#!/bin/sh\n{text}\n", encoding="utf-8")
-    file.chmod(0o755)
-    return str(file)
-
-
-COMPILERS = {
-    "none": (None, "there is no C++ compiler"),
-    "broken": (
-        'if [ "$1" = --version ]; then echo "version 1"; else echo "no such flag" >&2; exit 1; fi',
-        "the C++ compiler failed (no such flag)",
-    ),
-    "no program at all": ("exit 3", "the C++ compiler failed"),
-}
-
-
-@pytest.mark.parametrize(("text", "reason"), COMPILERS.values(), ids=COMPILERS)
-def test_without_a_compiler_that_will_do_pytorch_computes(monkeypatch, tmp_path, cache, text, reason):
-    found = text and program(tmp_path, text)
-    monkeypatch.delenv("CXX", raising=False)
-    monkeypatch.setattr(shutil, "which", lambda name: found)
-    choice = choose_kernels(True, CPU, torch.float32)
-    assert not choice.is_used
-    assert choice.reason.startswith(reason)
-    assert kernels_for(torch.ones(1)) is None
-    assert not [*cache.rglob("*")]
-
-
-@pytest.mark.parametrize("name", ["x86-64-v9", "aarch64", "x86-64-v3"])
-def test_what_the_processor_lacks_is_not_compiled_for(monkeypatch, tmp_path, name):
-    monkeypatch.setattr(processor, "_LINUX_FILE", tmp_path / "none")  # it says nothing of itself
-    monkeypatch.setenv(VARIABLE, name)
-    choice = choose_kernels(True, CPU, torch.float32)
-    assert not choice.is_used
-    assert choice.reason.startswith(f"{VARIABLE} is {name}, and this processor has native")
-
-
-@pytest.mark.usefixtures("cache")
-def test_elsewhere_than_on_linux_and_macos_pytorch_computes(monkeypatch):
-    monkeypatch.setattr(kernel_build.platform, "system", lambda: "Windows")
-    assert choose_kernels(True, CPU, torch.float32).reason == "not on Windows"
-
-
-def test_the_path_of_a_library_that_fails_does_not_end_a_run(monkeypatch, tmp_path):
-    broken = tmp_path / "broken.so"
-    broken.write_bytes(b"no library")
-    monkeypatch.setattr(kernel_library, "compiled", lambda source: broken)
-    assert not choose_kernels(True, CPU, torch.float32).is_used
-
-
-def test_with_other_threads_than_openmp_s_one_thread_computes_the_same(monkeypatch):
-    function = lambda q, k, v: RowAttention.apply(q, k, v, PackedRows((40, 50)).spans(is_tail=False), 0.1)  # noqa: E731
-    inputs = [numbers(1, heads, 90, 64) for heads in (6, 2, 2)]
-    found = []
-    for threads in (kernel_library._threads(), (None,) * 5):
-        monkeypatch.setattr(kernel_library, "_threads", lambda threads=threads: threads)
-        assert choose_kernels(True, CPU, torch.float32).is_used
-        found.append(value_and_gradients(function, inputs))
-    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    """A cache with one library in it, to be copied."""
-    folder = tmp_path_factory.mktemp("cache")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LORAKIT_CACHE", str(folder))
-        assert choose_kernels(True, CPU, torch.float32).is_used
-    return folder / "kernels"
-
-
-@pytest.fixture
-def library(cache, built):
-    """The one library in a cache of its own."""
-    shutil.copytree(built, cache)
-    [library] = cache.iterdir()
-    return library
-
-
-def test_what_is_built_is_used_again_and_what_others_may_write_is_not(monkeypatch, library):
-    monkeypatch.setattr(kernel_build, "compile_into", None)  # there is nothing to compile any more
-    assert choose_kernels(True, CPU, torch.float32).is_used
-    library.chmod(library.stat().st_mode | stat.S_IWOTH)
-    assert choose_kernels(True, CPU, torch.float32).reason == f"others may write {library}"
-
-
-def cut(file, share):
-    """As a full disk or a crash leaves it; in a new file, as the old one may be in use."""
-    whole = file.read_bytes()
-    file.unlink()
-    file.write_bytes(whole[: int(len(whole) * share)])
-
-
-def flip(file, _):
-    data = bytearray(file.read_bytes())
-    data[len(data) // 2] ^= 1
-    file.unlink()
-    file.write_bytes(data)
-
-
-DAMAGE = {"empty": (cut, 0), "half of it": (cut, 0.5), "nearly all": (cut, 0.99), "one bit": (flip, None)}
-
-
-@pytest.mark.parametrize(("damage", "share"), DAMAGE.values(), ids=DAMAGE)
-def test_a_damaged_library_is_never_run_but_built_anew(monkeypatch, built, library, damage, share):
-    damage(library, share)
-    whole = next(built.iterdir()).read_bytes()
-
-    def run(command):
-        if "-o" not in command:
-            return version
-        return (open(command[command.index("-o") + 1], "wb").write(whole), "")[1]  # what a compiler would make
-
-    version = kernel_build._run([*kernel_build._compiler(), "--version"])
-    monkeypatch.setattr(kernel_build, "_run", run)
-    assert choose_kernels(True, CPU, torch.float32).is_used
-    [anew] = library.parent.iterdir()
-    assert anew.read_bytes() == whole
-
-
-def test_what_a_killed_compilation_has_left_is_swept_away(monkeypatch, cache):
-    old, new = cache / "building-old", cache / "building-new"
-    for folder in (old, new):
-        folder.mkdir(parents=True)
-        (folder / "library.so").write_bytes(b"half of one")
-    os.utime(old, (0, 0))
-    monkeypatch.setattr(kernel_build, "compile_into", None)
-    with pytest.raises(TypeError):
-        choose_kernels(True, CPU, torch.float32)
-    assert [*cache.iterdir()] == [new]  # another process may be at it

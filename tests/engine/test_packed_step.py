@@ -4,7 +4,8 @@ import pytest
 import torch
 from conftest import FAMILIES
 from peft import LoraConfig, get_peft_model
-from plain import adapted, assert_same, gradients, reference
+from plain import adapted, gradients, reference
+from tolerances import assert_computes
 from trained import sequences
 from transformers import AutoModelForCausalLM, Gemma2Config, Lfm2Config, MistralConfig, Qwen2Config
 
@@ -15,13 +16,12 @@ from lorakit.engine import PACKED, accelerate, row_attention, summed_loss
 def assert_packed_is_one_by_one(make):
     """Compare a model with its twin, both made by ``make``; return the gradients."""
     rows = sequences(beginning=9)
-    wanted_loss, wanted = reference(make(), rows)
+    wanted = reference(make(), rows)
     model = make()
     accelerate(model)
     loss = summed_loss(model, pack(rows, is_beginning_shared=True))
     loss.backward()
-    assert loss.item() == pytest.approx(wanted_loss, rel=1e-5)
-    assert_same(gradients(model), wanted)
+    wanted.assert_met_by(loss, gradients(model))
     return gradients(model)
 
 
@@ -38,15 +38,14 @@ def test_a_packed_step_has_the_loss_and_gradients_of_its_rows_one_by_one(
         monkeypatch.setattr(row_attention, "_LONGEST_KEPT_ROW", 10)
     folder = model_folder(family)
     rows = sequences(beginning)
-    wanted_loss, wanted = reference(adapted(folder), rows)
+    wanted = reference(adapted(folder), rows)
     model = adapted(folder, "sdpa" if attention == "sdpa" else PACKED)
     accelerate(model)
     batches = list(pack_under_budget(rows, budget, is_beginning_shared=True))
     assert {batch.shared_tokens for batch in batches if batch.rows > 1} <= {beginning}
     loss = sum(summed_loss(model, batch) for batch in batches)
     loss.backward()
-    assert loss.item() == pytest.approx(wanted_loss, rel=1e-5)
-    assert_same(gradients(model), wanted)
+    wanted.assert_met_by(loss, gradients(model))
 
 
 OTHER_FAMILIES = {
@@ -90,9 +89,12 @@ def test_label_smoothing_is_torch_s_own(model_folder):
     model = adapted(model_folder("llama"))
     [row] = sequences()[:1]
     ids, labels = torch.tensor([list(row.input_ids)]), torch.tensor([list(row.labels)])
-    logits = model(input_ids=ids).logits[0, :-1]
-    wanted = torch.nn.functional.cross_entropy(logits, labels[0, 1:], reduction="sum", label_smoothing=0.1)
-    assert summed_loss(model, pack([row]), label_smoothing=0.1).item() == pytest.approx(wanted.item(), rel=1e-5)
+
+    def smoothed():
+        logits = model(input_ids=ids).logits[0, :-1]
+        return [torch.nn.functional.cross_entropy(logits, labels[0, 1:], reduction="sum", label_smoothing=0.1)]
+
+    assert_computes([summed_loss(model, pack([row]), label_smoothing=0.1)], smoothed)
 
 
 def test_the_loss_leaves_the_model_as_it_was(model_folder):

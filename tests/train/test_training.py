@@ -7,7 +7,7 @@ import weakref
 import pytest
 import torch
 import yaml
-from conftest import FAMILIES, needs_half_kernel
+from conftest import FAMILIES
 from peft import PeftModel
 from safetensors.torch import load_file
 from trained import ROWS, adapter_weights, assert_same_adapter, interrupt_at
@@ -100,7 +100,8 @@ def test_the_configuration_used_can_be_used_again(command, tmp_path):
     assert_same_adapter(first, tmp_path / "second", rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("dtype", ["float32", pytest.param("float16", marks=needs_half_kernel)])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.usefixtures("half_kernel")
 def test_ctrl_c_saves_a_checkpoint_and_the_resumed_run_equals_the_unbroken_one(command, monkeypatch, capsys, dtype):
     settings = ("--num_train_epochs", "3", "--set", "lora_dropout=0.1", "--set", f"torch_dtype={dtype}")
     _, unbroken = command(*settings, folder="unbroken")
@@ -303,7 +304,7 @@ def test_float16_on_a_cpu_is_replaced_and_said(command, capsys):
     assert "float16 is replaced with" in capsys.readouterr().err
 
 
-@needs_half_kernel
+@pytest.mark.usefixtures("half_kernel")
 def test_float16_on_a_cpu_trains_what_float32_trains(command, capsys):
     losses = {}
     for dtype in ("float32", "float16"):

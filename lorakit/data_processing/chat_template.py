@@ -1,0 +1,283 @@
+"""What a tokenizer's chat template writes, and how it must be asked: templates differ in more than their tokens."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any
+
+from lorakit.data_processing.example import Message, ToolCall
+from lorakit.data_processing.images import IMAGE_MARK
+from lorakit.data_processing.reasoning import CLOSING, OPENING, joined, split_reasoning
+from lorakit.data_processing.tool_rendering import lost_of_tools, written_call
+from lorakit.errors import DataError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# For models without a chat template (GPT-2, OPT), written as one, so that everything else is the same.
+PLAIN_TEMPLATE = (
+    "{%- for message in messages %}"
+    "{%- if message.role == 'system' %}{{ message.content + '\n\n' }}"
+    "{%- elif message.role == 'user' %}{{ '### Question:\n' + message.content + '\n\n' }}"
+    "{%- else %}{{ '### Answer:\n' + message.content + eos_token + '\n\n' }}"
+    "{%- endif %}{%- endfor %}"
+    "{%- if add_generation_prompt %}{{ '### Answer:\n' }}{%- endif %}"
+)
+
+_PROBE, _THOUGHT = "lorakitprobe", "lorakitthought"
+_QUESTION, _ANSWER = Message("user", "a"), Message("assistant", _PROBE)
+_CALL = ToolCall("lorakitcall", "{}")
+_CLOCK = "strftime_now"
+# Names under which templates look for reasoning, and words by which one shows that it knows of it.
+_REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
+_REASONING_WORDS = re.compile("think|reasoning")
+_TAG = "think>"
+_OPENING_TAG = re.compile(r"\s*<([A-Za-z_]+)>\s*")
+_CLOSING_TAG = re.compile(r"\s*</[A-Za-z_]+>\s*")
+_ENDS_OPEN = re.compile(r"<think>\s*$")
+_LONGEST_BEGINNING = 40  # characters of an answer that a prompt may begin
+
+
+class TemplateError(DataError):
+    """The chat template cannot render this conversation in a way that training can be trusted."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One answer and all that stands before it.
+
+    Attributes:
+        prompt: The text before the answer, as inference feeds it.
+        answer: The answer as the template writes it, end-of-turn token included.
+        is_trained: Whether the answer carries loss.
+        thought: Characters of the answer before what it says: its reasoning, with the tags around it.
+        has_calls: Whether it calls tools, which some families end with another token.
+    """
+
+    prompt: str
+    answer: str
+    is_trained: bool = True
+    thought: int = 0
+    has_calls: bool = False
+
+
+@dataclass(frozen=True)
+class _Ways:
+    """How a template wants to be asked.
+
+    Attributes:
+        has_parts_only: Content must be a list of parts, text too.
+        knows_reasoning: It does something about reasoning, whatever that is.
+        has_reasoning_inline: Reasoning is handed to it within the text; else apart from it.
+        opens_reasoning: A prompt for a reasoned answer ends with the opening tag.
+        thought: What it writes around a thought, where it leaves out that of final answers.
+        cuts_at_tag: It takes what stands before a closing tag for reasoning, in prose too, unless told of reasoning.
+    """
+
+    has_parts_only: bool = False
+    knows_reasoning: bool = False
+    has_reasoning_inline: bool = False
+    opens_reasoning: bool = False
+    thought: tuple[str, str] | None = None
+    cuts_at_tag: bool = False
+
+
+class ChatTemplate:
+    """The chat template of a tokenizer, with everything that must be known to train what it writes.
+
+    Args:
+        tokenizer: Whose template it is.
+        date: For templates that write today's; None for the day's own.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, date: datetime.date | None = None) -> None:
+        self._tokenizer = tokenizer
+        self._date = date
+        self._ways = _Ways()
+        self._ways = replace(self._ways, has_parts_only=self._needs_parts())
+        if _REASONING_WORDS.search(str(tokenizer.chat_template)):
+            self._ways = self._learnt_reasoning()
+        else:
+            self._ways = replace(self._ways, has_reasoning_inline=True)
+
+    @property
+    def has_clock(self) -> bool:
+        """Whether it writes the date."""
+        return _CLOCK in str(self._tokenizer.chat_template)
+
+    def turn(self, before: Sequence[Message], answer: Message) -> Turn:
+        """Write an answer and what stands before it.
+
+        Raises:
+            TemplateError: The template fails, or loses a part of the answer.
+        """
+        answer = self._apart(answer)
+        reasoning = (answer.reasoning or "").strip()
+        prompt = self.render(before, answering=True, thinking=bool(reasoning))
+        written = self.render([*before, answer], answering=False, thinking=bool(reasoning))
+        if answer.content.strip() not in written:
+            raise TemplateError("the chat template loses the text of the answer", "choose another base model")
+        text = self._continued(prompt, written, answer)
+        if reasoning not in text:
+            raise TemplateError(
+                "the chat template writes no reasoning before an answer",
+                "take the newest chat template of this model, or rows without reasoning",
+            )
+        if (lost := lost_of_tools(before, answer, prompt, text)) is not None:
+            raise TemplateError(*lost)
+        return Turn(
+            prompt, text, answer.is_trained is not False, _end_of_thought(text, answer), bool(answer.tool_calls)
+        )
+
+    def render(self, messages: Sequence[Message], answering: bool, thinking: bool) -> str:
+        """Write a conversation.
+
+        Args:
+            messages: The conversation.
+            answering: Whether an answer follows.
+            thinking: Whether reasoning comes before it.
+
+        Raises:
+            TemplateError: The template refuses it.
+        """
+        try:
+            return self._applied(messages, answering, thinking)
+        except Exception as error:  # templates raise what they like, jinja2.TemplateError among others
+            if any(message.tool_calls for message in messages):
+                with suppress(Exception):
+                    return self._applied(messages, answering, thinking, has_arguments_as_text=True)
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise TemplateError(f"the chat template refuses this conversation: {reason}") from error
+
+    def _applied(
+        self, messages: Sequence[Message], answering: bool, thinking: bool, has_arguments_as_text: bool = False
+    ) -> str:
+        clock = {} if self._date is None else {_CLOCK: self._date.strftime}
+        text = self._tokenizer.apply_chat_template(
+            [self._as_expected(message, has_arguments_as_text) for message in messages if message.role != "tools"],
+            tools=next((json.loads(message.content) for message in messages if message.role == "tools"), None),
+            tokenize=False,
+            add_generation_prompt=answering,
+            enable_thinking=thinking,
+            **clock,
+        )
+        return str(text)
+
+    def _continued(self, prompt: str, written: str, answer: Message) -> str:
+        """Return what the model is to write after the prompt so that the finished conversation is what is written."""
+        reasoning = (answer.reasoning or "").strip("\n")
+        if written.startswith(prompt):
+            text = written[len(prompt) :]
+            thought = self._ways.thought
+            return text if thought is None or reasoning in text else thought[0] + reasoning + thought[1] + text
+        content = answer.content.strip()
+        same = takewhile(lambda pair: pair[0] == pair[1], zip(prompt, written, strict=False))
+        place = sum(1 for _ in same)
+        while place and not written[place:].lstrip().startswith(content):
+            place -= 1
+        begun = prompt[place:]
+        if not content or not place or len(begun) > _LONGEST_BEGINNING:
+            raise TemplateError(
+                "the chat template writes something else before a finished answer than before a new one "
+                f"(which begins after {prompt[-20:]!r})",
+                "use another version of the model, such as its instruct version",
+            )
+        tag = _OPENING_TAG.fullmatch(begun)  # the thought that the prompt begins is closed, an empty one too
+        return (f"{reasoning}\n</{tag[1]}>\n\n" if tag else "") + written[place:]
+
+    def _apart(self, message: Message) -> Message:
+        """Take the reasoning out of an answer's text, where the template knows the difference."""
+        if message.role != "assistant" or message.reasoning or not self._ways.knows_reasoning:
+            return message
+        reasoning, content = split_reasoning(message.content, self._ways.opens_reasoning)
+        return replace(message, reasoning=reasoning, content=content)
+
+    def _as_expected(self, message: Message, has_arguments_as_text: bool) -> dict[str, Any]:
+        message = self._apart(message)
+        written: dict[str, Any] = {"role": message.role, "content": self._content(message)}
+        if message.reasoning and not self._ways.has_reasoning_inline:
+            written |= dict.fromkeys(_REASONING_KEYS, message.reasoning)
+        elif self._ways.cuts_at_tag and CLOSING in message.content and message.role == "assistant":
+            written[_REASONING_KEYS[0]] = ""
+        if message.tool_calls:
+            written["tool_calls"] = [written_call(call, has_arguments_as_text) for call in message.tool_calls]
+        if message.name is not None:
+            written["name"] = message.name
+        if message.call_id is not None:
+            written["tool_call_id"] = message.call_id
+        return written
+
+    def _content(self, message: Message) -> str | list[dict[str, str]]:
+        """Write the content as text, or as parts of text and pictures."""
+        text = message.content
+        if message.reasoning and self._ways.has_reasoning_inline:
+            text = joined(message.reasoning, text)
+        if not message.images and not self._ways.has_parts_only:
+            return text
+        parts: list[dict[str, str]] = []
+        for number, between in enumerate(text.split(IMAGE_MARK, len(message.images))):
+            if number:
+                parts.append({"type": "image"})
+            if between or not message.images:
+                parts.append({"type": "text", "text": between})
+        return parts
+
+    def _needs_parts(self) -> bool:
+        probe = [Message("user", _PROBE)]
+        if _PROBE in self._tried(probe):
+            return False
+        self._ways = _Ways(has_parts_only=True)
+        return _PROBE in self._tried(probe)
+
+    def _learnt_reasoning(self) -> _Ways:
+        """Find out how reasoning is handed over so that the template writes it."""
+        known = self._ways = replace(self._ways, knows_reasoning=True)
+        prompt = self._tried([_QUESTION], answering=True)
+        known = self._ways = replace(known, opens_reasoning=_ENDS_OPEN.search(prompt) is not None)
+        prose = replace(_ANSWER, content=f"{_PROBE} {OPENING} {CLOSING} {_THOUGHT}")
+        known = self._ways = replace(known, cuts_at_tag=_PROBE not in self._tried([_QUESTION, prose]))
+        reasoned = [_QUESTION, replace(_ANSWER, reasoning=_THOUGHT)]
+        if _THOUGHT in self._tried(reasoned):
+            return known
+        if (thought := self._learnt_thought(prompt)) is not None:
+            return replace(known, thought=thought)
+        self._ways = replace(known, has_reasoning_inline=True)
+        written = self._tried(reasoned)
+        has_both = _THOUGHT in written and _PROBE in written and _TAG in str(self._tokenizer.chat_template)
+        return self._ways if has_both else known
+
+    def _learnt_thought(self, prompt: str) -> tuple[str, str] | None:
+        """Learn from an answer with a call what is written around a thought: some leave out that of other answers."""
+        calling = Message("assistant", "", tool_calls=(_CALL,))
+        without, written = (
+            self._tried([_QUESTION, answer])[len(prompt) :]
+            for answer in (calling, replace(calling, reasoning=_THOUGHT))
+        )
+        before, found, after = written.removesuffix(without).partition(_THOUGHT)
+        return (before, after) if found and written.endswith(without) else None
+
+    def _tried(self, messages: Sequence[Message], answering: bool = False, thinking: bool = True) -> str:
+        try:
+            return self.render(messages, answering, thinking)
+        except TemplateError:
+            return ""
+
+
+def _end_of_thought(text: str, answer: Message) -> int:
+    """Return where the reasoning of a written answer ends; 0 where it has none."""
+    reasoning, content = answer.reasoning, answer.content
+    if not reasoning:
+        reasoning, content = split_reasoning(answer.content)
+    if not reasoning:
+        return 0
+    after = text.find(reasoning.strip()) + len(reasoning.strip())
+    if content.strip():
+        return text.find(content.strip(), after)
+    closing = _CLOSING_TAG.match(text, after)
+    return closing.end() if closing else after

@@ -1,0 +1,190 @@
+"""Rows of tables: CSV in the forms that programs write, Parquet, and a spreadsheet's own files."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import io
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lorakit import console
+from lorakit.data_processing.example import Rejected, shortened
+from lorakit.data_processing.field_names import judged
+from lorakit.data_processing.raw import RawRow, twice
+from lorakit.errors import DataError
+
+_DELIMITERS = ("\t", ",", ";", "|")
+_TRIED_RECORDS = 50
+# How programs write a cell without a value; learnt as an answer, it would be the word.
+_MISSING = {"nan", "-nan", "null", "n/a", "#n/a", "#na", "<na>", "#null!", "#ref!", "#value!", "#name?", "#div/0!"}
+csv.field_size_limit(2**31 - 1)  # the default refuses cells over 128 KiB
+
+
+def read_csv(text: str, name: str, known: frozenset[str]) -> Iterator[RawRow | Rejected]:
+    """Yield the rows of a table; their numbers are those that a spreadsheet shows.
+
+    Args:
+        text: Of the file.
+        name: Of the file.
+        known: Names that the settings give to columns.
+
+    Raises:
+        DataError: It is no table, or its quotation marks are broken.
+    """
+    body = text.lstrip("\r\n")
+    number = text[: len(text) - len(body)].count("\n")
+    first, _, rest = body.partition("\n")
+    if first.strip().lower().startswith("sep=") and len(first.strip()) == 5:  # Excel's own word for the delimiter
+        delimiter: str | None = first.strip()[4]
+        body, number = rest, number + 1
+    else:
+        delimiter = _delimiter_of(body, known)
+    if delimiter is None or "\0" in first:
+        raise DataError(
+            f"{name}: is not JSON, JSON Lines, CSV or Parquet",
+            'write a JSON list of {"text": "question", "target": "answer"}',
+        )
+    reader = csv.reader(io.StringIO(body, newline=""), delimiter=delimiter, strict=True)
+    header: list[str] = []
+    try:
+        for cells in reader:
+            number += 1
+            if not header:
+                header = _header([cell.strip() for cell in cells], name)
+            elif any(cells):
+                yield _record(cells, header, f"{name} row {number}")
+    except csv.Error as error:
+        raise DataError(f"{name} row {number + 1}: is not valid CSV ({error})", "check its quotation marks") from error
+
+
+def _delimiter_of(body: str, known: frozenset[str]) -> str | None:
+    """Choose the delimiter that gives most records the width of the header, and the header known names."""
+    found = {delimiter: score for delimiter in _DELIMITERS if (score := _score(body, delimiter, known)) is not None}
+    if found:
+        return max(found, key=lambda delimiter: found[delimiter])
+    first = body.partition("\n")[0]  # such as a header with a quotation mark left open: reading it will say so
+    return next((delimiter for delimiter in _DELIMITERS if delimiter in first and '"' in first), None)
+
+
+def _score(body: str, delimiter: str, known: frozenset[str]) -> tuple[float, int] | None:
+    reader = csv.reader(io.StringIO(body, newline=""), delimiter=delimiter)
+    records = []
+    try:
+        for cells in reader:
+            if any(cells):
+                records.append(cells)
+            if len(records) > _TRIED_RECORDS:
+                break
+    except csv.Error:  # the reading itself will say where
+        pass
+    if not records or len(records[0]) < 2:
+        return None
+    header, *others = records
+    names = [cell.strip() for cell in header]
+    named = sum(name in known or judged(name, frozenset()).fate == "meant" for name in names if name)
+    fitting = sum(len(cells) == len(header) for cells in others) / len(others) if others else 1.0
+    return (named > 0) + fitting, named
+
+
+def _header(cells: list[str], name: str) -> list[str]:
+    header = [cell or f"column {number}" for number, cell in enumerate(cells, start=1)]
+    if (again := twice(header)) is not None:
+        raise DataError(f'{name} header: "{again}" stands twice', "give each column a name of its own")
+    return header
+
+
+def _record(cells: Sequence[str], header: Sequence[str], origin: str) -> RawRow | Rejected:
+    if len(cells) != len(header):
+        return Rejected(origin, f"has {len(cells)} cells where the header has {len(header)}")
+    fields: dict[str, str | float] = dict(zip(header, map(_value, cells), strict=True))
+    if header[0] == "column 1" and cells[0].strip().isdigit():  # pandas' own index, which has no name
+        fields["index"] = fields.pop("column 1")
+    return RawRow(fields, origin)
+
+
+def _value(cell: str) -> str | float:
+    return math.nan if cell.strip().lower() in _MISSING or cell.strip() == "NA" else cell
+
+
+def read_parquet(path: Path, name: str) -> Iterator[RawRow | Rejected]:
+    """Yield the rows of a Parquet file.
+
+    Raises:
+        DataError: It is damaged, or has two columns of one name.
+    """
+    import pyarrow.parquet
+
+    number = 0
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            if (again := twice(file.schema_arrow.names)) is not None:
+                raise DataError(f'{name}: has two columns "{again}"', "give each column a name of its own")
+            for batch in file.iter_batches():
+                for fields in batch.to_pylist():
+                    number += 1
+                    yield RawRow(without_nulls(fields), f"{name} row {number}")
+    except DataError:
+        raise
+    except Exception as error:  # pyarrow's own classes, OSError, and UnicodeDecodeError of damaged text
+        reason = shortened(str(error)) or type(error).__name__
+        raise DataError(f"{name}: is a damaged Parquet file ({reason})", "write the file anew") from error
+
+
+def without_nulls(value: Any) -> Any:
+    """Leave out what a column format writes as null where a row has no such key, inside lists and objects too."""
+    if isinstance(value, Mapping):
+        return {key: without_nulls(inner) for key, inner in value.items() if inner is not None}
+    return [without_nulls(inner) for inner in value] if isinstance(value, list) else value
+
+
+def read_xlsx(path: Path, name: str) -> Iterator[RawRow | Rejected]:
+    """Yield the rows of a spreadsheet's first sheet; the values of formulas are those that were saved.
+
+    Raises:
+        DataError: It is damaged, or openpyxl is not installed.
+    """
+    try:
+        import openpyxl
+    except ImportError as error:
+        raise DataError(
+            f"{name}: is a spreadsheet, which needs the package openpyxl",
+            "pip install -e .[xlsx], or save it as CSV (UTF-8)",
+        ) from error
+    try:
+        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+        sheets = [sheet for sheet in book.worksheets if sheet.sheet_state == "visible"] or book.worksheets
+        if len(sheets) > 1:
+            others = ", ".join(shortened(sheet.title, 40) for sheet in sheets[1:])
+            console.warn(f"{name}: only the first sheet is read; these stand beside it: {others}")
+        records = enumerate(sheets[0].iter_rows(values_only=True), start=1)
+        yield from _sheet_rows(records, name)
+        book.close()
+    except DataError:
+        raise
+    except Exception as error:  # zipfile's, XML's and openpyxl's own classes
+        raise DataError(f"{name}: is a damaged spreadsheet ({shortened(str(error))})", "save it as CSV") from error
+
+
+def _sheet_rows(records: Iterator[tuple[int, Sequence[Any]]], name: str) -> Iterator[RawRow | Rejected]:
+    header: list[str] = []
+    for number, cells in records:
+        if not any(cell is not None for cell in cells):
+            continue
+        if not header:
+            width = max(place for place, cell in enumerate(cells, start=1) if cell is not None)
+            header = _header([str(cell).strip() if cell is not None else "" for cell in cells[:width]], name)
+            continue
+        values = [_cell(cell) for cell in cells]
+        if any(value is not None for value in values[len(header) :]):
+            yield Rejected(f"{name} row {number}", f"has cells beyond the header's {len(header)}")
+            continue
+        yield RawRow(dict(zip(header, values, strict=False)), f"{name} row {number}")
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, datetime.datetime | datetime.date | datetime.time):
+        return value.isoformat()
+    return _value(value) if isinstance(value, str) else value

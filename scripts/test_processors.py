@@ -1,0 +1,97 @@
+"""Run the engine's tests as on other processors: instruction sets capped, another compiler, one thread, an emulator.
+
+    python scripts/test_processors.py [name of a way ...]
+
+Without names all of them. A way that this machine cannot go is an error, so that nothing is left out in silence;
+``--skip-missing`` says what is left out instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lorakit.engine.kernel_levels import levels_here
+
+ROOT = Path(__file__).parents[1]
+ENGINE = ("tests/test_tolerances.py", "tests/engine")
+# What calls kernels and nothing slower: an emulator takes a hundred times as long.
+KERNELS = tuple(f"tests/engine/test_{name}.py" for name in ("kernels", "matmul", "products", "residual_blocks"))
+
+
+@dataclass(frozen=True)
+class Way:
+    """How tests are run once.
+
+    Attributes:
+        environment: The variables that make it so.
+        tests: Which.
+        level: What the processor must have, of the levels of kernels.
+        programs: What must be installed, and the Debian packages that have it.
+    """
+
+    environment: dict[str, str]
+    tests: tuple[str, ...] = ENGINE
+    level: str = "native"
+    programs: tuple[tuple[str, str], ...] = ()
+
+    def lacking(self) -> list[str]:
+        """Say what this machine has not got for it."""
+        levels = {"native", *(level.name for level in levels_here())}
+        found = [] if self.level in levels else [f"a processor with {self.level}"]
+        return found + [f"{name} (apt install {package})" for name, package in self.programs if not shutil.which(name)]
+
+
+def _capped(level: str, pytorch: str, onednn: str, mkl: str, mkl_branch: str) -> Way:
+    """All that computes with no more than a level of instructions: PyTorch, its libraries, and lorakit's kernels."""
+    variables = {"ATEN_CPU_CAPABILITY": pytorch, "ONEDNN_MAX_CPU_ISA": onednn, "LORAKIT_KERNELS_MARCH": level}
+    return Way(variables | {"MKL_ENABLE_INSTRUCTIONS": mkl, "MKL_CBWR": mkl_branch}, level=level)
+
+
+WAYS = {
+    "x86-64-v2": _capped("x86-64-v2", "default", "SSE41", "SSE4_2", "COMPATIBLE"),
+    "x86-64-v3": _capped("x86-64-v3", "avx2", "AVX2", "AVX2", "AVX2"),
+    "x86-64-v4": _capped("x86-64-v4", "avx512", "AVX512_CORE", "AVX512", "AVX512"),
+    "clang": Way({"CXX": "clang++"}, programs=(("clang++", "clang"),)),
+    "one-thread": Way({"LORAKIT_KERNELS_SINGLE": "1"}),
+    "aarch64": Way(
+        {"LORAKIT_TEST_EMULATED": "aarch64"},
+        KERNELS,
+        programs=(("aarch64-linux-gnu-g++", "g++-aarch64-linux-gnu"), ("qemu-aarch64", "qemu-user")),
+    ),
+}
+
+
+def _run(name: str, way: Way, more: Sequence[str]) -> bool:
+    print(f"\n{name}: {' '.join(f'{key}={value}' for key, value in way.environment.items())}", flush=True)
+    command = [sys.executable, "-m", "pytest", "-m", "not slow", *way.tests, *more]
+    return subprocess.run(command, cwd=ROOT, env=os.environ | way.environment, check=False).returncode == 0
+
+
+def main() -> int:
+    """Run the ways, and return 1 if tests failed in any, 2 if one cannot be gone."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("ways", nargs="*", choices=[*WAYS, []], help=f"of {', '.join(WAYS)}")
+    parser.add_argument("--skip-missing", action="store_true", help="leave out what this machine cannot do")
+    parser.add_argument("--pytest", default="", help="further arguments for pytest, in one string")
+    arguments = parser.parse_args()
+    ways = {name: WAYS[name] for name in arguments.ways or WAYS}
+    lacking = {name: way.lacking() for name, way in ways.items() if way.lacking()}
+    for name, what in lacking.items():
+        print(f"{name}: needs {', '.join(what)}")
+    if lacking and not arguments.skip_missing:
+        return 2
+    more = arguments.pytest.split()
+    failed = [name for name, way in ways.items() if name not in lacking and not _run(name, way, more)]
+    print("\nfailed: " + ", ".join(failed) if failed else "\nall as it should be")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,48 @@
+"""A wheel with the kernels inside, where it is asked for: ``LORAKIT_BUILD_KERNELS=1 python -m build``.
+
+Everything else about the package stands in pyproject.toml.
+"""
+
+import os
+import sys
+import types
+from pathlib import Path
+
+from setuptools import setup
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_py import build_py
+
+_ENGINE = Path(__file__).parent / "lorakit" / "engine"
+
+
+class WithKernels(build_py):
+    """Compiles every library for every level of this kind of processor."""
+
+    def run(self) -> None:
+        """Copy the package, then compile into it."""
+        super().run()
+        sys.path.insert(0, str(_ENGINE.parents[1]))
+        engine = types.ModuleType("lorakit.engine")  # without what it imports, which is PyTorch
+        engine.__path__ = [str(_ENGINE)]
+        sys.modules["lorakit.engine"] = engine
+        from lorakit.engine.kernel_build import build_in
+
+        for library in build_in(Path(self.build_lib) / "lorakit" / "engine"):
+            self.announce(f"compiled {library.name}", level=2)
+
+
+class ForPlatform(bdist_wheel):
+    """Names the wheel after the kind of processor, and no version of Python: its libraries know nothing of Python."""
+
+    def finalize_options(self) -> None:
+        """Say that what is inside is not for every machine."""
+        super().finalize_options()
+        self.root_is_pure = False
+
+    def get_tag(self) -> tuple[str, str, str]:
+        """Return such as py3, none, linux_x86_64."""
+        return "py3", "none", super().get_tag()[2]
+
+
+has_kernels = os.environ.get("LORAKIT_BUILD_KERNELS") == "1"
+setup(cmdclass={"build_py": WithKernels, "bdist_wheel": ForPlatform} if has_kernels else {})

@@ -1,0 +1,159 @@
+"""Pictures as people store them: whatever names or holds one, the same picture stands at the same place."""
+
+import base64
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from PIL import Image
+from vision import SIDE, draw, image_processor, vision_tokenizer
+
+from lorakit.data_processing import ChatFormat, Example, ImageFormat, Message, put_marks
+from lorakit.data_processing.encoding import encode_row
+from lorakit.data_processing.example import Rejected
+from lorakit.data_processing.files import RawRow, read_rows
+from lorakit.data_processing.formats import RowRules, to_example
+from lorakit.data_processing.images import ImageError
+from lorakit.inference.session import question
+
+TOKENIZER = vision_tokenizer()
+CHAT_FORMAT = ChatFormat(
+    TOKENIZER,
+    ImageFormat(image_processor(), TOKENIZER.convert_tokens_to_ids("<|image_pad|>"), SIDE**2, 64 * SIDE**2),
+)
+ANSWER = {"role": "assistant", "content": "rot"}
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.setenv("LORAKIT_CACHE", str(tmp_path / "cache"))
+    draw(tmp_path / "a.png", (2 * SIDE, 3 * SIDE), "red")
+    draw(tmp_path / "b.png", (SIDE, SIDE), "blue")
+    return tmp_path
+
+
+def content(folder):
+    return (folder / "a.png").read_bytes()
+
+
+def in_base64(folder):
+    return base64.b64encode(content(folder)).decode()
+
+
+def user(*parts):
+    return {"messages": [{"role": "user", "content": [*parts, {"type": "text", "text": "Farbe?"}]}, ANSWER]}
+
+
+MARKED = {"text": "<image>Farbe?", "target": "rot"}
+# Each of them has the picture a.png before the question.
+SHAPES = {
+    "image": lambda _: {**MARKED, "image": "a.png"},
+    "without a mark": lambda _: {"text": "Farbe?", "target": "rot", "image": "a.png"},
+    "images": lambda _: {**MARKED, "images": ["a.png"]},
+    "img": lambda _: {**MARKED, "img": "a.png"},
+    "image_path": lambda _: {**MARKED, "image_path": "a.png"},
+    "Image File": lambda _: {**MARKED, "Image File": "a.png"},
+    "picture": lambda _: {**MARKED, "picture": "a.png"},
+    "图片": lambda _: {**MARKED, "图片": "a.png"},
+    "a list in a cell": lambda _: {**MARKED, "images": '["a.png"]'},
+    "an absolute path": lambda folder: {**MARKED, "image": str(folder / "a.png")},
+    "a file address": lambda folder: {**MARKED, "image": (folder / "a.png").as_uri()},
+    "null beside a list": lambda _: {**MARKED, "image": None, "images": ["a.png"]},
+    "path": lambda _: {**MARKED, "image": {"path": "a.png"}},
+    "bytes": lambda folder: {**MARKED, "image": {"bytes": content(folder), "path": None}},
+    "bytes before a path": lambda folder: {**MARKED, "image": {"bytes": content(folder), "path": "b.png"}},
+    "bytes alone": lambda folder: {**MARKED, "images": [content(folder)]},
+    "bytes as numbers": lambda folder: {**MARKED, "image": {"bytes": list(content(folder)), "path": "b.png"}},
+    "base64": lambda folder: {**MARKED, "image": in_base64(folder)},
+    "a data URL": lambda folder: {**MARKED, "image": f"data:image/png;base64,{in_base64(folder)}"},
+    "<img>": lambda _: {"text": "<img>a.png</img>Farbe?", "target": "rot"},
+    "part image": lambda _: user({"type": "image", "image": "a.png"}),
+    "part path": lambda _: user({"type": "image", "path": "a.png"}),
+    "part url": lambda _: user({"type": "image", "url": "a.png"}),
+    "part image_url": lambda _: user({"type": "image_url", "image_url": {"url": "a.png", "detail": "low"}}),
+    "part image_url as text": lambda _: user({"type": "image_url", "image_url": "a.png"}),
+    "part input_image": lambda _: user({"type": "input_image", "image_url": "a.png"}),
+    "part with a data URL": lambda folder: user(
+        {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{in_base64(folder)}"}}
+    ),
+    "Anthropic's part": lambda folder: user(
+        {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": in_base64(folder)}}
+    ),
+    "placeholder and column": lambda _: {**user({"type": "image"}), "images": ["a.png"]},
+    "placeholder and bytes": lambda folder: {**user({"type": "image"}), "images": [{"bytes": content(folder)}]},
+    "ShareGPT": lambda _: {
+        "conversations": [{"from": "human", "value": "<image>Farbe?"}, {"from": "gpt", "value": "rot"}],
+        "image": "a.png",
+    },
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_shape_has_the_same_tokens_and_the_same_picture(place, shape):
+    [wanted] = encode_row(_read(SHAPES["image"], place), CHAT_FORMAT, 500).sequences
+    [found] = encode_row(_read(SHAPES[shape], place), CHAT_FORMAT, 500).sequences
+    assert (found.input_ids, found.labels, found.picture_starts) == (
+        wanted.input_ids, wanted.labels, wanted.picture_starts
+    )  # fmt: skip
+    assert Path(found.pictures[0].path).read_bytes() == content(place)
+
+
+def _read(shape, folder):
+    example = to_example(RawRow(shape(folder), "here", folder), RowRules(takes_pictures=True))
+    assert isinstance(example, Example), example
+    return example
+
+
+def test_pictures_of_a_parquet_file_are_its_bytes(place):
+    draw(place / "cat.png", (SIDE, SIDE), "blue")  # beside the data, of the same name, and not meant
+    rows = [{"text": "Farbe?", "target": "rot", "image": {"bytes": content(place), "path": "cat.png"}}]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), place / "rows.parquet")
+    [row] = read_rows(str(place / "rows.parquet"))
+    [path] = to_example(row, RowRules(takes_pictures=True)).messages[0].images
+    assert Path(path).read_bytes() == content(place)
+    assert path.endswith("-cat.png")
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        (MARKED, "has 1 marks <image> but no picture"),
+        ({**MARKED, "image": None}, "has 1 marks <image> but no picture"),
+        ({**MARKED, "image": ""}, "has 1 marks <image> but no picture"),
+        ({**MARKED, "images": []}, "has 1 marks <image> but no picture"),
+        ({"text": "<video>Was?", "target": "x"}, "has the mark <video>"),
+        ({"text": "<audio>Was?", "target": "x"}, "has the mark <audio>"),
+        (user({"type": "image"}), "a place for a picture that names none"),
+        (user({"type": "video", "video": "a.mp4"}), "neither text nor a picture (\"type\": 'video')"),
+        (user({"type": "input_audio", "input_audio": {}}), "neither text nor a picture (\"type\": 'input_audio')"),
+        ({**user({"type": "image"}, {"type": "image"}), "images": ["a.png"]}, "has 1 pictures but 2 marks"),
+        ({**user({"type": "image", "image": "a.png"}), "images": ["a.png"]}, "both in its turns and in"),
+        ({**MARKED, "image": "data:image/png;base64,!!"}, "whose base64 is damaged"),
+        ({**MARKED, "image": {"bytes": b"", "path": None}}, '"image" is not the path of a picture'),
+        ({**MARKED, "image": "https://host/cat.png"}, "is not a file"),
+    ],
+)
+def test_what_cannot_be_placed_is_refused_by_name(place, fields, reason):
+    outcome = to_example(RawRow(fields, "here", place), RowRules(takes_pictures=True))
+    assert isinstance(outcome, Rejected)
+    assert reason in outcome.reason
+
+
+def test_a_model_of_text_trains_a_mark_as_the_text_that_it_is():
+    example = to_example(RawRow({"text": "What is <image> in HTML?", "target": "x"}, "here"), RowRules())
+    assert example.messages[0] == Message("user", "What is <image> in HTML?")
+
+
+def test_a_question_has_its_pictures_at_its_marks_or_before_it():
+    assert put_marks(Message("user", "a<image>b"), ["x"]) == Message("user", "a<image>b", ("x",))
+    assert question("ab", ["x", "y"]) == Message("user", "<image><image>ab", ("x", "y"))
+    with pytest.raises(ImageError, match="has 2 pictures but 1 marks"):
+        question("a<image>b", ["x", "y"])
+
+
+@pytest.mark.parametrize(("most", "wanted"), [(200, 200), (60_000, 60_000 // 256), (2**31 - 1, 127)])
+def test_grey_of_32_bits_keeps_its_brightness(tmp_path, most, wanted):
+    Image.new("I", (SIDE, SIDE), most).save(tmp_path / "a.tiff")
+    pixels = CHAT_FORMAT.images.measure(str(tmp_path / "a.tiff")).read()
+    assert float(pixels.mean()) == pytest.approx((wanted / 255 - 0.5) / 0.5, abs=0.01)  # the processor's own scale
