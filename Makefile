@@ -20,7 +20,7 @@ coverage:  ## the same, and which lines they ran
 	$(MAKE) test ARGS="--cov --cov-report=term $(ARGS)"
 
 slow: $(VENV)/installed-dev $(VENV)/llama/installed  ## the slow tests: real training, the README's commands, llama.cpp
-	LLAMA_CPP_PYTHON=$(VENV)/llama/bin/python $(BIN)/python -m pytest -m slow $(ARGS)
+	ALL_EXAMPLES=1 LLAMA_CPP_PYTHON=$(VENV)/llama/bin/python $(BIN)/python -m pytest -m "slow or generated" $(ARGS)
 
 check: $(VENV)/installed-dev  ## style, types and the order of the rooms
 	$(BIN)/ruff format --check .

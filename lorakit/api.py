@@ -19,11 +19,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorakit.config import Config, load_config, make_config
-from lorakit.data_processing import Message, Role, put_marks
+from lorakit.data_processing import Message
+from lorakit.data_processing.example import UnusableError
+from lorakit.data_processing.formats import read_conversation
 from lorakit.errors import SettingsError
 from lorakit.export.merging import write_merged
+from lorakit.export.placing import unproven
 from lorakit.export.producing import produce
-from lorakit.export.proof import unproven
 from lorakit.inference import Adapters, Assistant, open_adapters
 from lorakit.model_config import BASE, AdapterChoice, choose_adapters
 from lorakit.runs import ADAPTER_FOLDER
@@ -69,13 +71,21 @@ class LoadedModel:
         """The names in use with their weights; empty for the base model."""
         return self._adapters.active
 
-    def generate(self, question: str | Sequence[Mapping[str, str]], images: Sequence[str] = (), **settings: Any) -> str:
+    def generate(
+        self,
+        question: str | Sequence[Mapping[str, Any]],
+        images: Sequence[str] = (),
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        **settings: Any,
+    ) -> str:
         """Answer a question, as the adapter in use was trained to be asked.
 
         Args:
-            question: A question, or a conversation of ``{"role": ..., "content": ...}`` that ends with one.
+            question: A question, or a conversation of ``{"role": ..., "content": ...}`` that ends with one, or with the
+                result of a call.
             images: Paths of pictures that a question is about; ``<image>`` marks in the text of a conversation say
                 where they belong.
+            tools: That may be called; `lorakit.inference.CallReader` finds the calls in the answer.
             settings: Of the generation: ``max_new_tokens``, ``temperature``, ``top_p``, ``repetition_penalty``.
 
         Raises:
@@ -86,7 +96,7 @@ class LoadedModel:
         if other := sorted(set(settings) - _OF_GENERATION):
             raise SettingsError(f"generate: takes no {other[0]}", f"it takes {', '.join(sorted(_OF_GENERATION))}")
         config = self._with(settings, "generate")
-        return answer_batch(self._adapters.assistant, [_conversation(question, tuple(images))], config)[0]
+        return answer_batch(self._adapters.assistant, [_conversation(question, tuple(images), tools)], config)[0]
 
     def use(self, name: str) -> None:
         """Answer with one adapter from now on."""
@@ -191,22 +201,18 @@ def _listed(adapters: AdapterPaths | None) -> list[str]:
     return [str(adapters)]
 
 
-def _conversation(question: str | Sequence[Mapping[str, str]], images: tuple[str, ...]) -> list[Message]:
-    if isinstance(question, str):
-        return [put_marks(Message("user", question), images)]
-    messages: list[Message] = []
-    for number, turn in enumerate(question):
-        role = _ROLES.get(str(turn.get("role"))) if isinstance(turn, Mapping) else None
-        if role is None or not isinstance(turn.get("content"), str):
-            raise SettingsError(f"generate: turn {number + 1} is not a role with its content", _TURN)
-        messages.append(Message(role, turn["content"]))
-    if not messages or messages[-1].role != "user":
-        raise SettingsError("generate: a conversation ends with a question of the user", _TURN)
-    return [*messages[:-1], put_marks(messages[-1], images)]
+def _conversation(question: str | Sequence[Mapping[str, Any]], images: tuple[str, ...], tools: Any) -> list[Message]:
+    asked = [{"role": "user", "content": question}] if isinstance(question, str) else question
+    try:
+        messages = read_conversation(asked, tools, images)
+    except UnusableError as error:
+        raise SettingsError(f"generate: {error}", _TURN) from error
+    if not messages or messages[-1].role not in {"user", "tool"}:
+        raise SettingsError("generate: a conversation ends with a question of the user, or the result of a call", _TURN)
+    return messages
 
 
-_TURN = 'write {"role": "user", "content": "..."}; roles are system, user and assistant'
-_ROLES: dict[str, Role] = {"system": "system", "user": "user", "assistant": "assistant"}
+_TURN = 'write {"role": "user", "content": "..."}; docs/data.md has all that a turn may be'
 
 
 def _read(config: str | PathLike[str] | Mapping[str, Any] | Config) -> Config:

@@ -7,22 +7,13 @@ import os
 from collections.abc import Callable, Iterator
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
-from emulated import Emulated
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import (
-    AutoModelForCausalLM,
-    GPT2Config,
-    LlamaConfig,
-    OPTConfig,
-    PretrainedConfig,
-    PreTrainedTokenizerFast,
-    Qwen3Config,
-)
 
-from lorakit.engine import choose_kernels, kernels, products
+# PyTorch and transformers are imported where they are needed: the process that hands out tests needs neither.
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedTokenizerFast
 
 ROOT = Path(__file__).parents[1]
 TRAIN_FILE = ROOT / "data" / "train.json"
@@ -32,6 +23,13 @@ CHATML = (
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 FAMILIES = ("qwen3", "llama", "gpt2", "opt")
+# For what takes seconds a family: the two that differ most, the others among the slow tests.
+SOME_FAMILIES = ("qwen3", "gpt2", *(pytest.param(family, marks=pytest.mark.slow) for family in ("llama", "opt")))
+
+
+def examples(count: int) -> int:
+    """How many examples a property is tried on: all of them in the slow tests, a quarter in the fast ones."""
+    return count if os.environ.get("ALL_EXAMPLES") else count // 4
 
 
 def real_template(name: str) -> str:
@@ -43,6 +41,9 @@ def make_tokenizer(
     chat_template: str | None, special: list[str], end: str, begin: str | None = None
 ) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer of 700 tokens, trained on the project's own rows."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
@@ -77,6 +78,8 @@ def family_tokenizer(family: str) -> PreTrainedTokenizerFast:
 
 def family_config(family: str, vocab_size: int) -> PretrainedConfig:
     """Two layers of 32 dimensions, without the dropout of the base, which training leaves off in the large ones too."""
+    from transformers import GPT2Config, LlamaConfig, OPTConfig, Qwen3Config
+
     common = {"vocab_size": vocab_size, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": None}
     llama_like = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
     if family == "qwen3":
@@ -92,6 +95,9 @@ def family_config(family: str, vocab_size: int) -> PretrainedConfig:
 
 def save_family(family: str, folder: Path, seed: int = 0) -> Path:
     """Write a tiny random model and its tokenizer as a model folder."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
     tokenizer = family_tokenizer(family)
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(family_config(family, len(tokenizer)))
@@ -121,6 +127,10 @@ def _emulated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     level = os.environ.get("LORAKIT_TEST_EMULATED")
     with pytest.MonkeyPatch.context() as patch:
         if level:
+            from emulated import Emulated
+
+            from lorakit.engine import kernels, products
+
             load = Emulated(tmp_path_factory.mktemp("emulated"), level).load
             patch.setattr(kernels, "load", load)
             patch.setattr(products, "load", load)
@@ -131,12 +141,18 @@ def _emulated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def _without_kernels() -> Iterator[None]:
     """A test that chooses lorakit's own C++ does so for itself alone."""
     yield
+    import torch
+
+    from lorakit.engine import choose_kernels
+
     choose_kernels(False, torch.device("cpu"), torch.float32)
 
 
 @pytest.fixture
 def half_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     """Multiply by half_products.cpp, on processors too where that is slow."""
+    from lorakit.engine import products
+
     kernel = products.half_kernel()
     monkeypatch.setattr(products, "_kernel_or_fault", lambda: kernel)
 
@@ -144,6 +160,10 @@ def half_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def own_kernels() -> None:
     """Compute with lorakit's own C++."""
+    import torch
+
+    from lorakit.engine import choose_kernels
+
     choice = choose_kernels(True, torch.device("cpu"), torch.float32)
     assert choice.is_used, choice.reason
 

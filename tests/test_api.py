@@ -20,10 +20,11 @@ def model(model_folder, tmp_path):
 
 
 def test_importing_the_package_loads_no_torch():
-    code = "import lorakit, sys; assert not {'torch', 'transformers', 'pydantic'} & set(sys.modules); lorakit.load"
+    code = "import lorakit, sys; assert not {'torch', 'transformers', 'pydantic'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
+@pytest.mark.slow
 def test_the_example_of_the_documentation_runs(model_folder, tmp_path, monkeypatch, capsys):
     base = model_folder("qwen3")
     (tmp_path / "output").mkdir()
@@ -88,8 +89,8 @@ def test_a_conversation_is_answered_in_its_context(model):
 @pytest.mark.parametrize(
     ("attempt", "said"),
     [
-        (lambda model: model.generate([{"role": "robot", "content": "?"}]), "turn 1 is not a role"),
-        (lambda model: model.generate([{"content": "?"}]), "turn 1 is not a role"),
+        (lambda model: model.generate([{"role": "robot", "content": "?"}]), "turn 1 has the role"),
+        (lambda model: model.generate([{"content": "?"}]), "turn 1 has the role"),
         (lambda model: model.generate([{"role": "assistant", "content": "?"}]), "ends with a question"),
         (lambda model: model.generate([]), "ends with a question"),
         (lambda model: model.generate("?", max_new_tokens=0), "max_new_tokens must be at least 1"),

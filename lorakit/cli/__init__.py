@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from lorakit.cli.arguments import parse_arguments
 from lorakit.cli.failures import report_internal_error
-from lorakit.errors import LorakitError
+from lorakit.errors import LorakitError, RunError
 
 # Imported only when chosen: torch takes seconds, --help should not.
 _TASK_MODULES = {
@@ -33,6 +33,10 @@ _LIBRARY_SETTINGS = {
 }
 
 _LONGEST_LINE = 900  # characters of a message
+_LOST = "another process of this task has ended, or no longer answers"
+_GO_ON = (
+    "its own message says why, where it had one; a training goes on from its last checkpoint with --set resume=true"
+)
 INTERRUPTED = 130  # the shell's own convention for a program ended by Ctrl-C
 
 
@@ -68,6 +72,8 @@ def main(argv: list[str] | None = None) -> int:
         sys.stderr.close()
         return 0
     except Exception as error:
+        if _is_lost_process(error):
+            return _report(RunError(_LOST, _GO_ON))
         return report_internal_error(error, given, output_dir)
 
 
@@ -94,7 +100,30 @@ def _leave_out_triton() -> None:
         sys.modules.setdefault("triton", None)  # type: ignore[arg-type]
 
 
+def _is_lost_process(error: Exception) -> bool:
+    if not _has_company():
+        return False
+    from lorakit.engine import is_lost_process
+
+    return is_lost_process(error)
+
+
+def _has_company() -> bool:
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def _is_silent() -> bool:
+    """Tell whether another process has printed an error already: this one's is the same, or comes of it."""
+    if not _has_company():
+        return False
+    from lorakit.engine import is_first_to_tell
+
+    return not is_first_to_tell()
+
+
 def _report(error: LorakitError) -> int:
+    if _is_silent():
+        return error.exit_code
     for number, line in enumerate(str(error).splitlines()):
         sys.stderr.write(f"error: {_cut(line)}\n" if number == 0 else f"{_cut(line)}\n")
     return error.exit_code

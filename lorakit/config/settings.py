@@ -260,10 +260,11 @@ class Config(BaseModel):
     seed: Annotated[int, Shown("Training")] = Field(
         42, ge=0, le=2**32 - 1, description="Seed of the adapter's first values, row order, dropout and sampling."
     )
-    resume: Annotated[Literal["force"] | bool, Shown("Training")] = Field(
+    resume: Annotated[Literal["auto", "force"] | bool, Shown("Training")] = Field(
         False,
         description="Continue from the newest whole checkpoint in `output_dir`, with the same rows, model and "
-        "settings; `force`: even with others.",
+        "settings. `auto`: where there is one, else begin anew, for machines that are taken away and started again; "
+        "`force`: even with other rows, model or settings.",
     )
     early_stopping_patience: Annotated[int | None, Shown("Training")] = Field(
         None,

@@ -28,6 +28,23 @@ OWNED = {
     "label_names": "leave it out: the trained tokens come from the data",
     "auto_find_batch_size": "leave it out: it would change your batch without a word",
     "use_liger_kernel": "leave it out: the loss is already taken over the trained tokens only",
+    "average_tokens_across_devices": "leave it out: the loss is the mean over all trained tokens of a step",
+    "neftune_noise_alpha": "leave it out: its noise would depend on the rows that are computed together",
+    "optim_target_modules": "leave it out: it is for optimizers that train whole layers",
+    "bf16_full_eval": "set torch_dtype: bfloat16",
+    "fp16_full_eval": "set torch_dtype: float16",
+    "torch_compile": "set compile_layers",
+    "torch_compile_backend": "set compile_layers",
+    "torch_compile_mode": "set compile_layers",
+    "accelerator_config": "leave it out: each process takes its share of the rows of a step",
+    "parallelism_config": "leave it out: processes share rows, or the model by fsdp",
+    "ddp_static_graph": "leave it out: gradients are exchanged once a step",
+    "metric_for_best_model": "leave it out: the best adapter is the one of the lowest validation loss",
+    "greater_is_better": "leave it out: the best adapter is the one of the lowest validation loss",
+    "ignore_data_skip": "leave it out: a resumed run goes on with the row that comes next",
+    "enable_jit_checkpoint": "leave it out: SIGTERM saves a checkpoint already",
+    "save_on_each_node": "leave it out: one process writes",
+    "push_to_hub": "use --task push, which shows what is sent",
 }
 
 # Fields whose annotation says less than they take.

@@ -9,7 +9,6 @@ a prompt and its answer, because at inference no token can.
 from __future__ import annotations
 
 import datetime
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 from lorakit.data_processing.chat_template import PLAIN_TEMPLATE, ChatTemplate, TemplateError, Turn
 from lorakit.data_processing.example import Message
 from lorakit.data_processing.images import ImageError, ImageFormat, expand_pictures
+from lorakit.data_processing.template_identity import template_hash
 from lorakit.data_processing.text_encoding import TextEncoder
 from lorakit.engine import IGNORED_LABEL, Picture
 from lorakit.errors import ModelError
@@ -61,8 +61,8 @@ class ChatFormat:
 
     @property
     def template_hash(self) -> str:
-        """SHA-256 of the chat template, to notice when training and inference differ."""
-        return hashlib.sha256(str(self.tokenizer.chat_template).encode()).hexdigest()
+        """SHA-256 of the chat template and the special tokens, to notice when training and inference differ."""
+        return template_hash(self.tokenizer)
 
     @property
     def end_of_turn(self) -> str:

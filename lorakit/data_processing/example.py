@@ -90,6 +90,7 @@ class EncodedExample:
         origin: Where the row stands.
         pictures: In order.
         picture_starts: The index of each picture's first token.
+        seed: For the random numbers of this row in one step; None where they are those of the process.
     """
 
     input_ids: array[int]
@@ -97,6 +98,7 @@ class EncodedExample:
     origin: str
     pictures: tuple[Picture, ...] = ()
     picture_starts: tuple[int, ...] = ()
+    seed: int | None = None
 
     @property
     def targets(self) -> int:

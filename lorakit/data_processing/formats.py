@@ -13,7 +13,7 @@ Beside any of them stand ``system``, ``history``, ``tools``, ``reasoning`` and p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
@@ -24,6 +24,7 @@ from lorakit.config import Config
 from lorakit.data_processing.conversation import checked, with_turns_chosen
 from lorakit.data_processing.example import Example, Message, Rejected, UnusableError, has_half_character, shortened
 from lorakit.data_processing.glaive import read_glaive
+from lorakit.data_processing.images import IMAGE_MARK
 from lorakit.data_processing.ledger import Account, Fields, Ledger, parsed_cell
 from lorakit.data_processing.raw import RawRow
 from lorakit.data_processing.row_pictures import place_pictures
@@ -113,6 +114,27 @@ def to_example(row: RawRow, rules: RowRules = _DEFAULT, ledger: Ledger | None = 
     if ledger is not None:
         ledger.add(account)
     return example
+
+
+def read_conversation(turns: Sequence[Any], tools: Any = None, images: Sequence[str] = ()) -> list[Message]:
+    """Read a conversation that is to be answered, its turns in any shape that rows may have.
+
+    Args:
+        turns: In order.
+        tools: That may be called, in any shape that rows may have; None for none.
+        images: Pictures beside those that the turns name: at the marks, or before the last turn where there are none.
+
+    Raises:
+        UnusableError: A turn cannot be read, or pictures do not match their marks.
+    """
+    fields = Fields({"messages": list(turns), "images": list(images)}, Account())
+    offered = None if tools is None else read_tools(tools)
+    drafts = read_turns(fields, "messages", has_tools=offered is not None)
+    if images and drafts and not any(IMAGE_MARK in draft.message.content for draft in drafts):
+        last = drafts[-1].message
+        drafts[-1] = Draft(replace(last, content=IMAGE_MARK * len(images) + last.content))
+    messages = place_pictures(drafts, fields, Path(), takes_pictures=None)
+    return [*([Message("tools", offered)] if offered else []), *messages]
 
 
 def _texts_not_read_as_such(message: Message) -> tuple[str, ...]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import xxhash
 
 from lorakit.config import Config
 from lorakit.config.paths import fault_of_file, is_missing
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 
 IMAGE_MARK = "<image>"
 _MOST_SOURCE_PIXELS = 100_000_000  # a file that claims more would take gigabytes to decode
+_MOST_BYTES = 500_000_000
 _LONGEST_ASPECT = 200  # of Qwen's image processor
 # Named in docs/vision.md. Pillow knows forty more, and goes by what a file holds, not by its name: an EPS file called
 # cat.png would start Ghostscript on what it says.
@@ -85,21 +89,23 @@ class ImageFormat:
         """
         return self._measure(path, _version(path))
 
-    def _measured(self, path: str, version: tuple[int, int]) -> Picture:
+    def _measured(self, path: str, version: tuple[int, ...]) -> Picture:
         from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
-        width, height = _open(path).size
+        content = _read(path)
+        width, height = _open(path, content).size
         if max(width, height) > _LONGEST_ASPECT * min(width, height):
             raise ImageError(f"picture {path} is {width} x {height}, too narrow; crop it")
         rows, columns = smart_resize(height, width, self._side, self._size["shortest_edge"], self._size["longest_edge"])
-        patch = self._processor.patch_size
-        read = partial(self._patches, path, version)
-        return Picture(path, version, rows // patch, columns // patch, self._processor.merge_size, read)
+        patch, hashed = self._processor.patch_size, _hash(content)
+        read, check = partial(self._patches, path, hashed), partial(_check_unchanged, path, hashed, version)
+        return Picture(path, hashed, rows // patch, columns // patch, self._processor.merge_size, read, check)
 
-    def _patches(self, path: str, version: tuple[int, int]) -> torch.Tensor:
-        found = self._processor(images=[_open(path)], size=self._size, return_tensors="pt")
-        if _version(path) != version:
-            raise ImageError(f"picture {path} has changed while it was used")
+    def _patches(self, path: str, hashed: str) -> torch.Tensor:
+        content = _read(path)
+        if _hash(content) != hashed:
+            raise _changed(path)
+        found = self._processor(images=[_open(path, content)], size=self._size, return_tensors="pt")
         return found["pixel_values"]  # type: ignore[no-any-return]  # [patches, values of a patch]
 
 
@@ -139,25 +145,50 @@ def expand_pictures(
     return ids, expanded, tuple(starts)
 
 
-def _version(path: str) -> tuple[int, int]:
-    """Return when a file was written, in nanoseconds, and its size; zeros where there is none."""
+def _version(path: str) -> tuple[int, ...]:
+    """Return which file stands there, its size, and when it was last changed; zeros where there is none."""
     try:
         found = Path(path).stat()
     except OSError:  # opening it will say why
-        return (0, 0)
-    return (found.st_mtime_ns, found.st_size)
+        return (0, 0, 0, 0)
+    return (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
-def _open(path: str) -> Image:
-    """Read a picture whole: upright, in RGB, on white where it is transparent."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
+def _hash(content: bytes) -> str:
+    return xxhash.xxh3_128_hexdigest(content)
 
+
+def _check_unchanged(path: str, hashed: str, version: tuple[int, ...]) -> None:
+    """Raise where a file has another content; one that was only touched or copied over itself has not."""
+    if _version(path) != version and _hash(_read(path)) != hashed:
+        raise _changed(path)
+
+
+def _changed(path: str) -> ImageError:
+    return ImageError(f"picture {path} has changed while it was used")
+
+
+def _read(path: str) -> bytes:
     fault = fault_of_file(path)
     if fault is not None and not is_missing(fault):
         raise ImageError(f"picture {path} {fault}")
+    try:
+        if Path(path).stat().st_size > _MOST_BYTES:
+            raise ImageError(f"picture {path} is a file of more than {_MOST_BYTES // 10**6} MB; reduce it")
+        return Path(path).read_bytes()
+    except FileNotFoundError:
+        raise ImageError(f"picture {path} does not exist (paths in rows are relative to the data file)") from None
+    except OSError as error:
+        raise ImageError(f"picture {path} cannot be read ({error.strerror})") from None
+
+
+def _open(path: str, content: bytes) -> Image:
+    """Decode a picture whole: upright, in RGB, on white where it is transparent."""
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
     Image.init()  # else Pillow knows only half of the formats until it is asked for all
     try:
-        with Image.open(path, formats=_FORMATS) as opened:
+        with Image.open(io.BytesIO(content), formats=_FORMATS) as opened:
             if opened.width * opened.height > _MOST_SOURCE_PIXELS:
                 raise ImageError(f"picture {path} claims {opened.width} x {opened.height} pixels; reduce it")
             if getattr(opened, "n_frames", 1) > 1 and opened.format not in _STILL_FORMATS:
@@ -166,8 +197,6 @@ def _open(path: str) -> Image:
             return _rgb(ImageOps.exif_transpose(opened), path)
     except ImageError:
         raise
-    except FileNotFoundError:
-        raise ImageError(f"picture {path} does not exist (paths in rows are relative to the data file)") from None
     except Image.DecompressionBombError:
         raise ImageError(f"picture {path} claims far too many pixels; reduce it") from None
     except UnidentifiedImageError:

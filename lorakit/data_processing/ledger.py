@@ -54,10 +54,15 @@ class Fields:
         self._place = place
         self._taken: set[str] = set()
         self._keys: dict[str, str] = {}
-        for key, value in values.items():
-            name = (renamed or {}).get(key) or read_name(str(key))
-            if name not in self._keys or is_empty(values[self._keys[name]]) > is_empty(value):
-                self._keys[name] = key
+        chosen = renamed or {}
+        for key in values:
+            name = chosen.get(key) or read_name(str(key))
+            other = self._keys.setdefault(name, key)
+            if other is not key and (key in chosen, not is_empty(values[key])) > (
+                other in chosen,
+                not is_empty(values[other]),
+            ):
+                self._keys[name] = key  # what the user names comes first, then what says something
 
     def __contains__(self, name: str) -> bool:
         return name in self._keys

@@ -38,6 +38,7 @@ def pack(sequences: Sequence[EncodedExample], is_beginning_shared: bool = False)
         position_ids=_with_pictures(places, sequences, ends),
         row_starts=torch.tensor([*accumulate(lengths, initial=shared)]),
         pictures=_pictures(sequences),
+        seeds=_seeds(sequences),
     )
 
 
@@ -66,6 +67,11 @@ def _with_pictures(places: torch.Tensor, sequences: Sequence[EncodedExample], en
 def _pictures(sequences: Sequence[EncodedExample]) -> tuple[tuple[Picture, ...], ...]:
     pictures = tuple(sequence.pictures for sequence in sequences)
     return pictures if any(pictures) else ()
+
+
+def _seeds(sequences: Sequence[EncodedExample]) -> tuple[int, ...]:
+    seeds = tuple(sequence.seed for sequence in sequences if sequence.seed is not None)
+    return seeds if len(seeds) == len(sequences) else ()
 
 
 def _common_beginning(sequences: Sequence[EncodedExample]) -> int:

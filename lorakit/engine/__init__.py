@@ -20,7 +20,7 @@ from lorakit.engine.memory import (
 )
 from lorakit.engine.micro_batch import IGNORED_LABEL, MicroBatch, isolation_mask
 from lorakit.engine.pictures import Picture, announce_pictures, grids, kept_feature_bytes, picture_inputs
-from lorakit.engine.ranks import Ranks, part_ranks
+from lorakit.engine.ranks import Ranks, is_first_to_tell, is_lost_process, part_ranks
 from lorakit.engine.seeds import seed_of
 
 __all__ = [
@@ -51,6 +51,8 @@ __all__ = [
     "free_bytes",
     "grids",
     "hold_in_half",
+    "is_first_to_tell",
+    "is_lost_process",
     "is_out_of_memory",
     "isolation_mask",
     "kept_feature_bytes",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 
 from lorakit.engine.half_weights import HalfLinear
 from lorakit.engine.projections import LoraFactors, Projection, project
+from lorakit.engine.row_dropout import place_dropouts
 
 
 def accelerate_lora(model: Any) -> int:
@@ -33,6 +33,7 @@ def accelerate_lora(model: Any) -> int:
     ]
     for layer in layers:
         layer.forward = _fast_forward(layer)
+    place_dropouts(model, [module for module in model.modules() if type(module) is Linear])
     return len(layers)
 
 
@@ -72,7 +73,9 @@ def _projection(layer: Any, tokens: int) -> Projection:
         return Projection(weight, base.bias)
     [name] = layer.active_adapters
     probability = getattr(layer.lora_dropout[name], "p", 0.0) if layer.training else 0.0
-    keep_mask = _keep_mask((tokens, weight.shape[1]), probability, weight.device) if probability else None
+    keep_mask = None
+    if probability:
+        keep_mask = layer.dropout_place.keep_mask((tokens, weight.shape[1]), probability, weight.device)
     a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
     return Projection(weight, base.bias, LoraFactors(a, b, layer.scaling[name] / (1 - probability), keep_mask))
 
@@ -98,20 +101,3 @@ def _has_plain_adapter(layer: Any) -> bool:
         and not layer.base_layer.weight.requires_grad
         and layer.base_layer.weight.is_floating_point()
     )
-
-
-_WORD = 1 << 16  # dropout decides by 16 random bits: its probability is exact to 1/65536
-
-
-def _keep_mask(shape: tuple[int, int], probability: float, device: torch.device) -> torch.Tensor:
-    """Draw True with probability 1 - p for every element.
-
-    On a CPU torch draws Bernoulli numbers one by one, at a fifth of a training step. Cutting 64 random bits into four
-    is three times as fast.
-    """
-    if device.type != "cpu":
-        return torch.rand(shape, device=device) >= probability
-    elements = math.prod(shape)
-    words = torch.empty((elements + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
-    threshold = round(probability * _WORD) - _WORD // 2
-    return (words.view(torch.int16)[:elements] >= threshold).view(shape)

@@ -18,6 +18,7 @@ from lorakit.engine.last_layer import place_rows
 from lorakit.engine.micro_batch import IGNORED_LABEL, MicroBatch, isolation_mask
 from lorakit.engine.pictures import picture_inputs
 from lorakit.engine.products import product
+from lorakit.engine.row_dropout import begin_pass
 
 # The logits of a chunk take about so much, where that leaves no fewer targets than the other number, below which the
 # product waits for the weights to be read. From 32 MiB on, glibc takes memory fresh from the system each time.
@@ -180,6 +181,7 @@ def summed_loss(model: Any, micro_batch: MicroBatch, label_smoothing: float = 0.
     pictures = [picture for row in micro_batch.pictures for picture in row]
     mask = NO_MASK if is_own_attention else isolation_mask(micro_batch)
     places, kept_places = place_rows(base, micro_batch, keep) if is_own_attention else (None, keep)
+    begin_pass(base, micro_batch, (places and places.tails) or ())
     with _taking_loss(head, next_ids[keep]):
         output = model(
             input_ids=micro_batch.input_ids,

@@ -28,6 +28,8 @@ class MicroBatch:
         row_starts: [sequences + 1], where each sequence begins, and the end of the last. Tokens before the first are
             the beginning of every sequence; none of them predicts anything.
         pictures: Of each sequence, in order; empty where no sequence has any.
+        seeds: For the random numbers of each sequence; empty where they are those of this process. Sequences that only
+            lengthen the row have none.
     """
 
     input_ids: torch.Tensor
@@ -35,6 +37,7 @@ class MicroBatch:
     position_ids: torch.Tensor
     row_starts: torch.Tensor
     pictures: tuple[tuple[Picture, ...], ...] = ()
+    seeds: tuple[int, ...] = ()
 
     @property
     def rows(self) -> int:

@@ -25,19 +25,21 @@ class Picture:
 
     Attributes:
         path: Its file.
-        version: Of the file: when it was written, in nanoseconds, and its size in bytes.
+        content: A hash of the file.
         patch_rows: Of the resized picture.
         patch_columns: Of the resized picture.
         merge: How many patches along each side become one token.
-        read: Returns its patches, [patch_rows * patch_columns, values of a patch].
+        read: Returns its patches, [patch_rows * patch_columns, values of a patch]; raises where the file has changed.
+        check: Raises where the file has changed. Costs a look at its date and size only.
     """
 
     path: str
-    version: tuple[int, int]
+    content: str
     patch_rows: int
     patch_columns: int
     merge: int
     read: Callable[[], torch.Tensor] = field(compare=False, repr=False)
+    check: Callable[[], None] = field(compare=False, repr=False, default=lambda: None)
 
     @property
     def patches(self) -> int:
@@ -91,6 +93,8 @@ def picture_inputs(base: Any, pictures: Sequence[Picture]) -> dict[str, Any]:
     if kind is None:
         return pixel_inputs(pictures, base.device, store.read_ahead.read)
     read = store.read_ahead.read
+    for picture in pictures:  # whose features may be kept, so that nobody reads its file again
+        picture.check()
     kept = [store.features.get((picture, kind), partial(_features, base, picture, kind, read)) for picture in pictures]
     layers = [[features[layer].to(base.device) for features in kept] for layer in range(len(kept[0]))]
     if kind == _BEFORE_PROJECTOR:

@@ -36,7 +36,7 @@ METRIC_NAMES = {
 }
 _ALONE = Ranks()
 _ZERO = torch.zeros(1, 1, dtype=torch.long)
-_ONE_TOKEN = MicroBatch(_ZERO, _ZERO, _ZERO, row_starts=torch.tensor([0, 1]))
+ONE_TOKEN = MicroBatch(_ZERO, _ZERO, _ZERO, row_starts=torch.tensor([0, 1]))
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def dataset_loss(
             nats = summed_loss(model, micro_batch.to(device))
             total += LossSum(nats.item(), micro_batch.targets)
         for _ in range(surplus):
-            summed_loss(model, _ONE_TOKEN.to(device))
+            summed_loss(model, ONE_TOKEN.to(device))
     model.train(was_training)
     return total
 

@@ -6,8 +6,8 @@ from lorakit import console
 from lorakit.config import Config
 from lorakit.export.gguf_export import write_gguf_files
 from lorakit.export.peft_files import write_peft
-from lorakit.export.producing import Writer, export_folder, open_combined, produce
-from lorakit.export.proof import unproven
+from lorakit.export.placing import unproven
+from lorakit.export.producing import Writer, adapter_bytes, export_folder, model_bytes, open_combined, produce
 
 _WRITERS: dict[str, Writer] = {"gguf": write_gguf_files, "peft": write_peft}
 
@@ -16,6 +16,7 @@ def run(config: Config) -> int:
     """Export, prove, and leave the files in ``export_dir``."""
     folder = export_folder(config, config.format)
     with unproven(folder) as writing:
-        produce(open_combined(config), config, writing, _WRITERS[config.format])
+        taken_bytes = adapter_bytes if config.format == "peft" else model_bytes
+        produce(open_combined(config), config, writing, _WRITERS[config.format], taken_bytes=taken_bytes)
     console.note(f"exported: {', '.join(sorted(file.name for file in folder.iterdir()))} in {folder}")
     return 0

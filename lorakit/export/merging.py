@@ -21,8 +21,9 @@ from lorakit.engine import is_out_of_memory, peak_bytes
 from lorakit.errors import ProofError
 from lorakit.export.checkpoint import read_checkpoint, write_checkpoint
 from lorakit.export.merged import FORMATS, NAMES, chosen_format, merged_tensors, unties_head
+from lorakit.export.placing import unproven
 from lorakit.export.producing import Written, export_folder, open_combined, produce
-from lorakit.export.proof import Reader, Reference, unproven
+from lorakit.export.proof import Reader, Reference
 from lorakit.inference import Adapters, Assistant
 from lorakit.model_config import ModelBundle
 from lorakit.model_config.trust import first_line

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lorakit.config.paths import is_folder
 from lorakit.errors import AdapterError, RunError
-from lorakit.export.proof import PROOF_FILE, UNPROVEN
+from lorakit.export.placing import PROOF_FILE, UNPROVEN
 from lorakit.model_config.record import RECORD_FILE
 from lorakit.runs import CARD_FILE
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from lorakit.export.parcel import MODELFILE, Parcel
-from lorakit.export.proof import PROOF_FILE
+from lorakit.export.placing import PROOF_FILE
 from lorakit.model_config.record import RECORD_FILE
 from lorakit.runs import CARD_FILE
 

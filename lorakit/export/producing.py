@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,10 +11,13 @@ from typing import Any
 from lorakit import console
 from lorakit.config import Config
 from lorakit.errors import SettingsError
-from lorakit.export.proof import Reader, Reference, prove, questions_of, references
+from lorakit.export.proof import Reader, Reference, proof_bytes, prove, questions_of, references
 from lorakit.inference import Adapters, Assistant, open_adapters
 from lorakit.model_config import locate_model, quantization_of, weights_hash
+from lorakit.model_config.source import tensor_shapes, weight_files
+from lorakit.runs import check_room
 
+_BYTES_OF_A_VALUE = {"f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32}
 _SMALL_BYTES = 10**9  # of a base's files
 
 
@@ -64,7 +68,28 @@ def _computed_exactly(config: Config) -> Config:
     return config.model_copy(update={"torch_dtype": "float32"}) if size <= _SMALL_BYTES else config
 
 
-def produce(adapters: Adapters, config: Config, folder: Path, write: Writer, closes: bool = True) -> None:
+def model_bytes(adapters: Adapters, config: Config) -> int:
+    """Return what a whole model takes on the disk in ``export_dtype``."""
+    source = adapters.assistant.bundle.source
+    if config.export_dtype == "auto":
+        return sum(file.stat().st_size for file in weight_files(source.folder))
+    values = sum(math.prod(shape) for _, shape in tensor_shapes(source.folder))
+    return int(values * _BYTES_OF_A_VALUE[config.export_dtype])
+
+
+def adapter_bytes(adapters: Adapters, config: Config) -> int:
+    """Return what an adapter takes, in float32 at most."""
+    return 2 * sum(file.stat().st_size for choice in adapters.made_of for file in choice.folder.glob("*.safetensors"))
+
+
+def produce(
+    adapters: Adapters,
+    config: Config,
+    folder: Path,
+    write: Writer,
+    closes: bool = True,
+    taken_bytes: Callable[[Adapters, Config], int] = model_bytes,
+) -> None:
     """Write what is in use, and prove it.
 
     Args:
@@ -73,8 +98,10 @@ def produce(adapters: Adapters, config: Config, folder: Path, write: Writer, clo
         folder: Gets the files and their proof.
         write: Writes them.
         closes: Free the model before the written one is read, so that there is one of them in memory.
+        taken_bytes: What will be written, so that a full disk is foreseen.
 
     Raises:
+        RunError: There is no room for it.
         ProofError: What was written is not the adapter on its base.
     """
     assistant = adapters.assistant
@@ -83,7 +110,10 @@ def produce(adapters: Adapters, config: Config, folder: Path, write: Writer, clo
             f"{assistant.bundle.source.name}: an adapter is merged into full weights, these are quantised",
             "take the base as it was before, and leave load_in_8bit and load_in_4bit out",
         )
-    with references(assistant, questions_of(config, assistant), config, folder) as reference:
+    questions = questions_of(config, assistant)
+    needed = taken_bytes(adapters, config) + proof_bytes(assistant, len(questions))
+    console.note(check_room(folder, needed, "what is written and its proof", "export_dir"))
+    with references(assistant, questions, config, folder) as reference:
         written = write(adapters, config, reference, folder)
         facts = facts_of(adapters)
         if closes:

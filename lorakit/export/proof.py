@@ -1,14 +1,12 @@
 """What is merged or exported is read back from the disk by plain transformers and held against the adapter on its base.
 
 Three things are compared: the effect of each adapted layer (see `probes`), the next-token distributions along greedy
-answers to questions of the validation file, and the prompts that the written tokenizer makes. The folder is called
-``*.unproven`` until all of it is within the bounds of the number format.
+answers to questions of the validation file, and the prompts that the written tokenizer makes. All of it must be within
+the bounds of the number format.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, astuple, dataclass
@@ -21,13 +19,11 @@ from lorakit.config import Config
 from lorakit.data_processing import Message, load_training, load_validation
 from lorakit.engine import release_memory
 from lorakit.errors import ProofError, SettingsError
+from lorakit.export.placing import PROOF_FILE, UNPROVEN
 from lorakit.export.probes import FoundEffect, LayerEffect, find_effects, found_share, measure_effects
-from lorakit.export.replay import Agreement, Replayed, replay, replay_reference
+from lorakit.export.replay import ANSWER_TOKENS, Agreement, Replayed, replay, replay_reference
 from lorakit.inference import Assistant
-from lorakit.runs import explaining_write_errors, open_folder, write_json
-
-PROOF_FILE = "proof.json"
-UNPROVEN = ".unproven"
+from lorakit.runs import write_json
 
 
 @dataclass(frozen=True)
@@ -51,6 +47,7 @@ TOLERANCES = {
     "bf16": Tolerance(2.0**-8, 2e-3, 0.1),
     "q8_0": Tolerance(2.0**-6, 0.02, 0.5),
 }
+_ASIDE = ".proof-"  # of what is only needed for the proof
 _LEAST_SHARE = 0.8  # of the adapter's effect, that rounding may leave
 # Of what is computed in another format than float32, into which weights are rounded when they are read back as well.
 _NOISE = {
@@ -100,6 +97,12 @@ def questions_of(config: Config, assistant: Assistant) -> list[Sequence[Message]
     return [example.messages[:-1] for example in dataset.examples[: config.proof_questions]]
 
 
+def proof_bytes(assistant: Assistant, questions: int) -> int:
+    """Return what `references` takes on the disk: the distribution of every token, in float32."""
+    vocabulary = assistant.bundle.model.config.get_text_config().vocab_size
+    return int(4 * vocabulary * ANSWER_TOKENS * questions)
+
+
 @contextmanager
 def references(
     assistant: Assistant, questions: Sequence[Sequence[Message]], config: Config, folder: Path
@@ -107,53 +110,13 @@ def references(
     """Measure the adapter on its base; what takes much room stands in ``folder`` for as long as this context."""
     if not questions:
         raise SettingsError("validation_file: has no question to prove with", "name a file with rows")
-    with TemporaryDirectory(prefix=".proof-", dir=folder) as temporary:
+    with TemporaryDirectory(prefix=_ASIDE, dir=folder) as temporary:
         replayed = replay_reference(assistant, questions, config, Path(temporary))
         effects = measure_effects(assistant.bundle.model)
         reference = Reference(tuple(effects), tuple(replayed), assistant.bundle.dtype.name)
         del assistant  # the caller may want to free its model before this context ends
         release_memory()
         yield reference
-
-
-@contextmanager
-def unproven(folder: Path) -> Iterator[Path]:
-    """Give a folder to write into, which gets its own name only when this context ends without an error.
-
-    Raises:
-        SettingsError: Something that lorakit has not written stands there.
-    """
-    folder = folder.absolute()
-    open_folder(folder.parent, "export_dir")
-    if folder.exists() and not folder.is_dir():
-        raise SettingsError(f"export_dir: {str(folder)!r} is a file, not a folder", "name an empty or a new folder")
-    if folder.exists() and any(folder.iterdir()) and not (folder / PROOF_FILE).is_file():
-        raise SettingsError(f"export_dir: {str(folder)!r} holds other files", "name an empty or a new folder")
-    writing, older = (folder.with_name(folder.name + end) for end in (UNPROVEN, ".older"))
-    for left in (writing, older):
-        shutil.rmtree(left, ignore_errors=True)
-    open_folder(writing, "export_dir")
-    try:
-        with explaining_write_errors(writing, "make room, or name another folder", "export_dir"):
-            yield writing
-    except BaseException as error:
-        if not isinstance(error, ProofError):  # nothing half-written; what is whole and wrong stays to be looked at
-            shutil.rmtree(writing, ignore_errors=True)
-        raise
-    if folder.exists():
-        os.replace(folder, older)
-    os.replace(writing, folder)
-    if older.exists():
-        _keep_others_files(older, folder)
-        shutil.rmtree(older, ignore_errors=True)
-
-
-def _keep_others_files(older: Path, folder: Path) -> None:
-    """Take over what somebody has added, such as a README.md, but no weights."""
-    for file in older.iterdir():
-        is_ours = file.name.endswith((".safetensors", ".gguf", ".index.json"))
-        if not is_ours and not (folder / file.name).exists():
-            os.replace(file, folder / file.name)
 
 
 def prove(
@@ -203,6 +166,7 @@ def prove(
         "layers": len(found),
         "share_of_effect_found": share,
         "lorakit_version": __version__,
+        "files": sorted(path.name for path in folder.iterdir() if not path.name.startswith(_ASIDE)),
         **facts,
     }
     write_json(folder / PROOF_FILE, record)

@@ -9,8 +9,8 @@ from lorakit.config import Config
 from lorakit.errors import RunError, SettingsError
 from lorakit.export.hubs import HUBS, Hub
 from lorakit.export.parcel import Parcel, pack_up
+from lorakit.export.placing import PROOF_FILE
 from lorakit.export.privacy import warnings_of
-from lorakit.export.proof import PROOF_FILE
 from lorakit.model_config import choose_adapters
 from lorakit.runs import ADAPTER_FOLDER, CARD_FILE
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from lorakit import console
 from lorakit.config import Config
 from lorakit.data_processing import ChatFormat
+from lorakit.data_processing.template_identity import template_examples
 from lorakit.errors import AdapterError
 from lorakit.model_config import AdapterRecord, ModelBundle, quantization_of
 
@@ -33,15 +34,22 @@ def hold_to(record: AdapterRecord, bundle: ModelBundle, chat_format: ChatFormat,
 
 
 def _check_rendering(record: AdapterRecord, chat_format: ChatFormat) -> None:
-    rendering = chat_format.rendering()
     if record.rendering is None:
         console.warn("the chat template differs from the one the adapter was trained with; answers may suffer")
-    elif record.rendering != rendering:
-        trained, loaded = _first_difference(record.rendering, rendering)
-        raise AdapterError(
-            f"the chat template writes {loaded!r} where the one in training wrote {trained!r}",
-            f"use the chat template of {record.base_model} as it was in training (it lies beside the adapter)",
-        )
+        return
+    trained = (record.rendering, *record.examples)
+    loaded = (chat_format.rendering(), *template_examples(chat_format.tokenizer)[: len(record.examples)])
+    for before, now in zip(trained, loaded, strict=True):
+        if before != now:
+            then, here = _first_difference(before, now)
+            raise AdapterError(
+                f"the chat template writes {here!r} where the one in training wrote {then!r}",
+                f"use the chat template of {record.base_model} as it was in training (it lies beside the adapter)",
+            )
+    console.warn(
+        f"the chat template or its special tokens are not those in training, though all {len(trained)} conversations "
+        "that were tried come out the same; the template in training lies beside the adapter"
+    )
 
 
 def _first_difference(first: str, second: str) -> tuple[str, str]:

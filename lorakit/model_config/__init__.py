@@ -15,13 +15,14 @@ from lorakit.model_config.loading import (
 )
 from lorakit.model_config.lora import adapted_parts, attach_new_adapter
 from lorakit.model_config.quantization import quantization_of
-from lorakit.model_config.record import AdapterRecord, read_record
+from lorakit.model_config.record import RECORD_FILE, AdapterRecord, read_record
 from lorakit.model_config.sizes import bytes_saved, fewer_bits, weight_bytes
 from lorakit.model_config.source import ModelSource, locate_model
 
 __all__ = [
     "BASE",
     "COMBINATIONS",
+    "RECORD_FILE",
     "TESTED_FAMILIES",
     "AdapterChoice",
     "AdapterRecord",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import warnings
 from dataclasses import asdict
@@ -17,10 +16,11 @@ from lorakit.engine import accelerate, base_model
 from lorakit.errors import AdapterError
 from lorakit.model_config.adapter_bounds import check_bounds, is_finite
 from lorakit.model_config.adapter_settings import SETTINGS_FILE, lora_config, read_settings_file
+from lorakit.model_config.fingerprint import KIND
 from lorakit.model_config.layer_names import layer_names
 from lorakit.model_config.loading import ModelBundle
 from lorakit.model_config.record import RECORD_FILE, AdapterRecord, read_record
-from lorakit.runs import CARD_FILE
+from lorakit.runs import CARD_FILE, clear_working_folder, place_folder
 
 _WEIGHTS = "adapter_model.safetensors"
 
@@ -37,8 +37,7 @@ def save_adapter(
         folder: Of the adapter.
         trained: The trained parameters by name, gathered where the model is sharded; None takes the model's own.
     """
-    temporary, older = (folder.with_name(f"{folder.name}.{what}") for what in ("writing", "older"))
-    shutil.rmtree(temporary, ignore_errors=True)
+    temporary = clear_working_folder(folder)
     model.save_pretrained(str(temporary), state_dict=trained)
     shutil.copymode(
         temporary / SETTINGS_FILE, temporary / _WEIGHTS
@@ -47,10 +46,7 @@ def save_adapter(
     (temporary / CARD_FILE).unlink(missing_ok=True)  # PEFT's own has no content but the path of the base
     text = json.dumps(asdict(record), ensure_ascii=False, indent=2)
     (temporary / RECORD_FILE).write_text(text + "\n", encoding="utf-8")
-    if folder.exists():
-        os.replace(folder, older)
-    os.replace(temporary, folder)
-    shutil.rmtree(older, ignore_errors=True)
+    place_folder(folder)
 
 
 def attach_adapter(bundle: ModelBundle, folder: Path, slot: str = "default") -> Any:
@@ -144,7 +140,11 @@ def _read_settings(folder: Path) -> dict[str, Any]:
 def _check_base(bundle: ModelBundle, folder: Path, settings: dict[str, Any]) -> None:
     record = read_record(folder)
     if record is not None:
-        if record.base_fingerprint != bundle.source.fingerprint():
+        if not record.base_fingerprint.startswith(KIND):
+            console.warn(
+                f"{folder}: was made by an earlier version of lorakit, so its base is not compared byte by byte"
+            )
+        elif record.base_fingerprint != bundle.source.fingerprint():
             raise AdapterError(
                 f"{folder}: was trained on {record.base_model}, whose weights are not those of {bundle.source.name}",
                 f"set model_name_or_path: {record.base_model}, or choose an adapter of this model",

@@ -45,8 +45,13 @@ def attach_new_adapter(bundle: ModelBundle, config: Config) -> Any:
     )
     adapted = get_peft_model(bundle.model, lora)
     accelerate(adapted)
+    adapted.create_or_update_model_card = _write_no_card
     adapted.peft_config["default"].base_model_name_or_path = bundle.source.reference
     return adapted
+
+
+def _write_no_card(folder: str) -> None:
+    """In place of PEFT's, which has no content but the path of the base, and takes longer than a small adapter."""
 
 
 # The parts of a vision-language model by the beginning of their layers' names; the first that fits counts.

@@ -22,13 +22,14 @@ class AdapterRecord:
     Attributes:
         base_model: The base as its user named it.
         base_fingerprint: Of the base's weights.
-        template_hash: SHA-256 of the chat template.
+        template_hash: SHA-256 of the chat template and the special tokens.
         end_of_turn: The token that ends an answer.
         system_prompt: The one set in the settings, if any.
         thinking: Whether the training answers reason first.
         base_revision: Of the base on its hub, where it came from one.
         config_fingerprint: Of what matters in the base's config.json; None in records of older versions.
         rendering: A short conversation as the template writes it, so that a difference can be shown.
+        examples: More conversations as the template writes them.
         stop_tokens: All at which an answer ends.
         mask_rule: Which tokens were trained.
         pixels: Least and most of a picture; None for a model that takes text only.
@@ -45,6 +46,7 @@ class AdapterRecord:
     base_revision: str | None = None
     config_fingerprint: str | None = None
     rendering: str | None = None
+    examples: tuple[str, ...] = ()
     stop_tokens: tuple[str, ...] = ()
     mask_rule: str = MASK_RULE
     pixels: tuple[int, int] | None = None

@@ -6,19 +6,18 @@ import hashlib
 import json
 import os
 import re
-import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from lorakit.config.paths import fault_of_file, is_folder
 from lorakit.errors import ModelError
+from lorakit.model_config.fingerprint import read_header, weights_fingerprint
 from lorakit.model_config.starter import STARTER, starter_folder
 
 _HUB_NAME = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
 _SMALL_FILES = ["*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken"]
-_SAMPLE_BYTES = 256
 _NOTES = {"_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache", "architectures"}
 _CONVERTER = "SFconvertbot"
 _THREE_WAYS = (
@@ -64,11 +63,8 @@ class ModelSource:
         return hashlib.sha256(json.dumps(_without_notes(settings), sort_keys=True).encode()).hexdigest()
 
     def fingerprint(self) -> str:
-        """Hash names, shapes, formats and samples of all weights, whatever files they are spread over."""
-        digest = hashlib.sha256()
-        for line in sorted(_weight_samples(self.folder)):
-            digest.update(line)
-        return digest.hexdigest()
+        """Hash all weights, whatever files they are spread over."""
+        return weights_fingerprint(self.folder)
 
 
 def _without_notes(settings: Any) -> Any:
@@ -173,7 +169,7 @@ def tensor_shapes(folder: Path) -> Iterator[tuple[str, list[int]]]:
     """
     for file in weight_files(folder):
         with open(file, "rb") as stream:
-            for name, tensor in _read_header(stream).items():
+            for name, tensor in read_header(stream).items():
                 if name != "__metadata__":
                     yield name, tensor["shape"]
 
@@ -189,30 +185,3 @@ def weight_files(folder: Path) -> list[Path]:
         folder / Path(name).name
         for name in sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
     ]
-
-
-def _read_header(stream: BinaryIO) -> dict[str, Any]:
-    header_bytes = struct.unpack("<Q", stream.read(8))[0]
-    if header_bytes > os.fstat(stream.fileno()).st_size:
-        raise ValueError("the header is longer than its file")
-    return json.loads(stream.read(header_bytes))  # type: ignore[no-any-return]
-
-
-def _weight_samples(folder: Path) -> list[bytes]:
-    return [sample for file in sorted(folder.glob("*.safetensors")) for sample in _tensor_samples(file)]
-
-
-def _tensor_samples(file: Path) -> list[bytes]:
-    samples = []
-    with open(file, "rb") as stream:
-        header = _read_header(stream)
-        data_start = stream.tell()
-        for name, tensor in header.items():
-            if name == "__metadata__":
-                continue
-            begin, end = tensor["data_offsets"]
-            middle = (begin + end) // 2
-            stream.seek(data_start + middle)
-            sample = stream.read(min(_SAMPLE_BYTES, end - middle))
-            samples.append(f"{name} {tensor['dtype']} {tensor['shape']} ".encode() + sample)
-    return samples

@@ -1,56 +1,99 @@
-"""Checkpoints that are whole or not there: written aside, listed with checksums, made durable, then renamed."""
+"""Checkpoints that are whole or not there: written aside, listed with checksums, made durable, then renamed.
+
+Each carries the mark of its run, so that no other run goes on from it or deletes it.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import re
-import shutil
-from collections.abc import Iterator
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
+
+from lorakit.runs.names import CHECKPOINT
+from lorakit.runs.records import PlanRecord
+from lorakit.runs.storage import discard, files_in, place_folder, write_json
 
 MANIFEST_FILE = "manifest.json"
-WRITING_FOLDER = "checkpoint.writing"
-_NAME = re.compile(r"^checkpoint-(\d+)$")
+
+
+@dataclass(frozen=True)
+class CheckpointFacts:
+    """What a checkpoint says of the run that left it.
+
+    Attributes:
+        run: The mark of the run, as in its run.json.
+        plan: What the run had decided when the checkpoint was written.
+        max_tokens: The token budget of each process, which may have halved its own.
+    """
+
+    run: str
+    plan: PlanRecord
+    max_tokens: tuple[int, ...]
 
 
 def step_of(checkpoint: Path) -> int:
     """Return the step after which a checkpoint was written."""
-    match = _NAME.match(checkpoint.name)
+    match = CHECKPOINT.match(checkpoint.name)
     return int(match[1]) if match else 0
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """Return the checkpoints of a run, whole or not, the newest first."""
-    found = [path for path in folder.glob("checkpoint-*") if _NAME.match(path.name) and path.is_dir()]
+    """Return the checkpoints of a folder, whole or not, of any run, the newest first."""
+    found = [path for path in folder.glob("checkpoint-*") if CHECKPOINT.match(path.name) and path.is_dir()]
     return sorted(found, key=step_of, reverse=True)
 
 
-def publish(written: Path, checkpoint: Path) -> None:
+def publish(written: Path, checkpoint: Path, facts: CheckpointFacts) -> None:
     """Give a checkpoint that was written aside its checksums and its name.
 
     A power cut or a kill at any moment leaves either no such checkpoint or a whole one.
     """
-    listed = {}
-    for file in _files(written):
-        _make_durable(file)
-        listed[file.relative_to(written).as_posix()] = {"bytes": file.stat().st_size, "sha256": _sha256(file)}
-    manifest = written / MANIFEST_FILE
-    manifest.write_text(json.dumps({"files": listed}, indent=1), encoding="utf-8")
-    _make_durable(manifest)
-    _make_durable(written)
-    if checkpoint.exists():  # of a run that was resumed from an earlier one
-        shutil.rmtree(checkpoint)
-    os.replace(written, checkpoint)
-    _make_durable(checkpoint.parent)
+    listed = {
+        file.relative_to(written).as_posix(): {"bytes": file.stat().st_size, "sha256": _sha256(file)}
+        for file in files_in(written)
+    }
+    write_json(written / MANIFEST_FILE, {"files": listed, **asdict(facts)})
+    place_folder(checkpoint, written)
+
+
+def discard_old(folder: Path, run: str, step: int, most: int | None, best: Path | None) -> None:
+    """Delete checkpoints of a run that are no longer wanted.
+
+    Args:
+        folder: Of the run.
+        run: Its mark; checkpoints without it are not touched.
+        step: Of the newest; later ones are of a time that is computed anew, and will be replaced.
+        most: How many are kept; None keeps all.
+        best: Is kept as one of them, but never in place of the newest.
+    """
+    if not most or most < 1:
+        return
+    own = [path for path in checkpoints(folder) if step_of(path) <= step and _marked(path) == run]
+    kept = own[:most]
+    if best in own and best not in kept:
+        kept = [*own[: max(most - 1, 1)], best]
+    for path in own:
+        if path not in kept:
+            discard(path)
+
+
+def read_facts(checkpoint: Path) -> CheckpointFacts | None:
+    """Read what a checkpoint says of its run; None where it does not say it."""
+    try:
+        content = _read_manifest(checkpoint)
+        plan = PlanRecord(**content["plan"])
+        return CheckpointFacts(str(content["run"]), plan, tuple(map(int, content["max_tokens"])))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def fault_in(checkpoint: Path) -> str | None:
     """Say what is wrong with a checkpoint; None where every file is as it was written."""
     try:
-        listed = json.loads((checkpoint / MANIFEST_FILE).read_text(encoding="utf-8"))["files"]
-        for name, wanted in listed.items():
+        for name, wanted in _read_manifest(checkpoint)["files"].items():
             file = checkpoint / name
             if not file.is_file():
                 return f"{name} is missing"
@@ -63,21 +106,15 @@ def fault_in(checkpoint: Path) -> str | None:
     return None
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    return (path for path in sorted(folder.rglob("*")) if path.is_file())
+def _marked(checkpoint: Path) -> str | None:
+    facts = read_facts(checkpoint)
+    return facts.run if facts else None
+
+
+def _read_manifest(checkpoint: Path) -> Mapping[str, Any]:
+    return json.loads((checkpoint / MANIFEST_FILE).read_text(encoding="utf-8"))  # type: ignore[no-any-return]
 
 
 def _sha256(file: Path) -> str:
     with open(file, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _make_durable(path: Path) -> None:
-    """Have the operating system write a file, or a folder's list of names, to the disk itself."""
-    if path.is_dir() and os.name == "nt":  # Windows has no such thing for folders
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

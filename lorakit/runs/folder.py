@@ -1,45 +1,29 @@
-"""The folder a run writes into: made, kept from overwriting an earlier run, written to in whole files."""
+"""The folder a run writes into: made, held by one process at a time, and its write errors explained."""
 
 from __future__ import annotations
 
 import errno
-import json
-import math
 import os
+import re
 import shutil
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
-from lorakit.errors import RunError
-from lorakit.runs.records import EVENTS_FILE
+from lorakit.errors import LorakitError, RunError
 
-PREVIOUS = "previous"
-ADAPTER_FOLDER = "lora_model"
-CARD_FILE = "README.md"  # beside the adapter
-RESULTS_FILE = "eval_results.json"
-PREDICTIONS_FILE = "predictions.jsonl"
-CURVE_FILE = "loss_curve.png"
-REPORT_FILE = "report.html"
-USED_CONFIG_FILE = "config_used.yaml"
-UNUSED_ROWS_FILE = "unused_rows.txt"
-LOCK_FILE = ".lock"
+LOCK_FILE = ".lorakit-lock"
 _WRITE_ERRORS = {
     getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "ENOENT", "EIO", "EFBIG")
 }
-_FILES_OF_A_RUN = (
-    EVENTS_FILE,
-    ADAPTER_FOLDER,
-    RESULTS_FILE,
-    PREDICTIONS_FILE,
-    CURVE_FILE,
-    REPORT_FILE,
-    USED_CONFIG_FILE,
-    UNUSED_ROWS_FILE,
-    "run.json",
-    "checkpoint-*",
+# What libraries in other languages make of them. PyTorch's C++ says no more than the last one.
+_WORDS_OF_OTHERS = (
+    re.compile(r"os error (\d+)"),
+    re.compile(r"Os \{ code: (\d+)"),
+    re.compile(r"errno:? (\d+)", re.IGNORECASE),
 )
+_WITHOUT_NUMBER = re.compile(r"iostream error|file write failed|No space left on device|failed writing file")
 
 
 def open_folder(folder: Path, setting: str = "output_dir") -> Path:
@@ -52,11 +36,10 @@ def open_folder(folder: Path, setting: str = "output_dir") -> Path:
     Raises:
         RunError: It cannot.
     """
-    probe = folder / ".writable"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"")
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         raise RunError(
             f"{setting}: {str(folder)!r} cannot be written ({error.strerror})", "choose another folder"
@@ -65,28 +48,76 @@ def open_folder(folder: Path, setting: str = "output_dir") -> Path:
 
 
 @contextmanager
-def writing_alone(folder: Path) -> Iterator[None]:
-    """Open a folder for one run at a time; the lock goes with the process, however that ends.
+def writing_alone(folder: Path, setting: str = "output_dir") -> Iterator[None]:
+    """Open a folder for one process at a time; the lock goes with the process, however that ends.
 
     Raises:
-        RunError: It cannot be written, or another run is writing into it.
+        RunError: It cannot be written, or another process is writing into it.
+    """
+    open_folder(folder, setting)
+    with locked(folder / LOCK_FILE, f"{setting}: another run is writing into {str(folder)!r}", setting):
+        yield
+
+
+@contextmanager
+def locked(file: Path, fault: str, setting: str, is_kept: bool = True) -> Iterator[None]:
+    """Hold a lock.
+
+    Args:
+        file: The lock's.
+        fault: What it means that another process has it.
+        setting: That names the folder.
+        is_kept: Whether the file stays; else it goes while the lock is held, and who has waited makes it anew.
+
+    Raises:
+        RunError: Another process has it, or there are no locks here.
     """
     from filelock import FileLock, Timeout
 
-    open_folder(folder)
-    lock = FileLock(folder / LOCK_FILE, timeout=0)
+    lock = FileLock(file, timeout=0)
     try:
         lock.acquire()
     except Timeout as error:
-        raise RunError(
-            f"output_dir: another run is writing into {str(folder)!r}", "wait for it, or set another output_dir"
-        ) from error
+        raise RunError(fault, f"wait for it, or set another {setting}") from error
     except NotImplementedError as error:  # some network file systems have no locks
-        raise RunError(f"output_dir: {str(folder)!r} is on a file system without locks", "choose another") from error
+        raise RunError(
+            f"{setting}: {str(file.parent)!r} is on a file system without locks", "choose another"
+        ) from error
     try:
         yield
     finally:
+        if not is_kept:
+            with suppress(OSError):
+                file.unlink()
         lock.release()
+
+
+def check_room(folder: Path, needed_bytes: int, what: str, setting: str = "output_dir") -> str:
+    """Hold what will be written against the room on its disk, before anything is.
+
+    Args:
+        folder: That exists.
+        needed_bytes: Of it.
+        what: Takes that much: ``two checkpoints and the adapter``.
+        setting: That names the folder.
+
+    Returns:
+        Both, in words.
+
+    Raises:
+        RunError: There is less.
+    """
+    free = shutil.disk_usage(folder).free
+    if needed_bytes > free:
+        raise RunError(
+            f"{setting}: {what} take {_size(needed_bytes)}, and the disk of {str(folder)!r} has {_size(free)} left",
+            f"make room, or set another {setting}",
+        )
+    return f"{what} take about {_size(needed_bytes)} of {_size(free)} free"
+
+
+def _size(size: int) -> str:
+    return f"{size / 1e9:.2f} GB" if size >= 1e7 else f"{size / 1e6:.2f} MB"
 
 
 @contextmanager
@@ -101,57 +132,32 @@ def explaining_write_errors(folder: Path, remedy: str, setting: str = "output_di
     Raises:
         RunError: The disk is full, or the folder can no longer be written.
     """
-    from safetensors import SafetensorError
-
     try:
         yield
-    except OSError as error:
+    except LorakitError:
+        raise
+    except Exception as error:  # the libraries that write raise classes of their own, or none of their own
+        reason = _write_fault(error, folder)
+        if reason is None:
+            raise
+        raise RunError(
+            f"{setting}: {str(folder)!r} can no longer be written ({reason}{_room_left(folder)})", remedy
+        ) from error
+
+
+def _write_fault(error: Exception, folder: Path) -> str | None:
+    """Return what the operating system says, in whatever words a library hands it on; None for other errors."""
+    if isinstance(error, OSError) and error.errno is not None:
         is_elsewhere = error.errno == errno.ENOENT and str(folder) not in str(error.filename)
-        if error.errno not in _WRITE_ERRORS or is_elsewhere:
-            raise
-        reason = error.strerror or str(error)
-        raise RunError(f"{setting}: {str(folder)!r} can no longer be written ({reason})", remedy) from error
-    except SafetensorError as error:  # its own class for what the operating system says
-        if "Os {" not in str(error) and "os error" not in str(error):
-            raise
-        raise RunError(f"{setting}: {str(folder)!r} can no longer be written ({error})", remedy) from error
+        return None if error.errno not in _WRITE_ERRORS or is_elsewhere else os.strerror(error.errno)
+    text = str(error)
+    numbers = [int(found[1]) for words in _WORDS_OF_OTHERS if (found := words.search(text))]
+    if any(number in _WRITE_ERRORS for number in numbers):
+        return os.strerror(numbers[0])
+    return "the system does not say why" if _WITHOUT_NUMBER.search(text) else None
 
 
-def archive_previous_run(folder: Path) -> Path | None:
-    """Move what an earlier run left into ``previous`` (whose own content goes), so that no run overwrites another.
-
-    Only files that lorakit writes are touched, whatever else lies in the folder.
-
-    Returns:
-        Where it went, or None where the folder held no run.
-    """
-    if not (folder / EVENTS_FILE).is_file():
-        return None
-    archive = folder / PREVIOUS
-    shutil.rmtree(archive, ignore_errors=True)
-    archive.mkdir()
-    for pattern in _FILES_OF_A_RUN:
-        for path in folder.glob(pattern):
-            os.replace(path, archive / path.name)
-    return archive
-
-
-def write_text(file: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    temporary = file.with_name(file.name + ".writing")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, file)
-
-
-def write_json(file: Path, content: Any) -> None:
-    """Write a JSON file whole or not at all, readable for people; what is no finite number becomes null."""
-    write_text(file, json.dumps(_finite(content), ensure_ascii=False, indent=2, allow_nan=False) + "\n")
-
-
-def _finite(content: Any) -> Any:
-    """Replace infinity and NaN, which strict readers of JSON refuse."""
-    if isinstance(content, dict):
-        return {key: _finite(value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [_finite(value) for value in content]
-    return None if isinstance(content, float) and not math.isfinite(content) else content
+def _room_left(folder: Path) -> str:
+    with suppress(OSError):
+        return f"; {_size(shutil.disk_usage(folder).free)} free"
+    return ""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lorakit.runs.folder import write_json
-
-IDENTITY_FILE = "run.json"
+from lorakit.runs.names import IDENTITY_FILE
+from lorakit.runs.storage import write_json
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,8 @@ class RunIdentity:
         dtype: The number format that was set or chosen.
         processes: How many share a step.
         kernels: Whether lorakit's own C++ computed what lies between the matrix products.
+        validation_rows: As ``rows``, where the validation loss decides which adapter is kept; else None.
+        mark: Of this run and no other; its checkpoints carry it.
     """
 
     settings: dict[str, Any]
@@ -34,6 +36,8 @@ class RunIdentity:
     dtype: str
     processes: int
     kernels: bool = False  # those of earlier versions did without
+    validation_rows: str | None = None
+    mark: str = ""
 
     def differences(self, earlier: RunIdentity) -> Iterator[str]:
         """Say in what this run differs from an earlier one."""
@@ -44,6 +48,7 @@ class RunIdentity:
                 yield f"{name} was {before} and is {now}"
         words = {
             "rows": "the training rows have changed",
+            "validation_rows": "the validation rows, which decide what is kept, have changed",
             "base_fingerprint": "the weights of the base model have changed",
             "template_hash": "the chat template has changed",
             "dtype": f"the number format was {earlier.dtype} and is {self.dtype}",
@@ -55,6 +60,11 @@ class RunIdentity:
     def save(self, folder: Path) -> None:
         """Write ``run.json``."""
         write_json(folder / IDENTITY_FILE, asdict(self))
+
+
+def new_mark() -> str:
+    """Return a mark that no other run has."""
+    return uuid.uuid4().hex
 
 
 def read_identity(folder: Path) -> RunIdentity | None:

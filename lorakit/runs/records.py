@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar
 
-EVENTS_FILE = "events.jsonl"
+from lorakit.runs.names import EVENTS_FILE
+from lorakit.runs.storage import make_durable, write_text
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,10 @@ class EvaluationRecord:
 
 @dataclass(frozen=True)
 class PlanRecord:
-    """What was decided before the first step; a resumed run keeps it.
+    """What was decided before the first step, or at a later one; a resumed run keeps it.
 
     Attributes:
-        step: 0, before the first.
+        step: 0 before the first, else the step that memory did not suffice for.
         max_tokens: In one forward and backward pass.
         is_checkpointed: Whether activations are computed anew in the backward pass.
         is_compiled: Whether the decoder layers are compiled.
@@ -100,12 +101,16 @@ class RecordLog:
     def __init__(self, folder: Path, after_step: int = 0) -> None:
         self._file = folder / EVENTS_FILE
         kept = [record for record in read_records(folder) if record.step <= after_step]
-        self._file.write_text("".join(_line(record) for record in kept), encoding="utf-8")
+        write_text(self._file, "".join(_line(record) for record in kept))
 
     def append(self, record: Record) -> None:
         """Write one line, and hand it to the operating system at once."""
         with open(self._file, "a", encoding="utf-8") as stream:
             stream.write(_line(record))
+
+    def make_durable(self) -> None:
+        """Have all lines written to the disk itself, as a checkpoint is."""
+        make_durable(self._file)
 
 
 def read_records(folder: Path) -> Iterator[Record]:

@@ -22,7 +22,7 @@ DEFAULTS: dict[str, Any] = {
     "logging_steps": 1,
     "report_to": "none",
     "disable_tqdm": True,
-    "ddp_find_unused_parameters": False,  # every part of an adapter takes part in every step
+    "ddp_find_unused_parameters": False,  # DDP exchanges no gradients: see `averaging`
 }
 # transformers' words for: the adapter with the lowest validation loss is the one that counts.
 _BEST_KEPT: dict[str, Any] = {
@@ -48,6 +48,11 @@ def training_arguments(config: Config, dtype: DtypeChoice, device: torch.device)
         raise SettingsError(
             "trainer_args: DeepSpeed keeps its checkpoints in pickles, which could run code when they are loaded",
             "shard by trainer_args: {fsdp: true} instead",
+        )
+    if given.get("train_sampling_strategy", "random") not in ("random", "sequential"):
+        raise SettingsError(
+            "trainer_args: train_sampling_strategy puts rows of one length together, which packing makes needless",
+            "set random or sequential",
         )
     if given.get("fsdp"):
         given |= _sharding(given)

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-import os
+import io
 from pathlib import Path
 
-from lorakit.runs import CURVE_FILE, EvaluationRecord, StepRecord, read_records
+from lorakit import console
+from lorakit.runs import CURVE_FILE, EvaluationRecord, StepRecord, read_records, write_bytes
+
+
+def leave_loss_curve(folder: Path) -> None:
+    """Draw the curve; where that fails, say so, and let nothing else suffer from it."""
+    try:
+        draw_loss_curve(folder)
+    except Exception as error:  # fonts, back ends and caches of the drawing library
+        console.warn(f"{CURVE_FILE} could not be drawn ({type(error).__name__}: {error})")
 
 
 def draw_loss_curve(folder: Path) -> Path:
@@ -38,9 +47,8 @@ def draw_loss_curve(folder: Path) -> Path:
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.legend()
-    file = folder / CURVE_FILE
-    temporary = file.with_name("." + file.name)
-    figure.savefig(temporary, format="png")
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png")
     pyplot.close(figure)
-    os.replace(temporary, file)
-    return file
+    write_bytes(folder / CURVE_FILE, picture.getvalue())
+    return folder / CURVE_FILE

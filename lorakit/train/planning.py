@@ -109,7 +109,7 @@ def plan_run(prepared: Prepared, earlier: PlanRecord | None) -> RunPlan:
         )
     pictures = (picture for sequence in sequences for picture in sequence.pictures)
     features = kept_feature_bytes(base_model(model), pictures)
-    planner = MemoryPlanner(model, arguments.device, found, _optimizer_values(str(arguments.optim)), features)
+    planner = MemoryPlanner(model, arguments.device, found, optimizer_values(str(arguments.optim)), features)
     step_tokens = _largest_step_tokens(config, sequences)
     longest = max(len(sequence.input_ids) for sequence in sequences)
     if earlier is not None:
@@ -229,7 +229,8 @@ def _tokens_to_train(config: Config, arguments: TrainingArguments, sequences: Se
     return float(epoch * config.num_train_epochs / arguments.world_size)
 
 
-def _optimizer_values(name: str) -> float:
+def optimizer_values(name: str) -> float:
+    """Return how many float32 values an optimizer keeps for each parameter."""
     name = name.rpartition(".")[2].lower()
     return next((values for start, values in _OPTIMIZER_VALUES.items() if name.startswith(start)), 2.0)
 

@@ -6,7 +6,7 @@ import math
 
 from lorakit import console
 from lorakit.config import Config
-from lorakit.engine import peak_bytes
+from lorakit.engine import Ranks, peak_bytes
 from lorakit.model_config import quiet_libraries
 from lorakit.train.fitting import Settled, settle
 from lorakit.train.planning import RunPlan, memory_line
@@ -27,6 +27,8 @@ def run(config: Config) -> int:
         DoesNotFitError: It does not fit into memory; the hint says what would.
     """
     quiet_libraries()
+    if not Ranks.of_environment().is_first:
+        console.silence()
     effort = Effort(passes=2, is_estimate=True, new_tokens=_ANSWERED_TOKENS)
     settled = settle(config, None, lambda _: effort)
     console.facts("plan", _facts(settled), console.result)

@@ -11,6 +11,7 @@ from lorakit import console
 from lorakit.config import Config
 from lorakit.data_processing import ChatFormat, Dataset, Example, ImageFormat, load_datasets
 from lorakit.data_processing.overview import warnings
+from lorakit.data_processing.template_identity import template_examples
 from lorakit.engine import (
     DtypeChoice,
     KernelChoice,
@@ -144,6 +145,7 @@ def prepare(config: Config, gathered: Gathered) -> Prepared:
         base_revision=source.revision,
         config_fingerprint=source.config_fingerprint(),
         rendering=chat_format.rendering(),
+        examples=template_examples(tokenizer),
         stop_tokens=tuple(tokenizer.convert_ids_to_tokens(stop_ids(bundle.model, chat_format))),
         quantization=quantization,
         pixels=(config.min_pixels, config.max_pixels) if chat_format.images else None,

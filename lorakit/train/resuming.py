@@ -12,10 +12,20 @@ from lorakit import console
 from lorakit.config import Config, load_config
 from lorakit.config.settings import settings
 from lorakit.data_processing import EncodedExample
-from lorakit.engine import FORMATS
+from lorakit.engine import FORMATS, Ranks
 from lorakit.errors import RunError
-from lorakit.runs import PlanRecord, RunIdentity, checkpoints, fault_in, read_identity, read_records, step_of
+from lorakit.runs import (
+    CheckpointFacts,
+    PlanRecord,
+    RunIdentity,
+    checkpoints,
+    fault_in,
+    read_facts,
+    read_identity,
+    step_of,
+)
 from lorakit.train.checkpoint_state import fault_of_state
+from lorakit.train.saving import OPTIMIZER_FILE
 
 # These change where, how fast or when something is written, never a number; rows and model are compared by content.
 _WITHOUT_EFFECT = {
@@ -39,14 +49,25 @@ _WITHOUT_EFFECT = {
     "cpu_kernels",
     "resume",
     "trainer_args",
-    "early_stopping_patience",
-    "load_best_model",
 }
 _SECTIONS_WITHOUT_EFFECT = {"Generation", "Evaluation", "Export"}
 _ARGUMENTS_WITHOUT_EFFECT = (
-    *("save_", "eval_", "logging_", "report_to", "run_name", "disable_tqdm", "dataloader_"),
+    *(
+        "save_total_limit",
+        "logging_",
+        "report_to",
+        "run_name",
+        "disable_tqdm",
+        "ddp_",
+        "log_level",
+        "project",
+        "trackio",
+    ),
+    *("dataloader_num_workers", "dataloader_pin_memory", "dataloader_persistent_workers", "dataloader_prefetch_factor"),
     *("activation_checkpointing", "gradient_checkpointing"),
 )
+# These decide which adapter is kept where the one of the best validation loss is; nothing otherwise.
+_ARGUMENTS_OF_THE_BEST = ("save_", "eval_")
 _FITTED = ("load_in_8bit", "load_in_4bit")
 
 
@@ -57,17 +78,23 @@ class EarlierRun:
     Attributes:
         checkpoint: Where it continues.
         identity: What its numbers depended on.
-        plan: What it decided before its first step.
+        facts: What it had decided by then.
     """
 
     checkpoint: Path
     identity: RunIdentity
-    plan: PlanRecord | None
+    facts: CheckpointFacts
 
     @property
     def step(self) -> int:
         """The last step that is done."""
         return step_of(self.checkpoint)
+
+    @property
+    def plan(self) -> PlanRecord:
+        """What it had decided, with the token budget of this process."""
+        budgets, own = self.facts.max_tokens, Ranks.of_environment().index
+        return replace(self.facts.plan, max_tokens=budgets[own] if own < len(budgets) else min(budgets))
 
     @property
     def dtype(self) -> str | None:
@@ -79,17 +106,20 @@ def find_earlier_run(config: Config, folder: Path) -> EarlierRun | None:
     """Return the run to continue where the settings ask to, else None.
 
     Raises:
-        RunError: There is no whole checkpoint, or nothing says what its run was.
+        RunError: There is no whole checkpoint, or nothing says what its run was; with ``resume: auto`` the run begins
+            anew.
     """
     if not config.resume:
         return None
-    checkpoint = _newest_whole(folder)
     identity = read_identity(folder)
-    if checkpoint is None or identity is None:
-        missing = "checkpoint" if checkpoint is None else "readable run.json"
-        raise RunError(f"resume: there is no {missing} in {folder}", "train without resume, or set output_dir")
-    plan = next((record for record in read_records(folder) if isinstance(record, PlanRecord)), None)
-    return EarlierRun(checkpoint, identity, plan)
+    found = _newest_whole(folder, identity) if identity else None
+    if identity and found:
+        return EarlierRun(found[0], identity, found[1])
+    missing = "readable run.json" if identity is None and checkpoints(folder) else "whole checkpoint"
+    if config.resume == "auto":
+        console.note(f"nothing to go on from: there is no {missing} in {folder}, so this run begins anew")
+        return None
+    raise RunError(f"resume: there is no {missing} in {folder}", "train without resume, or set output_dir")
 
 
 def resumed_settings(config: Config, earlier: EarlierRun | None) -> Config:
@@ -99,12 +129,23 @@ def resumed_settings(config: Config, earlier: EarlierRun | None) -> Config:
     return config.model_copy(update={name: bool(earlier.identity.settings.get(name)) for name in _FITTED})
 
 
-def _newest_whole(folder: Path) -> Path | None:
+def _newest_whole(folder: Path, identity: RunIdentity) -> tuple[Path, CheckpointFacts] | None:
     for checkpoint in checkpoints(folder):
-        fault = fault_in(checkpoint) or fault_of_state(checkpoint)
-        if fault is None:
-            return checkpoint
+        facts = read_facts(checkpoint)
+        fault = fault_in(checkpoint) or fault_of_state(checkpoint) or _fault_of(checkpoint, facts, identity)
+        if facts is not None and fault is None:
+            return checkpoint, facts
         console.warn(f"{checkpoint} is passed over: {fault}")
+    return None
+
+
+def _fault_of(checkpoint: Path, facts: CheckpointFacts | None, identity: RunIdentity) -> str | None:
+    if facts is None:
+        return "it does not say which run left it"
+    if facts.run != identity.mark:
+        return "another run left it"
+    if not (checkpoint / OPTIMIZER_FILE).is_file():
+        return "it was saved with save_only_model, from which no run can go on"
     return None
 
 
@@ -131,23 +172,30 @@ def _completed(identity: RunIdentity) -> RunIdentity:
     return replace(identity, settings={**defaults, **identity.settings})
 
 
+def keeps_best(config: Config) -> bool:
+    """Tell whether validation decides which adapter is kept."""
+    named = config.trainer_args.get("load_best_model_at_end")
+    return bool(config.early_stopping_patience or config.load_best_model or named)
+
+
 def effective_settings(config: Config) -> dict[str, Any]:
-    """Return the settings that change what is learnt."""
+    """Return the settings that change what is learnt, or which adapter is kept."""
     names = [setting.name for setting in settings() if setting.section not in _SECTIONS_WITHOUT_EFFECT]
     chosen = {name: getattr(config, name) for name in names if name not in _WITHOUT_EFFECT}
+    without_effect = _ARGUMENTS_WITHOUT_EFFECT + (() if keeps_best(config) else _ARGUMENTS_OF_THE_BEST)
     arguments = {
         f"trainer_args.{name}": value
         for name, value in config.trainer_args.items()
-        if not name.startswith(_ARGUMENTS_WITHOUT_EFFECT)
+        if not name.startswith(without_effect)
     }
     return chosen | arguments
 
 
 def hash_rows(sequences: Sequence[EncodedExample]) -> str:
-    """Return the SHA-256 of token ids, labels and pictures."""
+    """Return the SHA-256 of token ids, labels and the content of pictures."""
     digest = hashlib.sha256()
     for sequence in sequences:
         digest.update(repr((list(sequence.input_ids), list(sequence.labels))).encode())
         for picture in sequence.pictures:
-            digest.update(repr((picture.version[1], picture.patch_rows, picture.patch_columns)).encode())
+            digest.update(repr((picture.content, picture.patch_rows, picture.patch_columns)).encode())
     return digest.hexdigest()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,18 +11,24 @@ from typing import Any, cast
 import numpy as np
 import torch
 from transformers import Trainer
-from transformers.trainer_utils import rotate_checkpoints
 
 from lorakit.errors import RunError
 from lorakit.model_config import load_adapter_tensors
-from lorakit.runs import WRITING_FOLDER, publish
+from lorakit.runs import (
+    CHECKPOINT_ASIDE,
+    CheckpointFacts,
+    clear_working_folder,
+    discard_old,
+    fault_in,
+    publish,
+    working_folder,
+)
 from lorakit.train.checkpoint_state import STATE_FILE
 from lorakit.train.sharding import gather_trained, load_trained, sharded_optimizer_state, whole
 from lorakit.train.state_files import read_state, write_state
 
-_OPTIMIZER_FILE = "optimizer.safetensors"
+OPTIMIZER_FILE = "optimizer.safetensors"
 _ADAPTER_FILE = "adapter_model.safetensors"
-_PICKLED_FILE = "training_args.bin"  # which transformers leaves
 _TRAINED = "trained"  # the adapter's tensors under the names that they have in the sharded model
 
 
@@ -48,17 +53,29 @@ class SavingTrainer(Trainer):  # type: ignore[misc]
     is_fsdp_enabled: bool
     _is_writing = False
 
+    def __init__(self, *, args: Any, **others: Any) -> None:
+        self._most_checkpoints = args.save_total_limit
+        args.save_total_limit = None  # transformers would delete whatever is called so
+        super().__init__(args=args, **others)
+
+    def checkpoint_facts(self) -> CheckpointFacts:
+        """Return what a checkpoint says of its run. Every rank must call this."""
+        raise NotImplementedError
+
+    def before_checkpoint(self) -> None:
+        """Called when a checkpoint has been written, before it gets its name."""
+
     def _get_output_dir(self, trial: Any) -> str:
         own = Path(super()._get_output_dir(trial))
-        return str(own / WRITING_FOLDER) if self._is_writing else str(own)
+        return str(working_folder(own / CHECKPOINT_ASIDE)) if self._is_writing else str(own)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         folder = Path(self.args.output_dir)
-        aside = folder / WRITING_FOLDER
+        aside = working_folder(folder / CHECKPOINT_ASIDE)
         if self.args.should_save:
             if not folder.is_dir():  # to make it anew would hide that everything else in it is gone
                 raise FileNotFoundError(2, "No such file or directory", str(folder))
-            shutil.rmtree(aside, ignore_errors=True)
+            clear_working_folder(folder / CHECKPOINT_ASIDE)
         self.accelerator.wait_for_everyone()
         self._is_writing = True
         try:
@@ -66,21 +83,38 @@ class SavingTrainer(Trainer):  # type: ignore[misc]
         finally:
             self._is_writing = False
         self.accelerator.wait_for_everyone()
-        name = f"checkpoint-{self.state.global_step}"
-        if self.state.best_global_step:  # transformers looked for it where this one was written
-            self.state.best_model_checkpoint = str(folder / f"checkpoint-{self.state.best_global_step}")
+        self._name_best()
+        facts = self.checkpoint_facts()
         if self.args.should_save:
-            (aside / name / _PICKLED_FILE).unlink(missing_ok=True)  # config_used.yaml says the same
-            self.state.save_to_json(str(aside / name / STATE_FILE))
-            publish(aside / name, folder / name)
-            shutil.rmtree(aside, ignore_errors=True)
-            rotate_checkpoints(
-                output_dir=str(folder),
-                save_total_limit=self.args.save_total_limit,
-                best_model_checkpoint=self.state.best_model_checkpoint,
-                use_mtime=False,
-            )
+            self._publish(aside, folder, facts)
         self.accelerator.wait_for_everyone()
+
+    def _publish(self, aside: Path, folder: Path, facts: CheckpointFacts) -> None:
+        step = self.state.global_step
+        name = f"checkpoint-{step}"
+        self.state.save_to_json(str(aside / name / STATE_FILE))
+        self.before_checkpoint()
+        publish(aside / name, folder / name, facts)
+        clear_working_folder(folder / CHECKPOINT_ASIDE)
+        best = self.state.best_model_checkpoint
+        discard_old(folder, facts.run, step, self._most_checkpoints, Path(best) if best else None)
+
+    def _name_best(self) -> None:
+        """Name the best checkpoint, which transformers has looked for where this one was written."""
+        if self.state.best_global_step:
+            folder = Path(self.args.output_dir)
+            self.state.best_model_checkpoint = str(folder / f"checkpoint-{self.state.best_global_step}")
+
+    def _init_training_state(self, *args: Any, **kwargs: Any) -> Any:
+        """Find the best checkpoint again where its folder has moved, which transformers takes for lost."""
+        epochs_and_steps = super()._init_training_state(*args, **kwargs)
+        self._name_best()
+        return epochs_and_steps
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """Save the adapter, and not the pickle of arguments that transformers puts beside it."""
+        if self.args.should_save:
+            self.accelerator.unwrap_model(self.model).save_pretrained(str(output_dir), state_dict=state_dict)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save a sharded adapter whole, and not its base with it; one that is not sharded as the Trainer does."""
@@ -96,12 +130,12 @@ class SavingTrainer(Trainer):  # type: ignore[misc]
         if self.is_fsdp_enabled:
             states[_TRAINED] = gather_trained(self.model)
         if self.args.should_save:
-            self._write(Path(output_dir) / _OPTIMIZER_FILE, states)
+            self._write(Path(output_dir) / OPTIMIZER_FILE, states)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None:
             return
-        with _reading(Path(checkpoint) / _OPTIMIZER_FILE) as file:
+        with _reading(Path(checkpoint) / OPTIMIZER_FILE) as file:
             found = read_state(file)
             if self.is_fsdp_enabled:
                 found["optimizer"] = sharded_optimizer_state(found["optimizer"], self.optimizer)
@@ -115,7 +149,7 @@ class SavingTrainer(Trainer):  # type: ignore[misc]
         """
         folder = Path(resume_from_checkpoint)
         if self.is_fsdp_enabled:
-            with _reading(folder / _OPTIMIZER_FILE) as file:
+            with _reading(folder / OPTIMIZER_FILE) as file:
                 load_trained(self.model, read_state(file)[_TRAINED])
         else:
             with _reading(folder / _ADAPTER_FILE) as file:
@@ -123,7 +157,13 @@ class SavingTrainer(Trainer):  # type: ignore[misc]
 
     def _load_best_model(self) -> None:
         """Load the best adapter of this run: a checkpoint may name any folder as the best one."""
-        self._load_from_checkpoint(str(Path(self.args.output_dir) / Path(str(self.state.best_model_checkpoint)).name))
+        best = Path(self.args.output_dir) / Path(str(self.state.best_model_checkpoint)).name
+        if fault := fault_in(best):
+            raise RunError(
+                f"{best}: the adapter of the best validation loss cannot be read: {fault}",
+                "train again, or set resume=force and load_best_model: false to keep the last one",
+            )
+        self._load_from_checkpoint(str(best))
 
     def _parts(self) -> list[tuple[str, Any]]:
         parts = [("optimizer", self.optimizer), ("schedule", self.lr_scheduler)]

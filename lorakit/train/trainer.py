@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch.utils.data import get_worker_info
-from transformers import PrinterCallback, TrainingArguments
+from transformers import EarlyStoppingCallback, PrinterCallback, TrainingArguments
 
 from lorakit import console
 from lorakit.data_processing import EncodedExample
@@ -19,55 +19,26 @@ from lorakit.data_processing.packing import pack_fullest_first, pack_under_budge
 from lorakit.engine import (
     LossSum,
     MicroBatch,
+    Ranks,
     announce_pictures,
     base_model,
     is_out_of_memory,
+    seed_of,
     shares_beginning,
     summed_loss,
 )
-from lorakit.errors import RunError
-from lorakit.evaluate.comparison import dataset_loss
-from lorakit.runs import EvaluationRecord, RecordLog, StepRecord
+from lorakit.errors import LorakitError, RunError
+from lorakit.evaluate.comparison import ONE_TOKEN, dataset_loss
+from lorakit.runs import CheckpointFacts, EvaluationRecord, StepRecord
 from lorakit.train.alarms import Alarms, second_matrices
+from lorakit.train.averaging import average_gradients
 from lorakit.train.progress import ShowProgress
 from lorakit.train.saving import SavingTrainer
 from lorakit.train.sharding import most_over_ranks, shard_on_cpu
+from lorakit.train.step import Step, TokenBudget, Trace, does_not_fit, explaining_memory
 
 _INDICES = "indices"
 _FEWEST_TOKENS = 16
-
-
-@dataclass
-class _Step:
-    """The rows of the running optimizer step, and their loss so far."""
-
-    sequences: Sequence[EncodedExample] = ()
-    loss: float = 0.0
-
-    @property
-    def origins(self) -> str:
-        return ", ".join(sequence.origin for sequence in self.sequences)
-
-
-@dataclass(frozen=True)
-class TokenBudget:
-    """How an optimizer step is cut into passes.
-
-    Attributes:
-        most: Tokens in one forward and backward pass; halved where memory runs out.
-        longest: Tokens of the longest micro-batch there could be, for the first step to begin with one as long, so that
-            what does not fit shows at once; 0 where that is known already.
-        most_added: How many tokens without loss the first step may be made longer by for that.
-    """
-
-    most: int
-    longest: int
-    most_added: float
-
-    @property
-    def halved(self) -> TokenBudget:
-        """Half of it."""
-        return replace(self, most=self.most // 2, longest=min(self.longest, self.most // 2))
 
 
 class LoraTrainer(SavingTrainer):
@@ -82,7 +53,7 @@ class LoraTrainer(SavingTrainer):
         train_sequences: What to train on; ``per_device_train_batch_size`` of them make an optimizer step.
         budget: How a step is cut.
         validation_sequences: What validation takes its loss over; None for no validation.
-        records: Where every step and every validation is written; None on ranks that write nothing.
+        trace: Of the run.
         callbacks: Further callbacks of transformers.
     """
 
@@ -96,15 +67,17 @@ class LoraTrainer(SavingTrainer):
         train_sequences: Sequence[EncodedExample],
         budget: TokenBudget,
         validation_sequences: Sequence[EncodedExample] | None,
-        records: RecordLog | None,
+        trace: Trace,
         callbacks: list[Any],
     ) -> None:
         self._train_sequences = train_sequences
         self._budget = budget
         self._validation_sequences = validation_sequences
-        self._records = records
+        self._records = trace.records
+        self._mark = trace.mark
         self.progress: ShowProgress | None = None
-        self._step = _Step()
+        self._step: Step | None = None
+        self._ranks = Ranks.of_environment()
         self._alarms = Alarms(model.config.get_text_config().vocab_size, lambda: second_matrices(self.model))
         self._step_started = time.perf_counter()
         super().__init__(
@@ -125,16 +98,60 @@ class LoraTrainer(SavingTrainer):
             shard_on_cpu(self.accelerator.state, self.args.fsdp_plugin_args)
             self.is_fsdp_enabled = True
 
+    def checkpoint_facts(self) -> CheckpointFacts:
+        """Return what a checkpoint says of its run. Every rank must call this."""
+        budgets = Ranks.of_environment().collect([self._budget.most])
+        return CheckpointFacts(self._mark, self._budget.plan, tuple(budgets))
+
+    def before_checkpoint(self) -> None:
+        """Make the records of the steps durable that a checkpoint is the result of."""
+        if self._records is not None:
+            self._records.make_durable()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the run has come to its end: that of its steps, or of the patience of early stopping."""
+        patience = [
+            callback.early_stopping_patience - callback.early_stopping_patience_counter
+            for callback in self.callback_handler.callbacks
+            if isinstance(callback, EarlyStoppingCallback)
+        ]
+        return self.state.global_step >= self.state.max_steps or any(left <= 0 for left in patience)
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """Go through an epoch; a run that came to its end before it was resumed has none left to go through."""
+        if self.is_over:
+            self.control.should_training_stop = True
+        else:
+            super()._run_epoch(*args, **kwargs)
+
     @property
     def planned_steps(self) -> int:
         """Optimizer steps of the whole run."""
         return int(self.set_initial_training_values(self.args, self.get_train_dataloader())[-1])
 
+    def _get_dataloader(self, *args: Any, batch_size: int, is_training: bool = False, **kwargs: Any) -> Any:
+        """Let every rank see the rows of the whole step, in the order of one process; `_collate` takes its share.
+
+        accelerate would deal out whole batches of each rank, and repeat rows where the last ones do not suffice.
+        """
+        if not is_training or self._ranks.count == 1:
+            return super()._get_dataloader(*args, batch_size=batch_size, is_training=is_training, **kwargs)
+        whole = batch_size * self._ranks.count
+        loader = super()._get_dataloader(*args, batch_size=whole, is_training=is_training, **kwargs)
+        sampler = loader.batch_sampler
+        sampler.num_processes, sampler.process_index, sampler.even_batches = 1, 0, False
+        return loader
+
     def _collate(self, indices: list[int]) -> dict[str, torch.Tensor]:
+        indices = list(self._ranks.share(indices))
         sequences = [self._train_sequences[index] for index in indices]
         self._read_ahead(sequences)
         labels = [label for sequence in sequences for label in sequence.labels]  # from these the Trainer counts targets
-        return {_INDICES: torch.tensor(indices), "labels": torch.tensor([labels])}
+        return {
+            _INDICES: torch.tensor(indices, dtype=torch.long),
+            "labels": torch.tensor([labels], dtype=torch.long),
+        }
 
     def _read_ahead(self, sequences: Sequence[EncodedExample]) -> None:
         """Begin to read the pictures of a batch, which is made while the one before it is computed."""
@@ -157,42 +174,69 @@ class LoraTrainer(SavingTrainer):
             model.train()
         if callable(getattr(self.optimizer, "train", None)):  # schedule-free optimizers
             self.optimizer.train()
-        sequences = [self._train_sequences[index] for index in inputs[_INDICES].tolist()]
-        while True:
-            try:
+        seeds = (self.args.seed, self.state.global_step)
+        numbers = inputs[_INDICES].tolist()
+        sequences = [replace(self._train_sequences[number], seed=seed_of(*seeds, number)) for number in numbers]
+        if self.is_fsdp_enabled:  # sharded ranks must keep in step, so that none can begin anew
+            with explaining_memory(sequences):
                 return self._forward_and_backward(model, sequences, num_items_in_batch)
-            except RuntimeError as error:
-                if not is_out_of_memory(error) or self.is_fsdp_enabled:  # sharded ranks must keep in step
-                    raise
-                self._halve_budget(sequences, error)
-                model.zero_grad()
+        while True:
+            loss, fault, is_short = self._attempt(model, sequences, num_items_in_batch)
+            found = list(self._ranks.collect([(fault, is_short)]))
+            if faults := [other for other, _ in found if other is not None]:
+                raise fault or faults[0]
+            short = [number for number, (_, is_short) in enumerate(found) if is_short]
+            if not short:
+                break
+            for number in short:
+                self._say_halved(number)
+            model.zero_grad()
+        if self._ranks.count > 1:
+            trained = (parameter for parameter in model.parameters() if parameter.requires_grad)
+            average_gradients(trained, self._ranks.count)
+        return loss
+
+    def _attempt(
+        self, model: Any, sequences: list[EncodedExample], num_items_in_batch: Any
+    ) -> tuple[Any, LorakitError | None, bool]:
+        """Try a step; return its loss, what ends the run, and whether memory did not suffice on this rank."""
+        try:
+            return self._forward_and_backward(model, sequences, num_items_in_batch), None, False
+        except LorakitError as error:
+            return None, error, False
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        fault = self._halve_budget(sequences)
+        return None, fault, fault is None
 
     def _forward_and_backward(
         self, model: Any, sequences: list[EncodedExample], num_items_in_batch: Any
     ) -> torch.Tensor:
-        self._step = _Step(sequences)
+        self._step = step = Step(sequences)
         is_first_step = self.state.global_step == 0
         pack_all = pack_fullest_first if is_first_step else pack_under_budget
-        micro_batches = list(pack_all(sequences, self._budget.most, self._shares_beginning))
+        micro_batches = list(pack_all(sequences, self._budget.most, self._shares_beginning)) if sequences else []
         # Sharded ranks gather weights in every pass, so all must make as many: the surplus ones count for nothing.
         surplus = self._passes(len(micro_batches)) - len(micro_batches)
-        weighted = [(micro_batch, 1.0) for micro_batch in micro_batches] + [(micro_batches[0], 0.0)] * surplus
+        weighted = [(micro_batch, 1.0) for micro_batch in micro_batches]
+        weighted += [(micro_batches[0] if micro_batches else ONE_TOKEN, 0.0)] * surplus
         for number, (micro_batch, weight) in enumerate(weighted, start=1):
-            # Ranks exchange gradients once a step, in the last pass.
-            with nullcontext() if number == len(weighted) else self.accelerator.no_sync(model):
+            is_exchanged = self.is_fsdp_enabled and number == len(weighted)  # else `average_gradients` does it
+            with nullcontext() if is_exchanged else self.accelerator.no_sync(model):
                 computed = self._as_long_as_any(micro_batch) if is_first_step and number == 1 else micro_batch
                 with self.compute_loss_context_manager():
                     nats = summed_loss(
                         model, computed.to(self.args.device), label_smoothing=self.args.label_smoothing_factor
                     )
                 if not torch.isfinite(nats):
-                    raise self._not_finite()
+                    raise self._not_finite(step)
                 loss = nats * weight / num_items_in_batch * self.accelerator.num_processes
                 self.accelerator.backward(loss)
-            self._step.loss += loss.item()  # zero where the weight is
+            step.loss += loss.item()  # zero where the weight is
             # Its graph has thousands of small parts, between which the freed activations would lie in pieces.
             del nats, loss
-        return torch.tensor(self._step.loss, device=self.args.device)
+        return torch.tensor(step.loss, device=self.args.device)
 
     @cached_property
     def _shares_beginning(self) -> bool:
@@ -209,15 +253,22 @@ class LoraTrainer(SavingTrainer):
     def _passes(self, own: int) -> int:
         return most_over_ranks(self.accelerator, own) if self.is_fsdp_enabled else own
 
-    def _halve_budget(self, sequences: list[EncodedExample], error: RuntimeError) -> None:
+    def _halve_budget(self, sequences: list[EncodedExample]) -> RunError | None:
+        """Halve the token budget; return why that does not help, where it does not."""
         longest = max(len(sequence.input_ids) for sequence in sequences)
         if (self._budget.most <= longest and len(sequences) == 1) or self._budget.most < _FEWEST_TOKENS:
-            raise RunError(
-                f"a row of {longest} tokens does not fit into memory",
-                "lower max_length, or set trainer_args: {activation_checkpointing: true}, or choose a smaller model",
-            ) from error
-        self._budget = self._budget.halved
-        console.warn(f"out of memory: the step is done again with at most {self._budget.most} tokens at once")
+            return does_not_fit(longest)
+        self._budget = self._budget.halved(self.state.global_step + 1)
+        if self._records is not None:
+            self._records.append(self._budget.plan)
+        return None
+
+    def _say_halved(self, number: int) -> None:
+        """Say what became of a step; the first rank says it of the others as well, which print nothing."""
+        if number == self._ranks.index:
+            console.warn(f"out of memory: the step is done again with at most {self._budget.most} tokens at once")
+        else:
+            console.warn(f"out of memory on process {number}: the step is done again with half as many tokens at once")
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Count nothing: events.jsonl has tokens and seconds."""
@@ -251,13 +302,13 @@ class LoraTrainer(SavingTrainer):
     def _maybe_log_save_evaluate(
         self, tr_loss: Any, grad_norm: Any, model: Any, *args: Any, learning_rate: float | None = None, **kwargs: Any
     ) -> None:
-        if self._step.sequences:  # called once more at the end of an epoch, with no step in between
-            self._record_step(float(grad_norm), learning_rate)
+        if self._step is not None:  # called once more at the end of an epoch, with no step in between
+            self._record_step(self._step, float(grad_norm), learning_rate)
+            self._step = None
         super()._maybe_log_save_evaluate(tr_loss, grad_norm, model, *args, learning_rate=learning_rate, **kwargs)
         self._step_started = time.perf_counter()
 
-    def _record_step(self, grad_norm: float, learning_rate: float | None) -> None:
-        step, self._step = self._step, _Step()
+    def _record_step(self, step: Step, grad_norm: float, learning_rate: float | None) -> None:
         # Each rank's loss is its share times the number of ranks.
         share = step.loss / self.accelerator.num_processes
         own_tokens = sum(len(sequence.input_ids) for sequence in step.sequences)
@@ -294,8 +345,8 @@ class LoraTrainer(SavingTrainer):
         summed = self.accelerator.reduce(torch.tensor(values, device=self.args.device, dtype=exact), reduction="sum")
         return [float(value) for value in summed]
 
-    def _not_finite(self) -> RunError:
+    def _not_finite(self, step: Step) -> RunError:
         return RunError(
-            f"step {self.state.global_step + 1}: the loss is not finite, on {self._step.origins}",
+            f"step {self.state.global_step + 1}: the loss is not finite, on {step.origins}",
             "lower learning_rate, or set torch_dtype: float32; the last checkpoint is intact",
         )

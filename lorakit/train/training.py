@@ -5,8 +5,8 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,12 @@ from lorakit.engine import (
     release_memory,
     reset_peak,
 )
-from lorakit.errors import SettingsError
+from lorakit.errors import RunError, SettingsError
 from lorakit.evaluate.comparison import compare, show_comparison
 from lorakit.evaluate.reporting import Evaluated, leave_report
 from lorakit.inference import assistant_for
 from lorakit.model_config import (
+    RECORD_FILE,
     attach_adapter,
     load_model,
     quiet_libraries,
@@ -35,7 +36,9 @@ from lorakit.model_config import (
 )
 from lorakit.runs import (
     ADAPTER_FOLDER,
+    CHECKPOINT_ASIDE,
     CURVE_FILE,
+    FILES_OF_A_RUN,
     REPORT_FILE,
     RESULTS_FILE,
     UNUSED_ROWS_FILE,
@@ -44,14 +47,20 @@ from lorakit.runs import (
     RecordLog,
     RunIdentity,
     archive_previous_run,
+    check_room,
+    clear_working_folder,
     explaining_write_errors,
+    finish_archiving,
+    new_mark,
+    settle_folder,
+    settle_folders,
     write_text,
     writing_alone,
 )
 from lorakit.train.alarms import check_has_learnt, check_makes_a_difference
-from lorakit.train.curve import draw_loss_curve
+from lorakit.train.curve import leave_loss_curve
 from lorakit.train.fitting import SHARE_OF_SHORT_RUN, effort_before_training, settle
-from lorakit.train.planning import RunPlan, longest_micro_batch
+from lorakit.train.planning import RunPlan, longest_micro_batch, optimizer_values, rows_per_step
 from lorakit.train.preparing import Data, Prepared
 from lorakit.train.progress import ShowProgress
 from lorakit.train.resuming import (
@@ -60,14 +69,17 @@ from lorakit.train.resuming import (
     effective_settings,
     find_earlier_run,
     hash_rows,
+    keeps_best,
     resumed_settings,
 )
 from lorakit.train.sharding import gather_trained
+from lorakit.train.step import TokenBudget, Trace
 from lorakit.train.stopping import StopOnSignal
 from lorakit.train.summary import command_for, resume_command, show_plan
-from lorakit.train.trainer import LoraTrainer, TokenBudget
+from lorakit.train.trainer import LoraTrainer
 
 _ROWS_COMPARED = 4  # with and without the adapter, before it is saved
+_FILES_BESIDE_BYTES = 2 * 10**6  # tokenizer, records, curve and report
 _INTERRUPTED = 130
 
 
@@ -78,42 +90,61 @@ def run(config: Config) -> int:
         The exit code: 0, or 130 where the run was stopped with a checkpoint to go on from.
     """
     quiet_libraries()
-    is_main = Ranks.of_environment().is_first
-    if not is_main:
+    ranks = Ranks.of_environment()
+    if not ranks.is_first:
         console.silence()
+    ranks.join(config.trainer_args.get("ddp_timeout"))
     folder = Path(config.output_dir)
-    with writing_alone(folder) if is_main else nullcontext(), explaining_write_errors(folder, _remedy()):
-        return _train_into(folder, config, is_main)
+    with ExitStack() as held, explaining_write_errors(folder, _remedy()):
+        ranks.decided_by_first(lambda: held.enter_context(writing_alone(folder)))
+        return _train_into(folder, config, ranks)
 
 
 def _remedy() -> str:
     return f"make room or mend the folder; the last checkpoint is as it was, go on with: {resume_command()}"
 
 
-def _train_into(folder: Path, config: Config, is_main: bool) -> int:
+def _earlier_run(folder: Path, config: Config) -> EarlierRun | None:
+    """End what a crash has broken off in the folder, and find the run to continue."""
+    finish_archiving(folder)
+    settle_folders(folder, "checkpoint-*")
+    settle_folder(folder / ADAPTER_FOLDER)
+    for name in (*FILES_OF_A_RUN, CHECKPOINT_ASIDE):
+        clear_working_folder(folder / name)
     earlier = find_earlier_run(config, folder)
+    adapter = folder / ADAPTER_FOLDER
+    if earlier and adapter.exists() and not (adapter / RECORD_FILE).is_file():
+        raise RunError(f"{adapter}: was not made by lorakit, and would be replaced", "move it elsewhere")
+    return earlier
+
+
+def _train_into(folder: Path, config: Config, ranks: Ranks) -> int:
+    earlier = ranks.decided_by_first(lambda: _earlier_run(folder, config))
     settled = settle(resumed_settings(config, earlier), earlier, effort_before_training)
     prepared, plan = settled.prepared, settled.plan
     config = prepared.config
     later = "" if settled.trial.tokens or earlier else "; the longest micro-batch comes with the first step"
     console.note(f"tried before the first step: {settled.trial}{later}")
-    identity = _identity(config, prepared)
+    mark = earlier.identity.mark if earlier else ranks.decided_by_first(new_mark)
+    identity = _identity(config, prepared, mark)
+    ranks.decided_by_first(lambda: check_room(folder, *_disk_needed(prepared)))
     if earlier:
         check_same(earlier, identity, is_forced=config.resume == "force")
-    if is_main:
+    if ranks.is_first:
         _start_records(config, prepared, folder, earlier)
         identity.save(folder)
-    is_done = _train_steps(config, prepared, plan, folder, earlier)
+    is_done = _train_steps(config, prepared, plan, folder, Continued(mark, earlier))
     trained = gather_trained(prepared.bundle.model) if is_done else {}
     part_ranks()
     if not is_done:
         return _INTERRUPTED
-    if is_main:
+    if ranks.is_first:
         _finish(config, prepared, folder, trained)
     return 0
 
 
-def _identity(config: Config, prepared: Prepared) -> RunIdentity:
+def _identity(config: Config, prepared: Prepared, mark: str) -> RunIdentity:
+    validation = prepared.data.validation if keeps_best(config) else None
     return RunIdentity(
         settings=effective_settings(config),
         rows=hash_rows(prepared.data.train.encoded),
@@ -122,7 +153,19 @@ def _identity(config: Config, prepared: Prepared) -> RunIdentity:
         dtype=prepared.bundle.dtype.name,
         processes=prepared.arguments.world_size,
         kernels=prepared.kernels.is_used,
+        validation_rows=hash_rows(validation.encoded) if validation else None,
+        mark=mark,
     )
+
+
+def _disk_needed(prepared: Prepared) -> tuple[int, str]:
+    """Return the bytes that a run needs at once on the disk, and what takes them."""
+    arguments = prepared.arguments
+    values = sum(parameter.numel() for parameter in prepared.bundle.model.parameters() if parameter.requires_grad)
+    adapter = 4 * values
+    checkpoint = adapter + int(4 * values * optimizer_values(str(arguments.optim)))
+    kept = (arguments.save_total_limit or 1) + 1 if arguments.save_strategy != "no" else 0
+    return kept * checkpoint + adapter + _FILES_BESIDE_BYTES, f"{kept} checkpoints and the adapter"
 
 
 def _start_records(config: Config, prepared: Prepared, folder: Path, earlier: EarlierRun | None) -> None:
@@ -132,14 +175,23 @@ def _start_records(config: Config, prepared: Prepared, folder: Path, earlier: Ea
     _write_unused_rows(folder, prepared.data)
 
 
-def _train_steps(config: Config, prepared: Prepared, plan: RunPlan, folder: Path, earlier: EarlierRun | None) -> bool:
+@dataclass(frozen=True)
+class Continued:
+    """The mark of a run, and where it goes on, if it does."""
+
+    mark: str
+    earlier: EarlierRun | None
+
+
+def _train_steps(config: Config, prepared: Prepared, plan: RunPlan, folder: Path, run: Continued) -> bool:
     """Run the optimizer; return whether it came to its end."""
-    stop = StopOnSignal()
+    stop, earlier = StopOnSignal(), run.earlier
     after_step = earlier.step if earlier else 0
     validation = prepared.data.validation
     model, sequences = prepared.bundle.model, prepared.data.train.encoded
+    _check_has_a_step(prepared)
     records = RecordLog(folder, after_step) if prepared.arguments.process_index == 0 else None
-    if records and not (earlier and earlier.plan):
+    if records and not earlier:
         records.append(plan.record)
     longest = 0 if plan.tried_tokens else longest_micro_batch(prepared, plan.max_tokens).tokens
     with _naming_missing_packages():
@@ -147,9 +199,9 @@ def _train_steps(config: Config, prepared: Prepared, plan: RunPlan, folder: Path
             model=model,
             args=prepared.arguments,
             train_sequences=sequences,
-            budget=TokenBudget(plan.max_tokens, longest, SHARE_OF_SHORT_RUN * plan.tokens_to_train),
+            budget=TokenBudget(plan.record, longest, SHARE_OF_SHORT_RUN * plan.tokens_to_train),
             validation_sequences=validation.encoded if validation else None,
-            records=records,
+            trace=Trace(run.mark, records),
             callbacks=[stop, *_early_stopping(config)],
         )
     steps = trainer.planned_steps
@@ -165,14 +217,24 @@ def _train_steps(config: Config, prepared: Prepared, plan: RunPlan, folder: Path
         trainer.progress = ShowProgress(bar, steps, config.num_train_epochs)
         trainer.train(resume_from_checkpoint=str(earlier.checkpoint) if earlier else None)
     release_memory()  # so that curve and answers do not come on top of what the steps took
-    if trainer.is_world_process_zero():
-        draw_loss_curve(folder)
-    if stop.is_stopped and trainer.state.global_step < trainer.state.max_steps:
+    if stop.is_stopped and not trainer.is_over:
         console.note(f"stopped at step {trainer.state.global_step} of {steps}; continue with: {resume_command()}")
+        if trainer.is_world_process_zero():
+            leave_loss_curve(folder)
         return False
     seconds = time.perf_counter() - started
     console.note(f"trained {steps - after_step} steps in {seconds:.1f} s{_peak_note(prepared, plan, records, steps)}")
     return True
+
+
+def _check_has_a_step(prepared: Prepared) -> None:
+    rows = len(prepared.data.train.encoded)
+    wanted = rows_per_step(prepared.config) * prepared.arguments.world_size
+    if prepared.arguments.dataloader_drop_last and rows < wanted:
+        raise SettingsError(
+            f"trainer_args: dataloader_drop_last leaves no step to take: there are {rows} rows, and {wanted} in a step",
+            "leave it out, or lower per_device_train_batch_size",
+        )
 
 
 def _early_stopping(config: Config) -> list[EarlyStoppingCallback]:
@@ -209,6 +271,7 @@ def _finish(config: Config, prepared: Prepared, folder: Path, trained: dict[str,
         check_makes_a_difference(bundle.model, rows)
     save_adapter(bundle.model, bundle.tokenizer, prepared.record, folder / ADAPTER_FOLDER, trained)
     console.note(f"adapter saved: {folder / ADAPTER_FOLDER}")
+    leave_loss_curve(folder)
     if prepared.arguments.fsdp:  # the other ranks, which have the other shards, are done
         bundle = load_model(bundle.source, bundle.tokenizer, bundle.dtype, bundle.device)
         bundle = replace(bundle, model=attach_adapter(bundle, folder / ADAPTER_FOLDER))

@@ -50,7 +50,7 @@ def test_bad_input_ends_with_one_message_and_nothing_half_written(case, lab, cap
     assert "Traceback" not in said.err
     assert "internal error" not in said.err
     assert max(map(len, lines[first:])) < 1000, "a message is to be read"
-    assert left_in(lab.folder / "out") | left_in(lab.folder / "output") <= {".lock"}
+    assert left_in(lab.folder / "out") | left_in(lab.folder / "output") <= {".lorakit-lock"}
 
 
 def test_every_case_has_a_name_of_its_own_and_says_what_must_stand_in_its_message():

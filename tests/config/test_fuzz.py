@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, examples
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -18,7 +18,10 @@ VALID = (
 trainer_args: &more {save_steps: 5, lr_scheduler_type: cosine}
 """
 )
-few = settings(derandomize=True, deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+pytestmark = pytest.mark.generated
+few = settings(
+    derandomize=True, deadline=None, max_examples=examples(300), suppress_health_check=[HealthCheck.too_slow]
+)
 NAMES = [setting.name for setting in all_settings()]
 
 
@@ -76,7 +79,7 @@ def mutated(draw):
     return changed.encode()
 
 
-@settings(few, max_examples=600)
+@settings(few, max_examples=examples(600))
 @given(content=mutated())
 def test_a_sound_file_with_damage_is_a_configuration_or_one_error(file, content):
     outcome_of(file, content)
@@ -103,7 +106,7 @@ texts = st.one_of(
 )
 
 
-@settings(few, max_examples=800)
+@settings(few, max_examples=examples(800))
 @given(name=st.sampled_from(NAMES), text=texts)
 def test_any_value_of_any_setting_is_taken_or_one_error(name, text):
     outcome(None, [f"{name}={text}"])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 import pytest
-from conftest import family_tokenizer
+from conftest import examples, family_tokenizer
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -24,11 +24,12 @@ ROWS = [
     {"text": 'with "quotes", commas;\nand lines', "target": "\t"},
     {"text": "a", "target": "b"},
 ]
+pytestmark = pytest.mark.generated
 SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
 few = settings(
     derandomize=True,
     deadline=None,
-    max_examples=300,
+    max_examples=examples(300),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
@@ -147,7 +148,7 @@ def chat_format():
     return ChatFormat(family_tokenizer("qwen3"))
 
 
-@settings(few, max_examples=600)
+@settings(few, max_examples=examples(600))
 @given(fields=rows)
 def test_a_row_of_any_shape_is_encoded_or_rejected_with_a_reason(chat_format, fields):
     judged = to_example(RawRow(fields, "here", Path("/nowhere")))

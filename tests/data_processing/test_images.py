@@ -247,3 +247,17 @@ def test_a_model_of_text_only_refuses_rows_with_pictures(tmp_path):
     example = to_example(RawRow(SHAPES["marks"], "here", tmp_path))
     outcome = encode_row(example, ChatFormat(family_tokenizer("qwen3")), 500)
     assert "takes text only" in outcome.reason
+
+
+def test_a_picture_whose_content_changes_is_noticed_by_all_who_use_it(tmp_path):
+    picture = image_format().measure(draw(tmp_path / "a.png", (70, 50), "red"))
+    content, found = (tmp_path / "a.png").read_bytes(), (tmp_path / "a.png").stat()
+    picture.check()
+    (tmp_path / "a.png").write_bytes(content)  # copied over itself
+    picture.check()
+    picture.read()
+    (tmp_path / "a.png").write_bytes(content[:-20] + content[-19:] + b"!")  # of equal size
+    os.utime(tmp_path / "a.png", ns=(found.st_atime_ns, found.st_mtime_ns))  # and equal age, to a glance
+    for use in (picture.check, picture.read):
+        with pytest.raises(ImageError, match="has changed while it was used"):
+            use()

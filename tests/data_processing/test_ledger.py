@@ -1,7 +1,7 @@
 """Whatever stands in a file is used, or named before training starts."""
 
 import pytest
-from conftest import family_tokenizer
+from conftest import examples, family_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -99,8 +99,10 @@ def test_a_field_under_two_names_is_lost_unless_both_say_the_same():
 
 
 def test_the_user_s_names_win_over_those_that_are_known():
-    fields = {"frage": "q", "antwort": "a", "text": "else"}
-    assert fates(fields, text="frage", target="antwort")["text"].is_meant
+    for fields in ({"frage": "q", "antwort": "a", "text": "else"}, {"text": "else", "antwort": "a", "frage": "q"}):
+        found = fates(fields, text="frage", target="antwort")
+        assert found["text"].is_meant
+        assert found["frage"].fate == "question"
 
 
 def test_one_question_with_two_answers_and_rows_of_the_training_are_warned_of(write_rows):
@@ -112,7 +114,8 @@ def test_one_question_with_two_answers_and_rows_of_the_training_are_warned_of(wr
     assert any(f"stands in {train.name} too" in line for line in warnings(held_out, train))
 
 
-@settings(derandomize=True, deadline=None, max_examples=300)
+@pytest.mark.generated
+@settings(derandomize=True, deadline=None, max_examples=examples(300))
 @given(
     shape=st.sampled_from(sorted(SHAPES)),
     name=st.text(min_size=1, max_size=12),

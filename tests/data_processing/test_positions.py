@@ -8,7 +8,7 @@ from lorakit.engine import Picture
 
 
 def picture(rows, columns):
-    return Picture("p", (0, 0), rows * 2, columns * 2, 2, lambda: torch.zeros(0))
+    return Picture("p", "", rows * 2, columns * 2, 2, lambda: torch.zeros(0))
 
 
 def test_places_by_hand():

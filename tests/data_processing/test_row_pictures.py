@@ -11,9 +11,9 @@ from vision import SIDE, draw, image_processor, vision_tokenizer
 
 from lorakit.data_processing import ChatFormat, Example, ImageFormat, Message, put_marks
 from lorakit.data_processing.encoding import encode_row
-from lorakit.data_processing.example import Rejected
+from lorakit.data_processing.example import Rejected, UnusableError
 from lorakit.data_processing.files import RawRow, read_rows
-from lorakit.data_processing.formats import RowRules, to_example
+from lorakit.data_processing.formats import RowRules, read_conversation, to_example
 from lorakit.data_processing.images import ImageError
 from lorakit.inference.session import question
 
@@ -157,3 +157,14 @@ def test_grey_of_32_bits_keeps_its_brightness(tmp_path, most, wanted):
     Image.new("I", (SIDE, SIDE), most).save(tmp_path / "a.tiff")
     pixels = CHAT_FORMAT.images.measure(str(tmp_path / "a.tiff")).read()
     assert float(pixels.mean()) == pytest.approx((wanted / 255 - 0.5) / 0.5, abs=0.01)  # the processor's own scale
+
+
+def test_a_conversation_that_is_asked_has_its_pictures_at_its_marks_or_before_its_last_turn():
+    first, last = {"role": "user", "content": "a"}, {"role": "user", "content": "b"}
+    marked = read_conversation([{**first, "content": "<image>a"}, ANSWER, last], images=["x"])
+    assert marked[0] == Message("user", "<image>a", ("x",))
+    plain = read_conversation([first, ANSWER, last], images=["x"])
+    assert [message.images for message in plain] == [(), (), ("x",)]
+    assert plain[-1].content == "<image>b"
+    with pytest.raises(UnusableError, match="has 2 pictures but 1 marks"):
+        read_conversation([{**first, "content": "<image>a"}], images=["x", "y"])

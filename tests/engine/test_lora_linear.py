@@ -5,7 +5,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 from tolerances import assert_computes, assert_within, rounding_errors
 
-from lorakit.engine.lora_linear import _keep_mask, accelerate_lora, apply_linears
+from lorakit.engine.lora_linear import accelerate_lora, apply_linears
+from lorakit.engine.row_dropout import DropoutPlace
 
 CPU = torch.device("cpu")
 
@@ -13,17 +14,17 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize("probability", [0.1, 0.5])
 def test_the_dropout_mask_keeps_the_right_share(probability):
     torch.manual_seed(0)
-    kept = _keep_mask((999, 1001), probability, CPU).double().mean().item()
+    kept = DropoutPlace().keep_mask((999, 1001), probability, CPU).double().mean().item()
     # four standard deviations of the mean of a million draws
     assert kept == pytest.approx(1 - probability, abs=4 * (probability * (1 - probability) / 999_999) ** 0.5)
 
 
 def test_masks_are_drawn_anew_and_repeat_with_the_seed():
     torch.manual_seed(5)
-    first, second = _keep_mask((50, 50), 0.5, CPU), _keep_mask((50, 50), 0.5, CPU)
+    first, second = DropoutPlace().keep_mask((50, 50), 0.5, CPU), DropoutPlace().keep_mask((50, 50), 0.5, CPU)
     torch.manual_seed(5)
     assert not torch.equal(first, second)
-    assert torch.equal(_keep_mask((50, 50), 0.5, CPU), first)
+    assert torch.equal(DropoutPlace().keep_mask((50, 50), 0.5, CPU), first)
 
 
 class Net(torch.nn.Module):

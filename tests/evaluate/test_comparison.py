@@ -148,3 +148,21 @@ def test_nothing_to_evaluate_is_a_fault_of_the_settings(model_folder, tmp_path, 
 def test_a_missing_adapter_is_named(model_folder, write_rows, tmp_path, capsys):
     assert evaluate(model_folder("llama"), write_rows(ROWS), tmp_path / "out") == 2
     assert "there is no adapter here" in capsys.readouterr().err
+
+
+def test_calls_are_scored_by_names_and_arguments(model_folder, write_rows, tmp_path, monkeypatch, capsys):
+    tools = [{"name": "weather", "parameters": {"type": "object", "properties": {"days": {"type": "integer"}}}}]
+    call = {"name": "weather", "arguments": {"city": "Oslo", "days": 3}}
+    asked = [{"role": "user", "content": "q"}]
+    rows = [
+        {"tools": tools, "messages": [*asked, {"role": "assistant", "tool_calls": [call], "content": None}]},
+        {"tools": tools, "messages": [*asked, {"role": "assistant", "content": "No call is needed."}]},
+        {"text": "no tools", "target": "a"},
+    ]
+    answer = '<tool_call>\n{"name": "weather", "arguments": {"days": 3.0, "city": "Oslo"}}\n</tool_call>'
+    monkeypatch.setattr(comparison, "answer_batch", lambda _, conversations, *rest: [answer] * len(conversations))
+    assert evaluate(model_folder("qwen3"), write_rows(rows), tmp_path / "out", "--use_original_model") == 0
+    results = json.loads((tmp_path / "out" / "eval_results.json").read_text())
+    assert results["base"]["tool_calls"] == 0.5
+    assert '"name": "weather"' in predicted(tmp_path / "out")[0]["target"]
+    assert "calls with the right names and arguments" in capsys.readouterr().out

@@ -88,6 +88,7 @@ def test_the_number_format_is_the_one_asked_for(name, dtype, merge, model_folder
     assert AutoConfig.from_pretrained(tmp_path / "merged").dtype == dtype
 
 
+@pytest.mark.slow
 def test_a_vision_language_model_is_merged_and_asked_about_pictures(tmp_path, merge, write_rows):
     base = save_vision_model(tmp_path / "base")
     picture = draw(tmp_path / "red.png", (40, 40), "red")

@@ -12,15 +12,22 @@ from lorakit.export.probes import find_effects, found_share, measure_effects
 FORMATS = {torch.float32: 2.0**-23, torch.float16: 2.0**-10, torch.bfloat16: 2.0**-8}
 
 
-@pytest.fixture(params=FAMILIES)
-def case(request, model_folder, tmp_path):
-    """The effects of an adapter, and the weights with it merged by PEFT."""
+@pytest.fixture(scope="module", params=FAMILIES)
+def measured(request, model_folder, tmp_path_factory):
+    """The effects of an adapter, the weights with it merged by PEFT, and those of its base."""
     from peft import PeftModel
 
     base = model_folder(request.param)
-    adapter = save_random_adapter(base, tmp_path / "a")
+    adapter = save_random_adapter(base, tmp_path_factory.mktemp("probes") / "a")
     tuned = PeftModel.from_pretrained(plain_model(base), str(adapter)).eval()
-    return measure_effects(tuned), copy.deepcopy(tuned).merge_and_unload(), plain_model(base)
+    return measure_effects(tuned), tuned.merge_and_unload(), plain_model(base)
+
+
+@pytest.fixture
+def case(measured):
+    """The same, with merged weights that a test may change."""
+    effects, merged, base = measured
+    return effects, copy.deepcopy(merged), base
 
 
 @pytest.mark.parametrize(("dtype", "rounding"), FORMATS.items())

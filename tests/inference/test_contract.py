@@ -7,6 +7,7 @@ from conftest import make_tokenizer, real_template
 
 from lorakit.config import Config
 from lorakit.data_processing import ChatFormat
+from lorakit.data_processing.template_identity import template_examples
 from lorakit.errors import AdapterError
 from lorakit.inference.contract import hold_to
 from lorakit.model_config import AdapterRecord, ModelBundle, locate_model
@@ -36,6 +37,7 @@ def record(tokenizer, bundle):
         thinking=False,
         config_fingerprint=bundle.source.config_fingerprint(),
         rendering=chat_format.rendering(),
+        examples=template_examples(tokenizer),
     )
 
 
@@ -56,9 +58,28 @@ def test_a_template_that_writes_something_else_is_refused_with_both_texts(record
         held(record, bundle, tokenizer, capsys)
 
 
-def test_a_template_that_only_looks_different_is_as_good(record, bundle, tokenizer, capsys):
+def test_a_template_that_only_looks_different_is_taken_and_said(record, bundle, tokenizer, capsys):
     tokenizer.chat_template = "{# a comment #}" + tokenizer.chat_template
-    assert held(record, bundle, tokenizer, capsys) == ""
+    assert "all 9 conversations that were tried come out the same" in held(record, bundle, tokenizer, capsys)
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    [
+        "{% if messages[0].role == 'system' %}!{% endif %}",
+        "{% if messages | length > 7 %}!{% endif %}",
+        "{% if enable_thinking %}!{% endif %}",
+    ],
+)
+def test_a_template_that_differs_only_at_times_is_refused_too(record, bundle, tokenizer, capsys, beginning):
+    tokenizer.chat_template = beginning + tokenizer.chat_template
+    with pytest.raises(AdapterError, match=r"'!.*where the one in training wrote"):
+        held(record, bundle, tokenizer, capsys)
+
+
+def test_other_special_tokens_are_noticed(record, bundle, tokenizer, capsys):
+    tokenizer.add_special_tokens({"pad_token": "<|im_start|>"})
+    assert "its special tokens are not those in training" in held(record, bundle, tokenizer, capsys)
 
 
 def test_another_stop_token_is_refused(record, bundle, tokenizer, capsys):

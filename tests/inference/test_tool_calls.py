@@ -3,12 +3,13 @@
 import json
 
 import pytest
-from conftest import make_tokenizer
+from conftest import family_tokenizer, make_tokenizer
 from tokenizer_kinds import template_names, tokenizer_of
 
 from lorakit.data_processing import ChatFormat, Message, ToolCall
 from lorakit.data_processing.tool_calls import read_tools
 from lorakit.errors import SettingsError
+from lorakit.inference.assistant import Assistant
 from lorakit.inference.tool_calls import Answer, CallReader, read_tools_file, same_calls
 
 # Templates of the installed ``trl`` that take no calls at all.
@@ -95,3 +96,16 @@ def test_a_file_that_holds_no_tools_is_refused(tmp_path, text):
         read_tools_file(str(tmp_path / "tools.json"))
     with pytest.raises(SettingsError, match="there is no such file"):
         read_tools_file(str(tmp_path / "none.json"))
+
+
+def test_the_tools_of_a_conversation_win_over_those_of_the_settings():
+    own = ChatFormat(family_tokenizer("qwen3"))
+    other = read_tools([{"name": "stocks", "description": "d", "parameters": PARAMETERS}])
+    assistant = Assistant(None, own, False, "S", False, TOOLS)
+    question = Message("user", "q")
+    system = Message("system", "S")
+    assert assistant.prompt_ids([question]) == own.prompt_ids([Message("tools", TOOLS), system, question])
+    asked = [Message("tools", other), question]
+    assert assistant.prompt_ids(asked) == own.prompt_ids([asked[0], system, question])
+    assert assistant.tools_of(asked) == other
+    assert assistant.tools_of([question]) == TOOLS

@@ -4,15 +4,17 @@ import json
 
 import pytest
 
-from lorakit.runs import checkpoints, fault_in, publish
+from lorakit.runs import CheckpointFacts, PlanRecord, checkpoints, discard_old, fault_in, publish, read_facts
+
+FACTS = CheckpointFacts("mine", PlanRecord(0, 64, True, False, 100, {"weights": 100}), (64, 32))
 
 
-def written(folder, step=8):
+def written(folder, step=8, facts=FACTS):
     aside = folder / "aside"
     (aside / "inner").mkdir(parents=True)
     (aside / "weights.safetensors").write_bytes(bytes(range(256)))
     (aside / "inner" / "state.json").write_text("{}")
-    publish(aside, folder / f"checkpoint-{step}")
+    publish(aside, folder / f"checkpoint-{step}", facts)
     return folder / f"checkpoint-{step}"
 
 
@@ -63,3 +65,37 @@ def test_a_later_checkpoint_of_the_same_step_replaces_the_earlier_one(tmp_path):
         "weights.safetensors",
         "inner/state.json",
     }
+
+
+def test_a_checkpoint_says_which_run_left_it_and_what_that_had_decided(tmp_path):
+    assert read_facts(written(tmp_path)) == FACTS
+    (tmp_path / "checkpoint-8" / "manifest.json").write_text('{"files": {}}')
+    assert read_facts(tmp_path / "checkpoint-8") is None
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("most", "best", "kept"),
+    [
+        (2, None, {8, 6}),
+        (1, None, {8}),
+        (2, 2, {8, 2}),
+        (1, 2, {8, 2}),
+        (3, 6, {8, 6, 4}),
+        (None, None, {8, 6, 4, 2}),
+    ],
+)
+def test_only_checkpoints_of_the_run_itself_are_deleted(tmp_path, most, best, kept):
+    for step in (2, 4, 6, 8):
+        written(tmp_path, step)
+    written(tmp_path, 1, CheckpointFacts("another", FACTS.plan, (64,)))
+    written(tmp_path, 9)  # of a time that is computed anew
+    for name in ("checkpoint-3", "checkpoint-best", "checkpoint-5.older"):  # somebody's own
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "notes.txt").write_text("mine")
+    discard_old(tmp_path, "mine", 8, most, tmp_path / f"checkpoint-{best}" if best else None)
+    left = {1, 9, 3} | kept
+    assert names(tmp_path) == sorted([*(f"checkpoint-{n}" for n in left), "checkpoint-best", "checkpoint-5.older"])

@@ -1,12 +1,14 @@
 import errno
+import json
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
 
 from lorakit.errors import RunError
-from lorakit.runs import archive_previous_run, explaining_write_errors, open_folder, write_json, writing_alone
+from lorakit.runs import check_room, explaining_write_errors, open_folder, write_json, writing_alone
 
 
 def test_a_folder_is_made_with_its_parents(tmp_path):
@@ -44,31 +46,39 @@ def test_a_missing_file_somewhere_else_keeps_its_own_error(tmp_path):
         (tmp_path / "other").read_text()
 
 
-def test_an_earlier_run_is_moved_aside_whole(tmp_path):
-    (tmp_path / "events.jsonl").write_text("1")
-    (tmp_path / "report.html").write_text("1")
-    (tmp_path / "lora_model").mkdir()
-    (tmp_path / "checkpoint-8").mkdir()
-    (tmp_path / "notes.txt").write_text("mine")
-    (tmp_path / "previous").mkdir()
-    (tmp_path / "previous" / "older").write_text("")
-    archive = archive_previous_run(tmp_path)
-    assert sorted(path.name for path in archive.iterdir()) == [
-        "checkpoint-8",
-        "events.jsonl",
-        "lora_model",
-        "report.html",
-    ]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt", "previous"]
+WORDS_OF_LIBRARIES = [
+    Exception("No space left on device (os error 28)"),  # tokenizers
+    RuntimeError("Error while serializing: I/O error: Os { code: 28, kind: StorageFull }"),  # safetensors
+    RuntimeError("[enforce fail at inline_container.cc:863] . PytorchStreamWriter failed writing file data.pkl"),
+    RuntimeError("basic_ios::clear: iostream error"),
+]
 
 
-def test_a_folder_without_a_run_is_left_alone(tmp_path):
-    (tmp_path / "notes.txt").write_text("mine")
-    assert archive_previous_run(tmp_path) is None
-    assert (tmp_path / "notes.txt").read_text() == "mine"
+@pytest.mark.parametrize("error", WORDS_OF_LIBRARIES, ids=lambda error: str(error)[:20])
+def test_a_full_disk_is_recognised_in_the_words_of_any_library(tmp_path, error):
+    with pytest.raises(RunError, match="can no longer be written"), explaining_write_errors(tmp_path, "again"):
+        raise error
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("shape"), RuntimeError("out of memory"), OSError("no number"), KeyError(1)]
+)
+def test_other_errors_keep_their_own_words(tmp_path, error):
+    with pytest.raises(type(error)) as found, explaining_write_errors(tmp_path, "again"):
+        raise error
+    assert found.value is error
+
+
+def test_too_little_room_is_said_before_anything_is_written(tmp_path):
+    free = shutil.disk_usage(tmp_path).free
+    with pytest.raises(RunError, match=r"two checkpoints take .* GB, and the disk of .* has .* left"):
+        check_room(tmp_path, free + 10**9, "two checkpoints")
+    assert "take about 5.00 MB of" in check_room(tmp_path, 5 * 10**6, "two checkpoints")
 
 
 def test_json_is_readable_and_leaves_no_temporary_file(tmp_path):
     write_json(tmp_path / "a.json", {"问": 1})
     assert (tmp_path / "a.json").read_text(encoding="utf-8") == '{\n  "问": 1\n}\n'
     assert len(list(tmp_path.iterdir())) == 1
+    write_json(tmp_path / "a.json", {"a": [float("inf"), float("nan"), 1.5]})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"a": [None, None, 1.5]}

@@ -27,3 +27,15 @@ def command(model_folder, write_rows, tmp_path):
         return main(["--task", task, "--config", str(empty), *arguments, *assignments, *extra]), output
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def _without_curve(request, monkeypatch):
+    """A run draws its curve only where a test asks for it: that is a quarter of the time of a tiny training."""
+    if "draws_curve" not in request.fixturenames:
+        monkeypatch.setattr("lorakit.train.curve.draw_loss_curve", lambda folder: None)
+
+
+@pytest.fixture
+def draws_curve():
+    """Draw the curve of a run, as every run does outside of tests."""

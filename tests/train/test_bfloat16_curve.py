@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from conftest import SOME_FAMILIES
 from peft import LoraConfig, get_peft_model
 from trained import sequences
 from transformers import AutoModelForCausalLM
@@ -54,8 +55,10 @@ def packed_curve(folder, rows):
         yield loss.item()
 
 
-@pytest.mark.parametrize("family", ["qwen3", "llama", "gpt2", "opt"])
-@pytest.mark.parametrize("has_kernels", [True, False], ids=["own kernels", "PyTorch"])
+@pytest.mark.parametrize("family", SOME_FAMILIES)
+@pytest.mark.parametrize(
+    "has_kernels", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["own kernels", "PyTorch"]
+)
 def test_thirty_steps_in_bfloat16_are_within_a_hundredth_of_the_plain_path(model_folder, family, has_kernels):
     assert choose_kernels(has_kernels, torch.device("cpu"), torch.bfloat16).is_used is has_kernels
     rows = sequences()

@@ -32,7 +32,9 @@ def run_code(shown, capsys, replacements):
     return capsys.readouterr().out
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen3", "gpt2"])
+@pytest.mark.parametrize(
+    "family", ["qwen3", *(pytest.param(family, marks=pytest.mark.slow) for family in ("llama", "gpt2"))]
+)
 def test_its_code_for_peft_answers_as_lorakit_does(command, model_folder, capsys, monkeypatch, family):
     code, folder = command(*THOROUGH, "--set", f"system_prompt={json.dumps(SYSTEM)}", family=family)
     assert code == 0
@@ -46,6 +48,7 @@ def test_its_code_for_peft_answers_as_lorakit_does(command, model_folder, capsys
     assert {row["target"] + "\n" for row in ROWS} & set(answers), "something has been learnt"
 
 
+@pytest.mark.slow
 def test_its_code_for_pictures_answers_as_lorakit_does(tmp_path, capsys, monkeypatch):
     model = save_vision_model(tmp_path / "model")
     colours = ("red", "green", "blue")
@@ -116,7 +119,7 @@ def test_the_best_adapter_of_a_run_and_the_next_run_have_their_own(command):
     assert "the one of the lowest validation loss" in card(folder)
     command("--num_train_epochs", "1", "--lora_r", "2")
     assert "| rank (r) | 2 |" in card(folder)
-    assert "| rank (r) | 8 |" in card(folder / "previous")
+    assert "| rank (r) | 8 |" in card(folder / "previous" / "1")
 
 
 def test_an_evaluation_leaves_it_as_it_was(command):

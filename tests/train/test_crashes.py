@@ -76,7 +76,7 @@ def test_a_run_killed_at_a_dozen_random_moments_ends_as_if_it_never_was(words, t
     code, errors = finish(start(words, tmp_path / "unbroken"))
     assert code == 0, errors
     killed, drawn = tmp_path / "killed", random.Random(5)
-    writing = killed / "checkpoint.writing"
+    writing = killed / ".lorakit-writing-checkpoint"
     moments = sorted(drawn.sample(range(2, STEPS - 1), KILLS))
     in_saving = 0
     process = start(words, killed)

@@ -16,6 +16,7 @@ from lorakit.data_processing import ImageFormat, Message
 from lorakit.engine.pictures import pixel_inputs
 from lorakit.inference import open_assistant
 from lorakit.inference.generation import answer_batch
+from lorakit.runs import RecordLog, StepRecord
 from lorakit.train.trial import Trial
 
 COLOURS = ("red", "green", "blue")
@@ -135,3 +136,23 @@ def test_answers_from_kept_features_are_those_of_the_plain_model(tmp_path):
     tokenizer = assistant.bundle.tokenizer
     stops = [place for place, token in enumerate(new) if token in assistant.stop_ids]
     assert answers[0] == tokenizer.decode(new[: stops[0]] if stops else new, skip_special_tokens=True)
+
+
+def test_other_pictures_of_equal_size_are_other_rows_to_a_resumed_run(command, capsys, tmp_path):
+    assert command("train") == 0
+    draw(tmp_path / "images" / "red.png", (70, 50), "yellow")
+    assert command("train", "--set=resume=true") == 2
+    assert "the training rows have changed" in capsys.readouterr().err
+
+
+def test_a_picture_that_changes_in_a_run_ends_it_though_its_features_are_kept(command, capsys, monkeypatch, tmp_path):
+    append = RecordLog.append
+
+    def append_and_draw(self, record):
+        append(self, record)
+        if isinstance(record, StepRecord) and record.step == 2:  # of two an epoch
+            draw(tmp_path / "images" / "red.png", (70, 50), "yellow")
+
+    monkeypatch.setattr(RecordLog, "append", append_and_draw)
+    assert command("train") == 2
+    assert "red.png has changed while it was used" in capsys.readouterr().err

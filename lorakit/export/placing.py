@@ -1,0 +1,101 @@
+"""Where what is merged or exported is written: aside, by one process at a time, and named only when it is proven.
+
+What a failed proof leaves to be looked at is called ``*.unproven``. Only what carries a ``proof.json`` is ever
+replaced, and of that only the files that it lists.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from lorakit.errors import ProofError, SettingsError
+from lorakit.runs import (
+    clear_working_folder,
+    explaining_write_errors,
+    locked,
+    open_folder,
+    place_folder,
+    settle_folder,
+    write_json,
+)
+
+PROOF_FILE = "proof.json"
+UNPROVEN = ".unproven"
+
+
+@contextmanager
+def unproven(folder: Path) -> Iterator[Path]:
+    """Give a folder to write into, which gets its own name only when this context ends without an error.
+
+    Raises:
+        SettingsError: Something that lorakit has not written stands there.
+        RunError: Another process writes there, or it can no longer be written.
+    """
+    folder = folder.absolute()
+    open_folder(folder.parent, "export_dir")
+    fault = f"export_dir: another process is writing {str(folder)!r}"
+    with (
+        explaining_write_errors(folder, "make room, or name another folder: nothing was changed", "export_dir"),
+        locked(folder.with_name(f".lorakit-lock-{folder.name}"), fault, "export_dir", is_kept=False),
+    ):
+        settle_folder(folder)
+        _check_replaceable(folder)
+        writing = clear_working_folder(folder)
+        writing.mkdir()
+        try:
+            yield writing
+            _take_over(folder, writing)
+            place_folder(folder)
+        except ProofError as error:  # what is whole and wrong stays to be looked at
+            kept = _leave_unproven(folder, writing, error)
+            raise ProofError(error.message.replace(str(writing), str(kept)), error.hint) from error
+        except BaseException:
+            with suppress(OSError):
+                clear_working_folder(folder)
+            raise
+
+
+def _check_replaceable(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise SettingsError(f"export_dir: {str(folder)!r} is a file, not a folder", "name an empty or a new folder")
+    if folder.exists() and any(folder.iterdir()) and not (folder / PROOF_FILE).is_file():
+        raise SettingsError(f"export_dir: {str(folder)!r} holds other files", "name an empty or a new folder")
+
+
+def _take_over(folder: Path, writing: Path) -> None:
+    """Give what somebody has added to an earlier folder, such as a README.md, a place in the new one too."""
+    if not folder.exists():
+        return
+    own = _files_of(folder)
+    for path in folder.iterdir():
+        if path.name in own or (writing / path.name).exists():
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.copytree(path, writing / path.name, symlinks=True)
+        else:
+            shutil.copy2(path, writing / path.name, follow_symlinks=False)
+
+
+def _files_of(folder: Path) -> set[str]:
+    """Return the names in a folder that lorakit has written."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return {PROOF_FILE, *map(str, json.loads((folder / PROOF_FILE).read_text(encoding="utf-8"))["files"])}
+    return {PROOF_FILE}
+
+
+def _leave_unproven(folder: Path, writing: Path, error: ProofError) -> Path:
+    """Rename what is not proven, in place of an earlier one of its kind, but of nothing else."""
+    if not (writing / PROOF_FILE).is_file():
+        write_json(writing / PROOF_FILE, {"proven": False, "faults": [error.message], "files": []})
+    number, kept = 1, folder.with_name(folder.name + UNPROVEN)
+    while os.path.lexists(kept) and not (kept / PROOF_FILE).is_file():
+        number += 1
+        kept = folder.with_name(f"{folder.name}-{number}{UNPROVEN}")
+    settle_folder(kept)
+    place_folder(kept, writing)
+    return kept

@@ -1,0 +1,87 @@
+"""What an optimizer step is made of: its rows, how they are cut into passes, and what becomes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from lorakit.data_processing import EncodedExample
+from lorakit.engine import is_out_of_memory
+from lorakit.errors import RunError
+from lorakit.runs import PlanRecord, RecordLog
+
+
+@dataclass
+class Step:
+    """The rows of the running optimizer step on this rank, which may be none, and their loss so far."""
+
+    sequences: Sequence[EncodedExample]
+    loss: float = 0.0
+
+    @property
+    def origins(self) -> str:
+        """Where its rows stand."""
+        return ", ".join(sequence.origin for sequence in self.sequences)
+
+
+@dataclass(frozen=True)
+class TokenBudget:
+    """How an optimizer step is cut into passes.
+
+    Attributes:
+        plan: What was decided before the first step, or by a halving since.
+        longest: Tokens of the longest micro-batch there could be, for the first step to begin with one as long, so that
+            what does not fit shows at once; 0 where that is known already.
+        most_added: How many tokens without loss the first step may be made longer by for that.
+    """
+
+    plan: PlanRecord
+    longest: int
+    most_added: float
+
+    @property
+    def most(self) -> int:
+        """Tokens in one forward and backward pass; halved where memory runs out."""
+        return self.plan.max_tokens
+
+    def halved(self, step: int) -> TokenBudget:
+        """Half of it, as memory did not suffice for a step."""
+        half = self.most // 2
+        return replace(self, plan=replace(self.plan, step=step, max_tokens=half), longest=min(self.longest, half))
+
+
+@dataclass(frozen=True)
+class Trace:
+    """How a run is known by what it leaves.
+
+    Attributes:
+        mark: Carried by its checkpoints.
+        records: Where every step and every validation is written; None on ranks that write nothing.
+    """
+
+    mark: str
+    records: RecordLog | None
+
+
+def does_not_fit(longest: int) -> RunError:
+    """Return what ends a run whose longest row, of so many tokens, takes more memory than there is."""
+    return RunError(
+        f"a row of {longest} tokens does not fit into memory",
+        "lower max_length, or set trainer_args: {activation_checkpointing: true}, or choose a smaller model",
+    )
+
+
+@contextmanager
+def explaining_memory(sequences: Sequence[EncodedExample]) -> Iterator[None]:
+    """Turn a lack of memory into the error that a user needs.
+
+    Raises:
+        RunError: Memory has run out.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise does_not_fit(max((len(sequence.input_ids) for sequence in sequences), default=0)) from error

@@ -1,0 +1,56 @@
+"""A tiny model, a few rows, and a crash machine to run tasks on them."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import save_family
+from survival.machine import CrashMachine, Outcome, put
+from survival.scenarios import RUN
+from trained import ROWS
+
+needs_shim = pytest.mark.skipif(
+    not sys.platform.startswith("linux") or shutil.which("cc") is None, reason="the shim is C for Linux"
+)
+SETTINGS = {
+    "torch_dtype": "float32",
+    "target_modules": "[q_proj]",
+    "lora_dropout": 0.1,
+    "max_new_tokens": 2,
+    "max_generated_rows": 1,
+    "proof_questions": 2,
+}
+
+
+class Lab:
+    """Runs tasks in one folder.
+
+    Args:
+        root: For all of it.
+    """
+
+    def __init__(self, root: Path) -> None:
+        here, self._model = root / "here", save_family("llama", root / "model")
+        here.mkdir()
+        self.root, self.run = root, here / RUN
+        self._rows, self._config = root / "rows.json", root / "empty.yaml"
+        self._rows.write_text(json.dumps(ROWS[:4], ensure_ascii=False), encoding="utf-8")
+        self._config.write_text("")
+        self.machine = CrashMachine(root, here, self.argv(("--task", "evaluate", "--use_original_model")))
+        self.close = self.machine.close
+
+    def argv(self, task: tuple[str, ...]) -> list[str]:
+        """Return all arguments of a task."""
+        settings = {"train_file": self._rows, "validation_file": self._rows, "num_train_epochs": 2} | SETTINGS
+        words = ["--config", self._config, "--model_name_or_path", self._model, "--output_dir", self.run]
+        return [*map(str, words), *(f"--set={name}={value}" for name, value in settings.items()), *task]
+
+    def train(self, words: list[str], patches: dict[str, list[int]], is_new: bool = True, **order: object) -> Outcome:
+        """Train, in an empty folder or in what is there."""
+        if is_new:
+            put(Path("nowhere"), self.run)
+        given = {word.partition("=")[2].partition("=")[0] for word in words}
+        own = [word for word in self.argv(()) if word.removeprefix("--set=").partition("=")[0] not in given]
+        return self.machine.run([*own, "--task", "train", *words], patches=patches, **order)

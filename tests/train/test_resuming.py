@@ -1,0 +1,230 @@
+"""What goes on from a checkpoint is the run that was broken off, or is refused: never another one."""
+
+import json
+import os
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from trained import ROWS, adapter_weights, assert_same_adapter, interrupt_at, recorded
+
+from lorakit.runs import EvaluationRecord, PlanRecord, RecordLog, StepRecord
+from lorakit.train import curve, trainer
+
+BEST = ("--num_train_epochs", "8", "--learning_rate", "0.1", "--set", "early_stopping_patience=2")
+
+
+def losses(folder):
+    return [(record.step, record.loss, record.grad_norm) for record in recorded(folder, StepRecord)]
+
+
+def validations(folder):
+    return [(record.step, record.loss) for record in recorded(folder, EvaluationRecord)]
+
+
+def budgets(folder):
+    return [(record.step, record.max_tokens) for record in recorded(folder, PlanRecord)]
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        pytest.param(BEST, marks=pytest.mark.slow),
+        (*BEST, "--set", "trainer_args={eval_strategy: steps, save_strategy: steps, eval_steps: 2, save_steps: 2}"),
+        pytest.param((*BEST[:4], "--set", "load_best_model=true"), marks=pytest.mark.slow),
+        ("--num_train_epochs", "2", "--set", "trainer_args={max_steps: 5, save_strategy: steps, save_steps: 2}"),
+    ],
+    ids=["patience by epoch", "patience by steps", "best of all", "an end within an epoch"],
+)
+def test_a_run_stopped_at_any_step_and_resumed_equals_the_unbroken_one(command, monkeypatch, extra):
+    code, unbroken = command(*extra, folder="unbroken")
+    assert code == 0
+    last = losses(unbroken)[-1][0]
+    for step in (1, 3, last - 1):  # the stop comes with the step after
+        with monkeypatch.context() as patches:
+            interrupt_at(patches, step)
+            code, folder = command(*extra, folder=f"stopped-{step}")
+        assert code == (130 if step + 1 < last else 0)
+        code, _ = command(*extra, "--set", "resume=true", folder=f"stopped-{step}")
+        assert code == 0
+        assert losses(folder) == losses(unbroken), step
+        assert validations(folder) == validations(unbroken), step
+        assert_same_adapter(unbroken, folder, rtol=0, atol=0)
+
+
+def test_a_run_that_had_come_to_its_end_is_only_finished(command):
+    for extra in (BEST, ("--num_train_epochs", "2", "--set", "trainer_args={max_steps: 5, save_strategy: steps}")):
+        _, folder = command(*extra, folder=str(len(extra)))
+        before = adapter_weights(folder), losses(folder)
+        shutil.rmtree(folder / "lora_model")  # killed before it was saved
+        assert command(*extra, "--set", "resume=true", folder=str(len(extra)))[0] == 0
+        assert losses(folder) == before[1]
+        after = adapter_weights(folder)
+        assert all(torch.equal(tensor, after[name]) for name, tensor in before[0].items())
+
+
+def test_a_halved_token_budget_is_recorded_and_kept(command, monkeypatch):
+    extra = ("--num_train_epochs", "3", "--per_device_train_batch_size", "4", "--set", "lora_dropout=0.1")
+    real = trainer.summed_loss
+
+    def scarce(model, micro_batch, **options):
+        if micro_batch.tokens > 100 and len(steps) >= 2:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return real(model, micro_batch, **options)
+
+    steps = []
+    append = RecordLog.append
+
+    def counted(self, record):
+        append(self, record)
+        if isinstance(record, StepRecord):
+            steps.append(record)
+
+    monkeypatch.setattr(RecordLog, "append", counted)
+    with monkeypatch.context() as patches:
+        patches.setattr(trainer, "summed_loss", scarce)
+        _, unbroken = command(*extra, folder="unbroken")
+        steps.clear()
+        interrupt_at(patches, 4)
+        command(*extra, folder="stopped")
+    first, *halved = budgets(unbroken)
+    assert halved == [(3, first[1] // 2**number) for number in range(1, len(halved) + 1)]
+    assert halved[-1][1] <= 128
+    code, stopped = command(*extra, "--set", "resume=true", folder="stopped")  # with memory enough
+    assert code == 0
+    assert losses(stopped) == losses(unbroken)
+    assert budgets(stopped) == [first, *halved]
+    assert_same_adapter(unbroken, stopped, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "said"),
+    [
+        ((), ("--set=trainer_args={dataloader_drop_last: true}",), "dataloader_drop_last was None and is True"),
+        (BEST, ("--set=early_stopping_patience=3",), "early_stopping_patience was 2 and is 3"),
+        (BEST, ("--set=trainer_args={eval_delay: 2}",), "eval_delay was None and is 2"),
+    ],
+)
+def test_settings_that_change_what_is_kept_are_held_to(command, capsys, first, second, said):
+    given = first or ("--num_train_epochs", "1")
+    _, folder = command(*given)
+    before = adapter_weights(folder)
+    assert command(*given, *second, "--set", "resume=true")[0] == 2
+    assert said in capsys.readouterr().err
+    assert all(torch.equal(tensor, before[name]) for name, tensor in adapter_weights(folder).items())
+
+
+def test_other_validation_rows_matter_only_where_they_decide(command, write_rows, capsys):
+    other = f"--set=validation_file={write_rows(ROWS[2:], 'other.json')}"
+    command("--num_train_epochs", "1", folder="last")
+    assert command("--num_train_epochs", "1", other, "--set=resume=true", folder="last")[0] == 0
+    command(*BEST, folder="best")
+    assert command(*BEST, other, "--set=resume=true", folder="best")[0] == 2
+    assert "the validation rows, which decide what is kept, have changed" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_another_run_is_not_taken(command, capsys):
+    _, folder = command("--num_train_epochs", "1")
+    mark = json.loads((folder / "run.json").read_text())["mark"]
+    assert len(mark) == 32
+    command("--num_train_epochs", "1")  # the same again: another run all the same
+    shutil.rmtree(folder / "checkpoint-3")
+    shutil.copytree(folder / "previous" / "1" / "checkpoint-3", folder / "checkpoint-3")
+    assert command("--num_train_epochs", "1", "--set=resume=true")[0] == 2
+    errors = capsys.readouterr().err
+    assert "checkpoint-3 is passed over: another run left it" in errors
+    assert "there is no whole checkpoint" in errors
+
+
+def test_a_finished_adapter_outlives_any_number_of_broken_runs(command, monkeypatch):
+    _, folder = command("--num_train_epochs", "1")
+    finished = adapter_weights(folder)
+    with monkeypatch.context() as patches:
+        interrupt_at(patches, 1)
+        for _ in range(2):
+            assert command("--num_train_epochs", "1", "--lora_r", "2")[0] == 130
+    command("--num_train_epochs", "1", "--lora_r", "2")
+    kept = adapter_weights(folder / "previous" / "1")
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in finished.items())
+    assert sorted(path.name for path in (folder / "previous").iterdir()) == ["1", "2", "3"]
+
+
+def test_resume_auto_begins_where_there_is_nothing_and_goes_on_where_there_is(command, monkeypatch, capsys):
+    extra = ("--num_train_epochs", "2", "--set", "resume=auto")
+    _, unbroken = command("--num_train_epochs", "2", folder="unbroken")
+    with monkeypatch.context() as patches:
+        interrupt_at(patches, 4)
+        assert command(*extra)[0] == 130
+    assert "so this run begins anew" in capsys.readouterr().err
+    code, folder = command(*extra)
+    assert code == 0
+    assert "5 done before" in capsys.readouterr().err
+    assert_same_adapter(unbroken, folder, rtol=0, atol=0)
+    assert not (folder / "previous").exists()
+    assert command(*extra, "--lora_r", "4")[0] == 2  # it is never another run that goes on
+
+
+def test_a_run_that_was_moved_keeps_its_best_adapter(command, tmp_path, monkeypatch):
+    _, unbroken = command(*BEST, folder="unbroken")
+    with monkeypatch.context() as patches:
+        interrupt_at(patches, losses(unbroken)[-1][0] - 1)
+        _, folder = command(*BEST, folder="here")
+    os.rename(folder, tmp_path / "there")
+    code, moved = command(*BEST, "--set=resume=true", folder="there")
+    assert code == 0
+    assert_same_adapter(unbroken, moved, rtol=0, atol=0)
+
+
+def test_a_best_checkpoint_that_is_damaged_ends_the_run_and_is_not_replaced_by_the_last(command, monkeypatch, capsys):
+    _, folder = command(*BEST)
+    best = min(validations(folder), key=lambda pair: pair[1])[0]
+    (folder / f"checkpoint-{best}" / "adapter_model.safetensors").write_bytes(b"")
+    shutil.rmtree(folder / "lora_model")
+    assert command(*BEST, "--set=resume=true")[0] == 2
+    assert "the adapter of the best validation loss cannot be read" in capsys.readouterr().err
+
+
+def test_a_curve_that_cannot_be_drawn_costs_nothing_else(command, monkeypatch, capsys):
+    def fail(folder):
+        assert (folder / "lora_model" / "adapter_model.safetensors").is_file()
+        raise ValueError("no font")
+
+    monkeypatch.setattr(curve, "draw_loss_curve", fail)
+    code, folder = command("--num_train_epochs", "1")
+    assert code == 0
+    assert "loss_curve.png could not be drawn (ValueError: no font)" in capsys.readouterr().err
+    assert (folder / "eval_results.json").is_file()
+
+
+def test_an_adapter_that_lorakit_has_not_made_is_not_replaced_by_a_resumed_run(command, capsys):
+    _, folder = command("--num_train_epochs", "1")
+    (folder / "lora_model" / "lorakit.json").unlink()
+    assert command("--num_train_epochs", "1", "--set=resume=true")[0] == 2
+    assert "was not made by lorakit" in capsys.readouterr().err
+
+
+def test_too_little_room_is_said_before_the_first_step(command, monkeypatch, capsys):
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr("lorakit.runs.folder.shutil.disk_usage", lambda _: usage._replace(free=20_000))
+    code, folder = command("--num_train_epochs", "1")
+    assert code == 2
+    assert "has 0.02 MB left" in capsys.readouterr().err
+    assert not (folder / "events.jsonl").exists()
+
+
+def test_another_base_is_noticed_whatever_part_of_it_differs(command, model_folder, capsys):
+    base = model_folder("gpt2")
+    command("--num_train_epochs", "1", family="gpt2")
+    weights, original = load_file(base / "model.safetensors"), (base / "model.safetensors").read_bytes()
+    matrix = next(name for name, tensor in weights.items() if tensor.dim() == 2 and "mlp" in name)
+    weights[matrix][: len(weights[matrix]) // 4] = 0
+    try:
+        save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+        assert command("--num_train_epochs", "1", "--set=resume=true", family="gpt2")[0] == 2
+        assert "the weights of the base model have changed" in capsys.readouterr().err
+        assert command("--num_train_epochs", "1", family="gpt2", task="evaluate")[0] == 2
+        assert "whose weights are not those of" in capsys.readouterr().err
+    finally:
+        (base / "model.safetensors").write_bytes(original)
+    assert command("--num_train_epochs", "1", family="gpt2", task="evaluate")[0] == 0
