@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
+from lorakit.data_processing.bounded import LimitError, apply_chat_template
 from lorakit.data_processing.example import Message, ToolCall
 from lorakit.data_processing.images import IMAGE_MARK
 from lorakit.data_processing.reasoning import CLOSING, OPENING, joined, split_reasoning
@@ -148,6 +149,8 @@ class ChatTemplate:
         """
         try:
             return self._applied(messages, answering, thinking)
+        except LimitError:
+            raise
         except Exception as error:  # templates raise what they like, jinja2.TemplateError among others
             if any(message.tool_calls for message in messages):
                 with suppress(Exception):
@@ -159,15 +162,14 @@ class ChatTemplate:
         self, messages: Sequence[Message], answering: bool, thinking: bool, has_arguments_as_text: bool = False
     ) -> str:
         clock = {} if self._date is None else {_CLOCK: self._date.strftime}
-        text = self._tokenizer.apply_chat_template(
+        return apply_chat_template(
+            self._tokenizer,
             [self._as_expected(message, has_arguments_as_text) for message in messages if message.role != "tools"],
             tools=next((json.loads(message.content) for message in messages if message.role == "tools"), None),
-            tokenize=False,
             add_generation_prompt=answering,
             enable_thinking=thinking,
             **clock,
         )
-        return str(text)
 
     def _continued(self, prompt: str, written: str, answer: Message) -> str:
         """Return what the model is to write after the prompt so that the finished conversation is what is written."""

@@ -204,7 +204,7 @@ class LoraTrainer(SavingTrainer):
             return self._forward_and_backward(model, sequences, num_items_in_batch), None, False
         except LorakitError as error:
             return None, error, False
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
         fault = self._halve_budget(sequences)
