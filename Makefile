@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: train test test-processors coverage slow check docs bench clean
+.PHONY: train test test-processors coverage slow check docs bench fuzz clean
 
 train: $(VENV)/installed  ## fine-tune the starter model on data/train.json and evaluate it
 	$(BIN)/python main.py --task train $(ARGS)
@@ -21,6 +21,12 @@ coverage:  ## the same, and which lines they ran
 
 slow: $(VENV)/installed-dev $(VENV)/llama/installed  ## the slow tests: real training, the README's commands, llama.cpp
 	ALL_EXAMPLES=1 LLAMA_CPP_PYTHON=$(VENV)/llama/bin/python $(BIN)/python -m pytest -m "slow or generated" $(ARGS)
+
+fuzz: $(VENV)/installed-dev  ## look for input that is not answered in one sentence, ten minutes for each kind
+	for test in $$(sed -n 's/^def \(test_[a-z_]*\).*/\1/p' tests/test_fuzz_strangers.py); do \
+		LORAKIT_FUZZ=1 timeout 600 $(BIN)/python -m pytest tests/test_fuzz_strangers.py -m slow -k $$test; \
+		code=$$?; [ $$code -eq 0 ] || [ $$code -eq 124 ] || exit $$code; \
+	done
 
 check: $(VENV)/installed-dev  ## style, types and the order of the rooms
 	$(BIN)/ruff format --check .
@@ -43,7 +49,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/installed: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[vision]"
+	$(BIN)/python scripts/install.py vision
 	@touch $@
 
 $(VENV)/llama/installed: | $(VENV)/bin/python  # builds llama.cpp, in 6 to 15 minutes
@@ -52,5 +58,5 @@ $(VENV)/llama/installed: | $(VENV)/bin/python  # builds llama.cpp, in 6 to 15 mi
 	@touch $@
 
 $(VENV)/installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	$(BIN)/python scripts/install.py dev
 	@touch $@ $(VENV)/installed

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import answers
 from jobs import JOBS, ROOT, Job, Work
 from machine import commit, machine
 from measure import run_child
@@ -29,6 +30,7 @@ from tools import OURS, REFERENCE, TOOLS, Tool, command, specification
 _FOLDER = Path(__file__).parent
 HISTORY_FILE = _FOLDER / "history.jsonl"
 PAGE_FILE = ROOT / "docs" / "performance.md"
+_KERNELS_VARIABLE = "LORAKIT_KERNELS_MARCH"  # which instructions lorakit's kernels are held to
 _USUAL_TOOLS = (OURS, "lorakit-float32", REFERENCE, "trl", "trl-bf16", "trl-packing", "llamafactory")
 
 
@@ -55,11 +57,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     folder = Path(tempfile.mkdtemp(prefix="runs-", dir=cache_folder()))
     try:
-        for name in options.jobs:
+        if answers.NAME in options.jobs:
+            lines = answers.measure(options.repeats, common | {"kernels": os.environ.get(_KERNELS_VARIABLE, "native")})
+            for model, title in answers.MODELS.items():
+                of_model = [line for line in lines if line["model"] == model]
+                print(f"\n{answers.NAME}: {title}\n{as_text(answers.table(of_model))}\n", flush=True)
+            _keep(lines)
+        for name in [name for name in options.jobs if name in JOBS]:
             lines = _measure_job(JOBS[name], options, pythons, folder, common)
             print(f"\n{name}: {JOBS[name].title}\n{as_text(table(lines))}\n", flush=True)
-            with open(HISTORY_FILE, "a", encoding="utf-8") as stream:
-                stream.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+            _keep(lines)
     finally:
         if options.keep:
             print(f"kept: {folder}")
@@ -71,9 +78,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _keep(lines: Sequence[Mapping[str, Any]]) -> None:
+    with open(HISTORY_FILE, "a", encoding="utf-8") as stream:
+        stream.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+
+
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--jobs", nargs="+", choices=list(JOBS), default=list(JOBS), help="which jobs (all)")
+    jobs = [*JOBS, answers.NAME]
+    parser.add_argument("--jobs", nargs="+", choices=jobs, default=jobs, help="which jobs (all)")
     parser.add_argument(
         "--tools", nargs="+", choices=list(TOOLS), default=list(_USUAL_TOOLS), help=f"which ({' '.join(_USUAL_TOOLS)})"
     )

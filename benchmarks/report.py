@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import answers
 from jobs import JOBS
 from tools import OURS, TOOLS
 
@@ -51,6 +52,9 @@ _READING = """\
   forward and two for the gradient of its input; frozen weights have none of their own. PyTorch has no fast product in
   float16 on a CPU, lorakit has: there its share can be above 100%.
 - **lorakit's speed**: lorakit's samples/s over this tool's.
+- **I1**: tokens of whole answers over their seconds, reading the prompts included. "lorakit before" is transformers'
+  `generate` on lorakit's model, which answered until the decoder came. Q8_0 has 8.5 bits a weight, Q4_0 4.5, lorakit's
+  int8 8.5 and int4 5 (8.5 in the output projection); lorakit reads long prompts with the weights as they are.
 - A tool counts only if it trained all rows and no more than their answers (and the line break a template writes after
   them), every gradient norm is above zero, and its loss is that of plain Trainer + PEFT: within 2% at the first step,
   or, where packing makes other batches, within 20% over the epoch.
@@ -98,7 +102,7 @@ def page(history: Sequence[Line]) -> str:
     runs = [lines for job in JOBS for lines in newest_complete(history, job)]
     measured = {line["tool"] for lines in runs for line in lines}
     notes = [f"- **{tool.title}**: {tool.note}" for tool in TOOLS.values() if tool.name in measured]
-    sections = map(_section, runs)
+    sections = [*map(_section, runs), *answers.section(history, as_markdown)]
     return "\n".join([_INTRODUCTION, *sections, "## The tools\n", *notes, "", _READING.rstrip(), ""])
 
 

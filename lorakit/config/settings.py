@@ -318,6 +318,13 @@ class Config(BaseModel):
         description="Let reasoning models such as Qwen3 think before they answer. `auto`: as the adapter's training "
         "rows did; without an adapter, no.",
     )
+    decode_weights: Annotated[Literal["auto", "same", "int8", "int4"], Shown("Generation", flag=True)] = Field(
+        "auto",
+        description="On a CPU, how answers read the base weights of Llama, Mistral, Qwen2 and Qwen3 models: as they "
+        "are held (`same`), or packed into 8 or 4 bits, which takes less time a token and more memory. `auto`: 8 bits "
+        "where the greedy answers to validation rows were the same (`--task evaluate` and the end of a training find "
+        "out), else `same`. Merging, exporting, their proofs and what a training evaluates always take `same`.",
+    )
     clean_repetition: Annotated[bool, Shown("Generation")] = Field(
         True, description="Cut loops (the same sentence over and over) out of answers in the interactive session."
     )

@@ -3,6 +3,9 @@
 from lorakit.engine.accelerate import accelerate
 from lorakit.engine.attention import PACKED, register_packed_attention
 from lorakit.engine.compilation import compiled_layers, decide_compilation, uncompiled
+from lorakit.engine.decoder_coverage import NotCoveredError, decoder_fault
+from lorakit.engine.decoding import Decoder
+from lorakit.engine.decoding_weights import PACKINGS, Held, held_as_is
 from lorakit.engine.device import FORMATS, DtypeChoice, choose_device, choose_dtype, device_memory, free_bytes
 from lorakit.engine.half_weights import activation_dtype, hold_in_half
 from lorakit.engine.kernels import KernelChoice, choose_kernels
@@ -20,6 +23,7 @@ from lorakit.engine.memory import (
 )
 from lorakit.engine.micro_batch import IGNORED_LABEL, MicroBatch, isolation_mask
 from lorakit.engine.pictures import Picture, announce_pictures, grids, kept_feature_bytes, picture_inputs
+from lorakit.engine.prefill import begin
 from lorakit.engine.ranks import Ranks, is_first_to_tell, is_lost_process, part_ranks
 from lorakit.engine.seeds import seed_of
 
@@ -28,13 +32,17 @@ __all__ = [
     "IGNORED_LABEL",
     "PACKED",
     "PACKED_FAMILIES",
+    "PACKINGS",
     "PROBE_TOKENS",
+    "Decoder",
     "DtypeChoice",
+    "Held",
     "KernelChoice",
     "LossSum",
     "MemoryPlan",
     "MemoryPlanner",
     "MicroBatch",
+    "NotCoveredError",
     "Picture",
     "Probe",
     "Ranks",
@@ -42,14 +50,17 @@ __all__ = [
     "activation_dtype",
     "announce_pictures",
     "base_model",
+    "begin",
     "choose_device",
     "choose_dtype",
     "choose_kernels",
     "compiled_layers",
     "decide_compilation",
+    "decoder_fault",
     "device_memory",
     "free_bytes",
     "grids",
+    "held_as_is",
     "hold_in_half",
     "is_first_to_tell",
     "is_lost_process",

@@ -76,9 +76,9 @@ def attend(
         query_cos, query_sin = cos[:, wanted], sin[:, wanted]
     output, _ = packed_attention(
         attention,
-        rotated_by(_heads(attention, query, "q_norm"), query_cos, query_sin),
-        rotated_by(_heads(attention, key, "k_norm"), cos, sin),
-        _heads(attention, value),
+        rotated_by(split_heads(attention, query, "q_norm"), query_cos, query_sin),
+        rotated_by(split_heads(attention, key, "k_norm"), cos, sin),
+        split_heads(attention, value),
         None,
         scaling=attention.scaling,
         dropout=attention.attention_dropout if attention.training else 0.0,
@@ -87,7 +87,7 @@ def attend(
     return attention.o_proj(output.flatten(2))  # type: ignore[no-any-return]
 
 
-def _heads(attention: Any, projected: torch.Tensor, norm_name: str | None = None) -> torch.Tensor:
+def split_heads(attention: Any, projected: torch.Tensor, norm_name: str | None = None) -> torch.Tensor:
     """Split [1, tokens, heads * size] into heads, normed where the family has such a norm: [1, heads, tokens, size]."""
     split = projected.view(1, projected.shape[1], -1, attention.head_dim)
     norm = getattr(attention, norm_name, None) if norm_name else None

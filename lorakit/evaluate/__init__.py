@@ -38,13 +38,16 @@ def _evaluate_into(folder: Path, config: Config, ranks: Ranks) -> None:
     from lorakit.data_processing.overview import warnings
     from lorakit.engine import part_ranks
     from lorakit.evaluate.comparison import compare, show_comparison
+    from lorakit.evaluate.fewer_bits import try_int8
     from lorakit.evaluate.reporting import Evaluated, leave_report
 
-    assistant = open_assistant(config)
+    measured = {"decode_weights": "same"} if config.decode_weights == "auto" else {}
+    assistant = open_assistant(config.model_copy(update=measured))
     limit = getattr(assistant.bundle.model.config.get_text_config(), "max_position_embeddings", None)
     evaluated = config.model_copy(update={"system_prompt": assistant.system_prompt})
     dataset = load_validation(evaluated, assistant.chat_format, limit)
-    adapter = chosen_adapters(config)[0].folder if assistant.has_adapter else None
+    adapters = chosen_adapters(config) if assistant.has_adapter else []
+    adapter = adapters[0].folder if adapters else None
     train = _training_rows(adapter, evaluated, assistant.chat_format, limit) if adapter else None
     for line in warnings(dataset, train if train and train.name != dataset.name else None):
         console.warn(line)
@@ -52,6 +55,7 @@ def _evaluate_into(folder: Path, config: Config, ranks: Ranks) -> None:
     show_comparison(comparison)
     part_ranks()
     if ranks.is_first:
+        try_int8(assistant, adapters, dataset.examples, config)
         leave_report(folder, Evaluated("evaluate", assistant, adapter, train, dataset, comparison), config)
 
 

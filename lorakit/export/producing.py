@@ -61,6 +61,7 @@ def open_combined(config: Config) -> Adapters:
 
 def _computed_exactly(config: Config) -> Config:
     """Compute a small model's proof in float32, so that nothing but the written weights makes a difference."""
+    config = config.model_copy(update={"decode_weights": "same"})
     if config.torch_dtype != "auto":
         return config
     source = locate_model(config.model_name_or_path, config.model_hub, config.trust_remote_code)

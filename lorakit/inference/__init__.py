@@ -9,6 +9,7 @@ from lorakit.inference.adapters import (
 )
 from lorakit.inference.assistant import Assistant, assistant_for, stop_ids
 from lorakit.inference.contract import hold_to
+from lorakit.inference.decode_choice import Decoders
 from lorakit.inference.session import run
 from lorakit.inference.tool_calls import Answer, CallReader, same_calls
 
@@ -17,6 +18,7 @@ __all__ = [
     "Answer",
     "Assistant",
     "CallReader",
+    "Decoders",
     "assistant_for",
     "chosen_adapters",
     "describe",

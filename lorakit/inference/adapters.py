@@ -15,6 +15,7 @@ from lorakit.engine import choose_device, choose_kernels, release_memory
 from lorakit.errors import LorakitError, SettingsError
 from lorakit.inference.assistant import Assistant, assistant_for
 from lorakit.inference.contract import hold_to
+from lorakit.inference.decode_choice import Decoders
 from lorakit.model_config import (
     BASE,
     AdapterChoice,
@@ -52,17 +53,19 @@ class Adapters:
         self._config = config
         self._records: dict[str, AdapterRecord | None] = {}
         self._combined: dict[str, tuple[AdapterChoice, ...]] = {}
+        self._decoders = Decoders(bundle, config)
         self._asked_as: AdapterRecord | None = None  # the base is asked as the adapter before it, to be comparable
 
     def close(self) -> None:
         """Let go of the model and everything on it."""
-        del self._set
+        del self._set, self._decoders
         release_memory()
 
     @property
     def assistant(self) -> Assistant:
         """Who answers now."""
-        assistant = assistant_for(self._set.bundle, self._chat_format, self._config, self._asked_as)
+        decoding = self._decoders.chosen(self._config.decode_weights, self.made_of)
+        assistant = assistant_for(self._set.bundle, self._chat_format, self._config, self._asked_as, decoding)
         return replace(assistant, has_adapter=bool(self._set.active))
 
     @property
@@ -195,7 +198,7 @@ def open_adapters(config: Config, may_be_half: bool = True) -> Adapters:
         adapters.use(choices[0].name)
     shown = ", ".join(describe(choice) for choice in choices) or "none: the original model"
     rows = [("model", source.name), ("adapter", shown), ("dtype", f"{dtype.name} ({dtype.reason})")]
-    console.facts("loaded", [*rows, ("device", str(device))])
+    console.facts("loaded", [*rows, ("device", str(device)), ("answers by", str(adapters.assistant.decoding))])
     return adapters
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lorakit.config import Config
 from lorakit.data_processing import ChatFormat, Message
+from lorakit.inference.decode_choice import DecodeChoice, Decoders
 from lorakit.inference.tool_calls import read_tools_file
 from lorakit.model_config import AdapterRecord, ModelBundle
 
@@ -26,6 +27,7 @@ class Assistant:
         has_adapter: Whether `without_adapter` makes a difference.
         system_prompt: Given to conversations that carry none.
         thinking: Whether a reasoning model thinks first.
+        decoding: What computes the answers.
         tools: That it may call where a conversation has none of its own, as a JSON list.
     """
 
@@ -34,6 +36,7 @@ class Assistant:
     has_adapter: bool
     system_prompt: str | None
     thinking: bool
+    decoding: DecodeChoice
     tools: str | None = None
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
@@ -68,7 +71,11 @@ def stop_ids(model: Any, chat_format: ChatFormat) -> list[int]:
 
 
 def assistant_for(
-    bundle: ModelBundle, chat_format: ChatFormat, config: Config, record: AdapterRecord | None
+    bundle: ModelBundle,
+    chat_format: ChatFormat,
+    config: Config,
+    record: AdapterRecord | None,
+    decoding: DecodeChoice | None = None,
 ) -> Assistant:
     """Make an assistant that asks as its adapter was trained to be asked.
 
@@ -77,6 +84,7 @@ def assistant_for(
         chat_format: Of its tokenizer.
         config: What it sets of system prompt and thinking wins over the record.
         record: Of the adapter; None where there is none, or it has none.
+        decoding: What computes the answers; None for weights as the model holds them.
     """
     from peft import PeftModel
 
@@ -86,8 +94,12 @@ def assistant_for(
             system_prompt = record.system_prompt
         if config.thinking == "auto":
             thinking = record.thinking
+    decoding = decoding or Decoders(bundle, config).chosen("same", ())
     tools = read_tools_file(config.tools) if config.tools else None
-    return Assistant(bundle, chat_format, isinstance(bundle.model, PeftModel), system_prompt, thinking, tools)
+    if tools is not None:  # a template without a place for them should not wait for a question
+        chat_format.prompt_ids([Message("tools", tools), Message("user", "?")])
+    is_adapted = isinstance(bundle.model, PeftModel)
+    return Assistant(bundle, chat_format, is_adapted, system_prompt, thinking, decoding, tools)
 
 
 def pad_left(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,9 +13,10 @@ from transformers.generation.streamers import BaseStreamer
 
 from lorakit.config import Config
 from lorakit.data_processing import Message
-from lorakit.engine import base_model, grids, picture_inputs
+from lorakit.engine import NotCoveredError, base_model, grids, picture_inputs
 from lorakit.errors import SettingsError
 from lorakit.inference.assistant import Assistant, pad_left
+from lorakit.inference.decoding import Writing, write_answers
 from lorakit.inference.sampling import RowSampling
 from lorakit.inference.streaming import AnswerStream, IncrementalDecoder
 
@@ -68,6 +70,8 @@ def answer_ids(
         As `answer_batch`, but with the token that ends an answer, where it came to one.
     """
     prompts = [assistant.prompt_ids(messages) for messages in conversations]
+    if (written := _written(assistant, conversations, prompts, config, seeds)) is not None:
+        return [tuple(ids) for ids in written]
     answers: list[tuple[int, ...]] = [()] * len(prompts)
     for places in _with_the_same_room(assistant, prompts, config.max_new_tokens):
         own = [prompts[place] for place in places]
@@ -95,7 +99,7 @@ def _with_the_same_room(
 
 def stream_answer(
     assistant: Assistant, messages: Sequence[Message], config: Config, show: Callable[[str], None]
-) -> None:
+) -> str:
     """Answer one question, handing out every piece of text as soon as it is certain.
 
     Args:
@@ -103,10 +107,45 @@ def stream_answer(
         messages: A conversation that ends with a question.
         config: The generation settings.
         show: Called with pieces of the answer.
+
+    Returns:
+        The answer, as it was shown.
     """
-    streamer = _Streamer(assistant, config, show)
-    _generate(assistant, [messages], [assistant.prompt_ids(messages)], config, streamer)
+    pieces: list[str] = []
+
+    def shown(piece: str) -> None:
+        pieces.append(piece)
+        show(piece)
+
+    # Calls are no loops, though they may look alike; some families write them with control tokens.
+    has_tools = assistant.tools_of(messages) is not None
+    is_cleaned = config.clean_repetition and not has_tools
+    streamer = _Streamer(assistant, is_cleaned=is_cleaned, has_tools=has_tools, show=shown)
+    prompts = [assistant.prompt_ids(messages)]
+    if _written(assistant, [messages], prompts, config, see=streamer.see) is None:
+        _generate(assistant, [messages], prompts, config, streamer)
     streamer.close()
+    return "".join(pieces)
+
+
+def _written(
+    assistant: Assistant,
+    conversations: Sequence[Sequence[Message]],
+    prompts: Sequence[Sequence[int]],
+    config: Config,
+    seeds: Sequence[int] | None = None,
+    see: Callable[[int], bool] = lambda token: False,
+) -> list[list[int]] | None:
+    """Answer by the engine's decoder; None where it does not serve."""
+    decoder = assistant.decoding.decoder
+    has_pictures = any(message.images for messages in conversations for message in messages)
+    if decoder is None or has_pictures or assistant.bundle.model.training:
+        return None
+    rooms = [min(config.max_new_tokens, _room(assistant, [prompt])) for prompt in prompts]
+    try:
+        return write_answers(decoder, prompts, Writing(rooms, assistant.stop_ids, config, seeds), see)
+    except NotCoveredError:
+        return None
 
 
 def _generate(
@@ -127,7 +166,7 @@ def _generate(
     settings.max_new_tokens = min(config.max_new_tokens, _room(assistant, prompts))
     ids, mask = pad_left(prompts, settings.pad_token_id)  # type: ignore[arg-type]
     device = assistant.bundle.device
-    with torch.inference_mode():
+    with torch.inference_mode(), _sound_scores():
         return model.generate(  # type: ignore[no-any-return]  # [prompts, longest prompt + new tokens]
             input_ids=ids.to(device),
             attention_mask=mask.to(device),
@@ -137,6 +176,20 @@ def _generate(
             stopping_criteria=StoppingCriteriaList([streamer] if streamer else []),
             **_picture_inputs(assistant, conversations, ids.to(device)),
         )
+
+
+@contextmanager
+def _sound_scores() -> Iterator[None]:
+    """Say in a sentence that no word can be drawn, which torch says of probabilities."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "probability tensor contains" not in str(error):
+            raise
+        raise SettingsError(
+            "the scores of the next word are not finite numbers, so none can be drawn",
+            "give the adapters smaller weights, or set torch_dtype: float32",
+        ) from error
 
 
 def _picture_inputs(
@@ -196,9 +249,9 @@ def _decode(tokenizer: PreTrainedTokenizerBase, ids: list[int], keeps_control: b
 class _Streamer(BaseStreamer, StoppingCriteria):  # type: ignore[misc]
     """Receives tokens from ``generate``, shows their text, and stops an answer that is stuck in a loop."""
 
-    def __init__(self, assistant: Assistant, config: Config, show: Callable[[str], None]) -> None:
-        self._decoder = IncrementalDecoder(assistant.bundle.tokenizer)
-        self._stream = AnswerStream(is_cleaned=config.clean_repetition)
+    def __init__(self, assistant: Assistant, is_cleaned: bool, has_tools: bool, show: Callable[[str], None]) -> None:
+        self._decoder = IncrementalDecoder(assistant.bundle.tokenizer, keeps_control=has_tools)
+        self._stream = AnswerStream(is_cleaned)
         self._stop_ids = assistant.stop_ids
         self._show = show
         self._has_seen_prompt = False
@@ -209,8 +262,13 @@ class _Streamer(BaseStreamer, StoppingCriteria):  # type: ignore[misc]
             self._has_seen_prompt = True
             return
         for token in value.reshape(-1).tolist():
-            if token not in self._stop_ids:
-                self._show(self._stream.add(self._decoder.add(token)))
+            self.see(token)
+
+    def see(self, token: int) -> bool:
+        """Take a token of the answer; return whether to stop, as it is stuck in a loop."""
+        if token not in self._stop_ids:
+            self._show(self._stream.add(self._decoder.add(token)))
+        return self._stream.is_hopeless
 
     def end(self) -> None:
         """Called by ``generate``; the rest is shown by `close`."""

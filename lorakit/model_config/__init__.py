@@ -17,7 +17,7 @@ from lorakit.model_config.lora import adapted_parts, attach_new_adapter
 from lorakit.model_config.quantization import quantization_of
 from lorakit.model_config.record import RECORD_FILE, AdapterRecord, read_record
 from lorakit.model_config.sizes import bytes_saved, fewer_bits, weight_bytes
-from lorakit.model_config.source import ModelSource, locate_model
+from lorakit.model_config.source import ModelSource, locate_model, weight_files
 
 __all__ = [
     "BASE",
@@ -48,5 +48,6 @@ __all__ = [
     "read_weighted",
     "save_adapter",
     "weight_bytes",
+    "weight_files",
     "weights_hash",
 ]

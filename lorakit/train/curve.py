@@ -8,6 +8,9 @@ from pathlib import Path
 from lorakit import console
 from lorakit.runs import CURVE_FILE, EvaluationRecord, StepRecord, read_records, write_bytes
 
+# Where the axes lie in the picture, from 0 to 1: to let matplotlib find out takes as long as drawing.
+_PLACE = {"left": 0.08, "right": 0.98, "bottom": 0.11, "top": 0.93}
+
 
 def leave_loss_curve(folder: Path) -> None:
     """Draw the curve; where that fails, say so, and let nothing else suffer from it."""
@@ -26,15 +29,15 @@ def draw_loss_curve(folder: Path) -> Path:
     Returns:
         The picture's file.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")  # no window, no display needed
-    from matplotlib import pyplot
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # no window, no display needed
+    from matplotlib.figure import Figure
 
     records = list(read_records(folder))
     steps = [record for record in records if isinstance(record, StepRecord)]
     validations = [record for record in records if isinstance(record, EvaluationRecord)]
-    figure, axes = pyplot.subplots(figsize=(8, 5), dpi=120, layout="constrained")
+    figure = Figure(figsize=(8, 5), dpi=120)
+    figure.subplots_adjust(**_PLACE)
+    axes = figure.add_subplot()
     axes.plot([record.step for record in steps], [record.loss for record in steps], label="training", linewidth=1)
     if validations:
         axes.plot(
@@ -48,7 +51,6 @@ def draw_loss_curve(folder: Path) -> Path:
     axes.grid(alpha=0.3)
     axes.legend()
     picture = io.BytesIO()
-    figure.savefig(picture, format="png")
-    pyplot.close(figure)
+    FigureCanvasAgg(figure).print_png(picture)
     write_bytes(folder / CURVE_FILE, picture.getvalue())
     return folder / CURVE_FILE

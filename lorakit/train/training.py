@@ -25,10 +25,12 @@ from lorakit.engine import (
 )
 from lorakit.errors import RunError, SettingsError
 from lorakit.evaluate.comparison import compare, show_comparison
+from lorakit.evaluate.fewer_bits import try_int8
 from lorakit.evaluate.reporting import Evaluated, leave_report
 from lorakit.inference import assistant_for
 from lorakit.model_config import (
     RECORD_FILE,
+    AdapterChoice,
     attach_adapter,
     load_model,
     quiet_libraries,
@@ -282,6 +284,7 @@ def _finish(config: Config, prepared: Prepared, folder: Path, trained: dict[str,
     dataset = prepared.held_out
     comparison = compare(assistant, dataset, config, len(prepared.answered), folder)
     show_comparison(comparison)
+    try_int8(assistant, [AdapterChoice("trained", folder / ADAPTER_FOLDER)], prepared.answered, config)
     evaluated = Evaluated("train", assistant, folder / ADAPTER_FOLDER, prepared.data.train, dataset, comparison)
     leave_report(folder, evaluated, config)
     console.note(f"written: {REPORT_FILE}, {RESULTS_FILE}, {CURVE_FILE} and events.jsonl in {folder}")
