@@ -136,6 +136,17 @@ class ChatTemplate:
             prompt, text, answer.is_trained is not False, _end_of_thought(text, answer), bool(answer.tool_calls)
         )
 
+    def prompt(self, messages: Sequence[Message], thinking: bool) -> str:
+        """Write what stands before an answer that is to be given.
+
+        Raises:
+            TemplateError: The template refuses it, or leaves out tools or what they gave.
+        """
+        written = self.render(messages, answering=True, thinking=thinking)
+        if (lost := lost_of_tools(messages, Message("assistant", ""), written, "")) is not None:
+            raise TemplateError(*lost)
+        return written
+
     def render(self, messages: Sequence[Message], answering: bool, thinking: bool) -> str:
         """Write a conversation.
 
@@ -279,7 +290,7 @@ def _end_of_thought(text: str, answer: Message) -> int:
     if not reasoning:
         return 0
     after = text.find(reasoning.strip()) + len(reasoning.strip())
-    if content.strip():
-        return text.find(content.strip(), after)
+    if content.strip() and (place := text.find(content.strip(), after)) >= 0:
+        return place
     closing = _CLOSING_TAG.match(text, after)
     return closing.end() if closing else after

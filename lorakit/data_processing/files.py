@@ -17,7 +17,7 @@ from typing import Any
 from lorakit import console
 from lorakit.config.paths import fault_of_file, is_folder, is_missing
 from lorakit.data_processing.encodings import decode
-from lorakit.data_processing.example import Rejected
+from lorakit.data_processing.example import Rejected, shortened
 from lorakit.data_processing.json_rows import read_json_text
 from lorakit.data_processing.raw import RawRow
 from lorakit.data_processing.tables import read_csv, read_parquet, read_xlsx
@@ -90,9 +90,15 @@ def _rows(name: str, reading: Reading) -> Iterator[RawRow | Rejected]:
 def _read_folder(folder: Path, name: str, reading: Reading) -> Iterator[RawRow | Rejected]:
     """Read all files of rows that lie in a folder, in the order of their names."""
     endings = (*_ROWS, *(row + packed for row in _ROWS for packed in _PACKED))
-    files = sorted(file for file in folder.iterdir() if file.name.lower().endswith(endings) and file.is_file())
+    try:
+        there = sorted(folder.iterdir())
+    except OSError as error:
+        raise DataError(f"{name}: cannot be read ({error.strerror})", "check the folder's permissions") from error
+    files = [file for file in there if file.name.lower().endswith(endings) and file.is_file()]
     if not files:
         raise DataError(f"{name}: is a folder without files of rows", f"their names end in {', '.join(_ROWS)}")
+    if others := [other.name for other in there if other not in files and not other.name.startswith(".")]:
+        console.note(f"{name}: not read: {shortened(', '.join(others))}")
     for file in files:
         yield from _rows(str(file), reading)
 

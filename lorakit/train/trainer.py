@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -169,7 +170,8 @@ class LoraTrainer(SavingTrainer):
         Returns:
             This rank's share of the mean loss, times the number of ranks: gradients are averaged over ranks.
         """
-        model.train()
+        if not model.training:  # to tell each of a thousand modules takes longer than a product
+            model.train()
         if callable(getattr(self.optimizer, "train", None)):  # schedule-free optimizers
             self.optimizer.train()
         seeds = (self.args.seed, self.state.global_step)
@@ -214,7 +216,7 @@ class LoraTrainer(SavingTrainer):
         self._step = step = Step(sequences)
         is_first_step = self.state.global_step == 0
         pack_all = pack_fullest_first if is_first_step else pack_under_budget
-        micro_batches = list(pack_all(sequences, self._budget.most, shares_beginning(model))) if sequences else []
+        micro_batches = list(pack_all(sequences, self._budget.most, self._shares_beginning)) if sequences else []
         # Sharded ranks gather weights in every pass, so all must make as many: the surplus ones count for nothing.
         surplus = self._passes(len(micro_batches)) - len(micro_batches)
         weighted = [(micro_batch, 1.0) for micro_batch in micro_batches]
@@ -235,6 +237,10 @@ class LoraTrainer(SavingTrainer):
             # Its graph has thousands of small parts, between which the freed activations would lie in pieces.
             del nats, loss
         return torch.tensor(step.loss, device=self.args.device)
+
+    @cached_property
+    def _shares_beginning(self) -> bool:
+        return shares_beginning(self.model.train())
 
     def _as_long_as_any(self, micro_batch: MicroBatch) -> MicroBatch:
         """Lengthen the first micro-batch of the run to the longest there could be, where that costs little."""

@@ -145,6 +145,12 @@ def test_a_model_of_text_trains_a_mark_as_the_text_that_it_is():
     assert example.messages[0] == Message("user", "What is <image> in HTML?")
 
 
+def test_a_model_of_text_keeps_nothing_of_pictures_that_it_refuses(place):
+    outcome = to_example(RawRow(SHAPES["bytes"](place), "here", place), RowRules(takes_pictures=False))
+    assert outcome.reason == "has a picture, but this model takes text only"
+    assert not (place / "cache").exists()
+
+
 def test_a_question_has_its_pictures_at_its_marks_or_before_it():
     assert put_marks(Message("user", "a<image>b"), ["x"]) == Message("user", "a<image>b", ("x",))
     assert question("ab", ["x", "y"]) == Message("user", "<image><image>ab", ("x", "y"))
