@@ -132,6 +132,7 @@ def test_pictures_of_a_parquet_file_are_its_bytes(place):
         ({**MARKED, "image": "data:image/png;base64,!!"}, "whose base64 is damaged"),
         ({**MARKED, "image": {"bytes": b"", "path": None}}, '"image" is not the path of a picture'),
         ({**MARKED, "image": "https://host/cat.png"}, "is not a file"),
+        ({**MARKED, "image": "x\0"}, "is not a possible file name"),
     ],
 )
 def test_what_cannot_be_placed_is_refused_by_name(place, fields, reason):
