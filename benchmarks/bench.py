@@ -21,7 +21,7 @@ from typing import Any
 import answers
 from jobs import JOBS, ROOT, Job, Work
 from machine import commit, machine
-from measure import run_child
+from measure import beside, run_child
 from peers import NotInstalledError, cache_folder, python_of, reason_in, versions_of
 from report import as_text, page, read_history, table
 from results import Outcome, Run, fault_of, read_run, summarise
@@ -31,7 +31,7 @@ _FOLDER = Path(__file__).parent
 HISTORY_FILE = _FOLDER / "history.jsonl"
 PAGE_FILE = ROOT / "docs" / "performance.md"
 _KERNELS_VARIABLE = "LORAKIT_KERNELS_MARCH"  # which instructions lorakit's kernels are held to
-_USUAL_TOOLS = (OURS, "lorakit-float32", REFERENCE, "trl", "trl-bf16", "trl-packing", "llamafactory")
+_USUAL_TOOLS = (OURS, "lorakit-float32", "lorakit-beside", REFERENCE, "trl", "trl-bf16", "trl-packing", "llamafactory")
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,8 @@ def _run_once(tool: Tool, python: Path, prepared: Prepared, folder: Path, dtype:
     folder.mkdir()
     spec = specification(tool, prepared.job, prepared.work, prepared.model_folder, prepared.rows_file, folder)
     spec = dataclasses.replace(spec, dtype=tool.dtype or dtype)
-    run = read_run(run_child(command(tool, prepared.job, python, spec), folder))
+    with beside(tool.busy):
+        run = read_run(run_child(command(tool, prepared.job, python, spec), folder))
     said = run if isinstance(run, str) else f"{prepared.work.rows / run.training_seconds:.2f} samples/s"
     print(f"{folder.name:<24} {said}", flush=True)
     return run

@@ -49,9 +49,11 @@ def load(source: KernelSource) -> SimpleNamespace:
         library = ctypes.CDLL(str(file or compiled(source)))
     except OSError as error:
         raise NoKernelsError(str(error)) from error
-    library.use_threads((ctypes.c_void_p * len(_THREAD_FUNCTIONS))(*_threads()))
+    threads = _threads()
+    library.use_threads((ctypes.c_void_p * len(_THREAD_FUNCTIONS))(*threads))
     library.functions.restype = ctypes.POINTER(_Function)
-    functions: dict[str, Any] = {"how": f"built in: {file.name}" if file else "compiled for this processor"}
+    how = f"built in: {file.name}" if file else "compiled for this processor"
+    functions: dict[str, Any] = {"how": how if threads[0] else f"{how}; one thread"}
     for function in library.functions():
         if not function.name:
             break

@@ -3,6 +3,7 @@ import torch
 
 from lorakit.engine import choose_device, choose_dtype, processor, products
 from lorakit.engine import device as device_module
+from lorakit.engine.kernel_levels import VARIABLE
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -75,6 +76,7 @@ def test_a_processor_without_the_instructions_says_so(monkeypatch, tmp_path):
     other = tmp_path / "cpuinfo"
     other.write_text("vendor_id : GenuineIntel\nmodel name : Another\nflags : fpu avx512f avx512_bf16\n")
     monkeypatch.setattr(processor, "_LINUX_FILE", other)
+    monkeypatch.delenv(VARIABLE, raising=False)
     products._kernel_or_fault.cache_clear()
     try:
         assert products.half_fault() == "the processor cannot multiply float16"
