@@ -67,7 +67,6 @@ constexpr std::int64_t kRegisters = 16;
 #endif
 constexpr std::int64_t kVectorBytes = kVector * sizeof(float);
 using Vector = float __attribute__((vector_size(kVectorBytes)));
-using Unaligned = float __attribute__((vector_size(kVectorBytes), aligned(4), may_alias));
 using VectorBits = std::uint32_t __attribute__((vector_size(kVectorBytes)));
 
 template <class X>
@@ -80,11 +79,13 @@ inline VectorBits lanes() {  // 0, 1, 2 and so on; a constant to the compiler
 }
 
 inline Vector load(const float* from) {
-    return *reinterpret_cast<const Unaligned*>(from);
+    Vector x;
+    std::memcpy(&x, from, sizeof x);  // one instruction; floats need not lie where vectors do
+    return x;
 }
 
 inline void store(float* to, Vector x) {
-    *reinterpret_cast<Unaligned*>(to) = x;
+    std::memcpy(to, &x, sizeof x);
 }
 
 inline Vector sum(Vector x, Vector y) {
