@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: train test test-processors coverage slow check docs bench clean
+.PHONY: train test test-processors coverage slow check docs bench fuzz clean
 
 train: $(VENV)/installed  ## fine-tune the starter model on data/train.json and evaluate it
 	$(BIN)/python main.py --task train $(ARGS)
@@ -21,6 +21,12 @@ coverage:  ## the same, and which lines they ran
 
 slow: $(VENV)/installed-dev $(VENV)/llama/installed  ## the slow tests: real training, the README's commands, llama.cpp
 	ALL_EXAMPLES=1 LLAMA_CPP_PYTHON=$(VENV)/llama/bin/python $(BIN)/python -m pytest -m "slow or generated" $(ARGS)
+
+fuzz: $(VENV)/installed-dev  ## look for input that is not answered in one sentence, ten minutes for each kind
+	for test in $$(sed -n 's/^def \(test_[a-z_]*\).*/\1/p' tests/test_fuzz_strangers.py); do \
+		LORAKIT_FUZZ=1 timeout 600 $(BIN)/python -m pytest tests/test_fuzz_strangers.py -m slow -k $$test; \
+		code=$$?; [ $$code -eq 0 ] || [ $$code -eq 124 ] || exit $$code; \
+	done
 
 check: $(VENV)/installed-dev  ## style, types and the order of the rooms
 	$(BIN)/ruff format --check .

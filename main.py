@@ -1,6 +1,15 @@
 """Run lorakit from a checkout: ``python main.py --task train``."""
 
-from lorakit.cli import main
+
+def run() -> int:
+    """Run the task that the command line names; an interrupt ends it quietly at any moment, that of importing too."""
+    try:
+        from lorakit.cli import main
+
+        return main()
+    except KeyboardInterrupt:
+        return 130
+
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run())

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
+
+from lorakit.outgoing import for_a_screen, printable
 
 _KEPT_LINES = 1000  # of a session's history
 
@@ -43,17 +44,17 @@ def _err() -> Console:
 
 def result(text: str = "") -> None:
     """Print a line that belongs to the task's result."""
-    _out().print(text, markup=False)
+    _out().print(for_a_screen(text), markup=False)
 
 
 def note(text: str) -> None:
     """Say what is going on, or what was chosen and why."""
-    _err().print(text, markup=False)
+    _err().print(for_a_screen(text), markup=False)
 
 
 def warn(text: str) -> None:
     """Say what the user should look at though the run goes on."""
-    _err().print(f"[yellow]warning:[/yellow] {escape(text)}")
+    _err().print(Text.assemble(("warning:", "yellow"), " ", for_a_screen(text)))
 
 
 def facts(title: str, rows: Sequence[tuple[str, str]], say: Callable[[str], None] = note) -> None:
@@ -72,12 +73,18 @@ def facts(title: str, rows: Sequence[tuple[str, str]], say: Callable[[str], None
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table to standard output."""
-    drawn = Table(title=title, title_justify="left", show_lines=any(len(cell) > 40 for row in rows for cell in row))
+    drawn = Table(
+        title=_plain(title), title_justify="left", show_lines=any(len(cell) > 40 for row in rows for cell in row)
+    )
     for column in columns:
-        drawn.add_column(column, overflow="fold")
+        drawn.add_column(_plain(column), overflow="fold")
     for row in rows:
-        drawn.add_row(*(escape(cell) for cell in row))
+        drawn.add_row(*map(_plain, row))
     _out().print(drawn, soft_wrap=False)
+
+
+def _plain(text: str) -> Text:
+    return Text(for_a_screen(text))
 
 
 @dataclass(frozen=True)
@@ -93,24 +100,25 @@ def marked(parts: Sequence[MarkedText]) -> None:
     is_coloured = _out().is_terminal and _out().color_system is not None
     line = Text()
     for part in parts:
+        text = for_a_screen(part.text)
         if is_coloured:
-            line.append(part.text, style="black on green" if part.is_trained else "dim")
+            line.append(text, style="black on green" if part.is_trained else "dim")
             line.append("|", style="bright_black")
         else:
-            line.append(f"[{part.text}]" if part.is_trained else f"{part.text}|")
+            line.append(f"[{text}]" if part.is_trained else f"{text}|")
     _out().print(line)
 
 
 def stream(text: str) -> None:
-    """Write a piece of an answer to standard output at once, exactly as it is."""
-    sys.stdout.write(text)
+    """Write a piece of an answer to standard output at once; control characters are shown, not obeyed."""
+    sys.stdout.write(printable(text))
     sys.stdout.flush()
 
 
 def label(text: str) -> None:
     """Print a label without a line end, before a stream; it goes where `prompt` puts its own."""
     channel = sys.stdout if is_interactive() else sys.stderr
-    channel.write(text)
+    channel.write(for_a_screen(text))
     channel.flush()
 
 
@@ -120,6 +128,7 @@ def prompt(label: str) -> str:
     Raises:
         EOFError: The input has ended.
     """
+    label = for_a_screen(label)
     if is_interactive():
         with suppress(ImportError):  # absent on Windows, whose terminal edits lines by itself
             import readline  # noqa: F401 - gives input() line editing and history
@@ -186,10 +195,10 @@ class ProgressLine:
 def progress(total: int, description: str) -> Iterator[ProgressLine]:
     """Show a progress bar on standard error while the block runs (nothing outside a terminal)."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=30),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[figures]}"),
+        TextColumn("{task.fields[figures]}", markup=False),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=_err(), disable=not _err().is_terminal) as bar:

@@ -22,7 +22,7 @@ from lorakit.engine.kernel_levels import levels_here
 ROOT = Path(__file__).parents[1]
 ENGINE = ("tests/test_tolerances.py", "tests/engine")
 # What calls kernels and nothing slower: an emulator takes a hundred times as long.
-KERNELS = ("tests/engine/test_kernels.py", "tests/engine/test_products.py", "tests/engine/test_residual_blocks.py")
+KERNELS = tuple(f"tests/engine/test_{name}.py" for name in ("kernels", "matmul", "products", "residual_blocks"))
 
 
 @dataclass(frozen=True)

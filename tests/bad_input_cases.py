@@ -7,6 +7,9 @@ import os
 from pathlib import Path
 
 import hostile_adapters
+import hostile_data
+import hostile_models
+import hostile_settings
 from bad_export_cases import EXPORTS
 from bad_input import (
     ABSENT,
@@ -63,6 +66,7 @@ CONFIGS = [
     config("a setting that is empty", "output_dir: ''\n", "output_dir must not be empty"),
     config("a validation file that is empty", "validation_file: ''\n", "validation_file must be a path"),
     config("null where it means nothing", "train_file: null\n", "train_file must be a path"),
+    config("an adapter's path that is a mapping", "lora_model_path: {a: 1}\n", "must be a path or a list of paths"),
     config("no target modules", "target_modules: []\n", "target_modules must be a list of layer names"),
     config("a setting twice", "lora_r: 8\nseed: 1\nlora_r: 4\n", "line 3: lora_r stands twice", "keep one of the two"),
     config("an alias without its anchor", "lora_r: *missing\n", "line 1", "undefined alias 'missing'"),
@@ -144,8 +148,6 @@ DATA = [
     data("only questions", rows_of({"messages": [{"role": "user", "content": "a"}]}), "has no answer"),
     data("a history that is a number", rows_of({"instruction": "a", "output": "b", "history": 5}), '"history" is not'),
     data("a picture for a model of text", rows_of({"text": "a", "target": "b", "image": "x.png"}), "takes text only"),
-    data("a picture with NUL in its name", rows_of({"text": "a", "target": "b", "image": "x\0"}), "possible file name"),
-    data("a picture from the network", rows_of({"text": "a", "target": "b", "image": "http://x/y"}), "is not a file"),
     data(
         "NaN in CSV",
         "text,target\na,NaN\nb,nan\n",
@@ -492,6 +494,9 @@ ALL = [
         ("model", MODELS),
         ("adapter", ADAPTERS),
         ("hostile adapter", hostile_adapters.ALL),
+        ("hostile data", hostile_data.ALL),
+        ("hostile model", hostile_models.ALL),
+        ("hostile setting", hostile_settings.ALL),
         ("path", PATHS),
         ("push", PUSHES),
         ("export", EXPORTS),

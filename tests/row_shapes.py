@@ -188,6 +188,9 @@ SHAPES = {
         {"prompt": [SYSTEM, Q, A, Q2], "completion": [A2]}, SYSTEM, Q, A, Q2, A2, trained=(4,)
     ),
     "prompt as messages": row({"prompt": [Q], "completion": A["content"]}, Q, A),
+    "columns of other shapes, null": row(
+        {"text": None, "target": None, "conversations": [], "messages": None, **pair("question", "answer")}, Q, A
+    ),
     # reasoning
     "reasoning_content": row(turns(Q, A, reasoning_content=THOUGHT), Q, REASONED),
     "reasoning of a turn": row(turns(Q, A, reasoning=THOUGHT), Q, REASONED),

@@ -33,6 +33,12 @@ def test_a_table_outside_a_terminal_keeps_long_cells_whole(capsys):
     assert shown.count("x") == shown.count("y") == 100
 
 
+def test_names_of_files_and_fields_are_no_markup(capsys):
+    console.table("fields of [/x].json", ["[bold]", "rows"], [["[/y]", "1"]])
+    shown = capsys.readouterr().out
+    assert all(text in shown for text in ("[/x].json", "[bold]", "[/y]"))
+
+
 def test_a_silent_process_prints_nothing(capsys):
     console.silence()
     console.result("x")

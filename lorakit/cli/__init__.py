@@ -10,8 +10,9 @@ import sys
 from collections.abc import Callable
 
 from lorakit.cli.arguments import parse_arguments
-from lorakit.cli.failures import report_internal_error
+from lorakit.cli.failures import fault_of_surroundings, report_internal_error
 from lorakit.errors import LorakitError, RunError
+from lorakit.outgoing import for_a_screen
 
 # Imported only when chosen: torch takes seconds, --help should not.
 _TASK_MODULES = {
@@ -49,9 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         The exit code: 0 done, 1 a fault of lorakit itself, 2 a fault its message says how to mend, 130 interrupted.
     """
-    for stream in (sys.stdin, sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal without Chinese shows "?"; it must not end the run
-            stream.reconfigure(errors="replace")
+    _open_streams()
     for name, value in _LIBRARY_SETTINGS.items():
         os.environ.setdefault(name, value)
     given = sys.argv[1:] if argv is None else argv
@@ -62,19 +61,50 @@ def main(argv: list[str] | None = None) -> int:
 
         config = load_config(arguments.config_file, arguments.flags, arguments.assignments)
         output_dir = config.output_dir
-        return _run_of(arguments.task)(config)
-    except LorakitError as error:
+        code = _run_of(arguments.task)(config)
+        sys.stdout.flush()  # what cannot be written should be said now, not when the interpreter ends
+        return code
+    except BaseException as error:
+        return _outcome_of(error, given, output_dir)
+
+
+def _open_streams() -> None:
+    """Make the standard streams such that nothing that is printed can end a run."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by whoever started this
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - for as long as the process
+        elif isinstance(stream, io.TextIOWrapper):  # a terminal without Chinese shows "?"
+            stream.reconfigure(errors="replace")
+
+
+def _drop_output() -> None:
+    """Let what could not be written go, or the interpreter would complain of it once more when it ends."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):  # no file behind it
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for as long as the process
+
+
+def _outcome_of(error: BaseException, given: list[str], output_dir: str | None) -> int:
+    if isinstance(error, LorakitError):
         return _report(error)
-    except KeyboardInterrupt:
+    if isinstance(error, KeyboardInterrupt):
         sys.stderr.write("\ninterrupted\n")
         return INTERRUPTED
-    except BrokenPipeError:  # the reader of our output has left: `... | head`
+    if isinstance(error, BrokenPipeError):  # the reader of our output has left: `... | head`
         sys.stderr.close()
         return 0
-    except Exception as error:
+    surroundings = fault_of_surroundings(error)
+    if isinstance(error, OSError) and error.filename is None:
+        _drop_output()
+    if surroundings is not None:
+        return _report(surroundings)
+    if isinstance(error, Exception):
         if _is_lost_process(error):
             return _report(RunError(_LOST, _GO_ON))
         return report_internal_error(error, given, output_dir)
+    raise error
 
 
 def _run_of(task: str) -> Callable[..., int]:
@@ -124,7 +154,7 @@ def _is_silent() -> bool:
 def _report(error: LorakitError) -> int:
     if _is_silent():
         return error.exit_code
-    for number, line in enumerate(str(error).splitlines()):
+    for number, line in enumerate(for_a_screen(str(error)).splitlines()):
         sys.stderr.write(f"error: {_cut(line)}\n" if number == 0 else f"{_cut(line)}\n")
     return error.exit_code
 

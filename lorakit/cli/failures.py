@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
-import re
 import shlex
 import sys
 import tempfile
@@ -14,17 +14,26 @@ from importlib import metadata
 from pathlib import Path
 
 from lorakit import __version__
+from lorakit.errors import RunError
+from lorakit.outgoing import for_a_screen, open_new, without_secrets
 
 LOG_FILE = "lorakit-error.log"
 INTERNAL_ERROR = 1
-NOT_ENOUGH = 2
 _PACKAGES = ("torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers", "pydantic", "numpy", "pyarrow")
 _OUT_OF_MEMORY = ("MemoryError", "OutOfMemoryError")  # Python's and torch's, by name: torch may not be there
+_WORDS_OF_TORCH = ("can't allocate memory", "bad_alloc", "could not create a memory object")
 _MORE_ROOM = (
     "lower max_length or max_tokens_per_microbatch, set trainer_args: {activation_checkpointing: true}, "
     "or take a smaller model"
 )
-_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}")  # of Hugging Face: a log is made to be sent to somebody
+_OF_THE_MACHINE = {
+    getattr(errno, name)
+    for name in (
+        *("ENOSPC", "EDQUOT", "EROFS", "EIO", "EFBIG", "EACCES", "EPERM", "ENOTDIR", "EISDIR", "EMFILE", "ENFILE"),
+        *("ENAMETOOLONG", "ELOOP", "EBADF", "ENXIO", "ENODEV", "ESTALE", "ETXTBSY", "EBUSY", "EEXIST", "ENOTEMPTY"),
+    )
+    if hasattr(errno, name)
+}
 _MOST_SHOWN = 300  # characters of the error's own words
 
 
@@ -39,9 +48,6 @@ def report_internal_error(error: Exception, argv: list[str], output_dir: str | N
     Returns:
         The exit code.
     """
-    if type(error).__name__ in _OUT_OF_MEMORY:
-        sys.stderr.write(f"error: out of memory ({_shown(error)})\nhint: {_MORE_ROOM}\n")
-        return NOT_ENOUGH
     sys.stderr.write(f"internal error: {type(error).__name__}: {_shown(error)} ({_place_of(error)})\n")
     log = _write_log("".join(_log_of(error, argv)), output_dir)
     kept = f"the full log is in {log}; please report it with that file" if log else "run it with LORAKIT_DEBUG=1"
@@ -51,8 +57,26 @@ def report_internal_error(error: Exception, argv: list[str], output_dir: str | N
     return INTERNAL_ERROR
 
 
-def _shown(error: Exception) -> str:
-    return " ".join(str(error).split())[:_MOST_SHOWN]
+def fault_of_surroundings(error: BaseException) -> RunError | None:
+    """Return the error that a user needs where memory, disk or a library in Rust has given up; else None."""
+    text = _shown(error)
+    if type(error).__name__ in _OUT_OF_MEMORY or any(words in text for words in _WORDS_OF_TORCH):
+        return RunError(f"out of memory ({text})", _MORE_ROOM)
+    if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
+        place = error.filename if isinstance(error.filename, str) else "standard input or output"
+        return RunError(
+            f"{place}: {error.strerror}", "look at that file or folder, its permissions, and the room on the disk"
+        )
+    if type(error).__name__ == "PanicException":  # of Rust, in tokenizers and safetensors
+        return RunError(
+            f"the library that reads a tokenizer or weights has given up ({text})",
+            "fetch model and adapter again; with files that came whole, report it",
+        )
+    return None
+
+
+def _shown(error: BaseException) -> str:
+    return for_a_screen(" ".join(str(error).split()))[:_MOST_SHOWN]
 
 
 def _place_of(error: Exception) -> str:
@@ -68,8 +92,8 @@ def _place_of(error: Exception) -> str:
 def _log_of(error: Exception, argv: list[str]) -> Iterator[str]:
     yield f"lorakit {__version__}, Python {platform.python_version()}, {platform.platform()}\n"
     yield ", ".join(_versions()) + "\n"
-    yield f"command line: {_TOKEN.sub('hf_...', shlex.join(argv))}\n\n"
-    yield _TOKEN.sub("hf_...", "".join(traceback.format_exception(error)))
+    yield f"command line: {without_secrets(shlex.join(argv))}\n\n"
+    yield without_secrets("".join(traceback.format_exception(error)))
 
 
 def _versions() -> Iterator[str]:
@@ -87,7 +111,8 @@ def _write_log(text: str, output_dir: str | None) -> Path | None:
             continue
         file = Path(folder) / LOG_FILE
         try:
-            file.write_text(text, encoding="utf-8", errors="backslashreplace")
+            with open_new(file, is_private=True) as log:
+                log.write(text)
         except OSError:
             continue
         return file

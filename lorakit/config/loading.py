@@ -16,8 +16,13 @@ from lorakit.config.settings import BOUNDS, Config, number_text
 from lorakit.config.trainer_arguments import check_trainer_arguments
 from lorakit.config.yaml_values import read_mapping, read_value
 from lorakit.errors import SettingsError
+from lorakit.outgoing import holds_secret
 
 _MOST_BYTES = 1_000_000  # of a file of settings
+_SECRET_FOUND = (
+    "a value has the shape of an access token or a password, which would be written into files",
+    "take it out, and log in instead: `hf auth login`, or the variable HF_TOKEN",
+)
 _MOST_SHOWN = 80  # characters of a value in a message
 
 
@@ -65,10 +70,7 @@ def load_config(config_file: str | None, flags: dict[str, str], assignments: lis
             faults.append(Fault(f"--set {assignment}", "is not key=value", "write --set lora_r=16"))
             continue
         _read_into(given, name.strip(), text, f"--set {name.strip()}", faults)
-    config = _validate(given, faults)
-    if faults or config is None:
-        raise SettingsError("\n".join(str(fault) for fault in faults))
-    return config
+    return _checked(given, faults)
 
 
 def make_config(values: dict[str, Any], place: str) -> Config:
@@ -81,8 +83,12 @@ def make_config(values: dict[str, Any], place: str) -> Config:
     Raises:
         SettingsError: Naming every fault at once.
     """
-    faults: list[Fault] = []
-    config = _validate({name: Given(value, place) for name, value in values.items()}, faults)
+    return _checked({name: Given(value, place) for name, value in values.items()}, [])
+
+
+def _checked(given: dict[str, Given], faults: list[Fault]) -> Config:
+    config = _validate(given, faults)
+    faults += [Fault(item.place, *_SECRET_FOUND) for item in given.values() if _holds_secret(item.value)]
     if faults or config is None:
         raise SettingsError("\n".join(str(fault) for fault in faults))
     return config
@@ -160,6 +166,14 @@ def _validate(given: dict[str, Given], faults: list[Fault]) -> Config | None:
         for name, fault, remedy in check_trainer_arguments(trainer_args.value):
             faults.append(Fault(trainer_args.place, f"trainer_args: {name} {fault}", remedy))
     return config
+
+
+def _holds_secret(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_holds_secret, [*value.keys(), *value.values()]))
+    if isinstance(value, list | tuple):
+        return any(map(_holds_secret, value))
+    return isinstance(value, str) and holds_secret(value)
 
 
 def _settings_fault(name: str, item: Given, detail: ErrorDetails) -> Fault:

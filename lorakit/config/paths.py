@@ -27,6 +27,18 @@ def fault_of_file(name: str) -> str | None:
     return None if stat.S_ISREG(mode) else "is a device, a pipe or a socket, not a file"
 
 
+def leads_out(file: Path) -> bool:
+    """Tell whether a file is a link out of its folder, to what nobody meant to give away.
+
+    A hub's cache has its folders full of links, into ``blobs`` beside them.
+    """
+    if not file.is_symlink():
+        return False
+    folder, target = file.parent.resolve(), file.resolve()
+    places = [folder, *([folder.parents[1] / "blobs"] if folder.parent.name == "snapshots" else [])]
+    return not any(target.is_relative_to(place) for place in places)
+
+
 def is_missing(fault: str) -> bool:
     """Tell a name where nothing stands from one where the wrong thing does."""
     return fault == _NOTHING_THERE

@@ -13,6 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from lorakit.outgoing import is_secret_name
+
 OWNED = {
     "output_dir": "set output_dir as a setting of its own",
     "num_train_epochs": "set num_train_epochs as a setting of its own",
@@ -47,6 +49,9 @@ OWNED = {
     "push_to_hub": "use --task push, which shows what is sent",
 }
 
+# What would send something from here without showing it first.
+_SENDING = ("push_to_hub", "hub_")
+
 # Fields whose annotation says less than they take.
 _CORRECTED = {"fsdp": "bool | str | None"}
 
@@ -67,7 +72,10 @@ def check_trainer_arguments(arguments: dict[str, Any]) -> list[tuple[str, str, s
     annotations = _annotations()
     faults = []
     for name, value in arguments.items():
-        if name in OWNED:
+        if str(name).startswith(_SENDING) or is_secret_name(str(name)):
+            if value not in (None, False):
+                faults.append((str(name), "is not set here", "--task push shows what would be sent, and asks first"))
+        elif name in OWNED:
             faults.append((str(name), "is not set here", OWNED[name]))
         elif annotations and name not in annotations:
             close = difflib.get_close_matches(str(name), annotations, n=1, cutoff=0.6)

@@ -114,7 +114,7 @@ class ChatFormat:
             messages: A conversation that ends with a question.
             thinking: Whether a reasoning model should think first.
         """
-        ids = self.encode(self._template.render(self._guarded(messages), answering=True, thinking=thinking))
+        ids = self.encode(self._template.prompt(self._guarded(messages), thinking))
         pictures = self.pictures(messages)
         ids, _, starts = self.expanded(ids, [IGNORED_LABEL] * len(ids), pictures)
         check_all_pictures(starts, pictures)

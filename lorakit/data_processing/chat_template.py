@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
+from lorakit.data_processing.bounded import LimitError, apply_chat_template
 from lorakit.data_processing.example import Message, ToolCall
 from lorakit.data_processing.images import IMAGE_MARK
 from lorakit.data_processing.reasoning import CLOSING, OPENING, joined, split_reasoning
@@ -135,6 +136,17 @@ class ChatTemplate:
             prompt, text, answer.is_trained is not False, _end_of_thought(text, answer), bool(answer.tool_calls)
         )
 
+    def prompt(self, messages: Sequence[Message], thinking: bool) -> str:
+        """Write what stands before an answer that is to be given.
+
+        Raises:
+            TemplateError: The template refuses it, or leaves out tools or what they gave.
+        """
+        written = self.render(messages, answering=True, thinking=thinking)
+        if (lost := lost_of_tools(messages, Message("assistant", ""), written, "")) is not None:
+            raise TemplateError(*lost)
+        return written
+
     def render(self, messages: Sequence[Message], answering: bool, thinking: bool) -> str:
         """Write a conversation.
 
@@ -148,6 +160,8 @@ class ChatTemplate:
         """
         try:
             return self._applied(messages, answering, thinking)
+        except LimitError:
+            raise
         except Exception as error:  # templates raise what they like, jinja2.TemplateError among others
             if any(message.tool_calls for message in messages):
                 with suppress(Exception):
@@ -159,15 +173,14 @@ class ChatTemplate:
         self, messages: Sequence[Message], answering: bool, thinking: bool, has_arguments_as_text: bool = False
     ) -> str:
         clock = {} if self._date is None else {_CLOCK: self._date.strftime}
-        text = self._tokenizer.apply_chat_template(
+        return apply_chat_template(
+            self._tokenizer,
             [self._as_expected(message, has_arguments_as_text) for message in messages if message.role != "tools"],
             tools=next((json.loads(message.content) for message in messages if message.role == "tools"), None),
-            tokenize=False,
             add_generation_prompt=answering,
             enable_thinking=thinking,
             **clock,
         )
-        return str(text)
 
     def _continued(self, prompt: str, written: str, answer: Message) -> str:
         """Return what the model is to write after the prompt so that the finished conversation is what is written."""
@@ -277,7 +290,7 @@ def _end_of_thought(text: str, answer: Message) -> int:
     if not reasoning:
         return 0
     after = text.find(reasoning.strip()) + len(reasoning.strip())
-    if content.strip():
-        return text.find(content.strip(), after)
+    if content.strip() and (place := text.find(content.strip(), after)) >= 0:
+        return place
     closing = _CLOSING_TAG.match(text, after)
     return closing.end() if closing else after

@@ -12,11 +12,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from lorakit import console
 from lorakit.config.paths import fault_of_file, is_folder, is_missing
 from lorakit.data_processing.encodings import decode
-from lorakit.data_processing.example import Rejected
+from lorakit.data_processing.example import Rejected, shortened
 from lorakit.data_processing.json_rows import read_json_text
 from lorakit.data_processing.raw import RawRow
 from lorakit.data_processing.tables import read_csv, read_parquet, read_xlsx
@@ -26,6 +27,7 @@ _HUB_NAME = re.compile(r"^[\w.-]+/[\w.-]+(:[\w.\-\[\]%:]+)?$")
 _ROWS = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".xlsx")
 _PACKED = (".gz", ".zst", ".bz2")
 _FILE_ENDINGS = (*_ROWS, *_PACKED, ".txt", ".zip", ".xls", ".arrow")
+_MOST_UNPACKED_BYTES, _MOST_TIMES_PACKED = 100_000_000, 100
 _FOREIGN = {  # by their first bytes
     b"\xd0\xcf\x11\xe0": ("is an old Excel file", "save it as .xlsx, or as CSV (UTF-8)"),
     b"ARROW1": ("is an Arrow file", "write it as Parquet"),
@@ -88,9 +90,15 @@ def _rows(name: str, reading: Reading) -> Iterator[RawRow | Rejected]:
 def _read_folder(folder: Path, name: str, reading: Reading) -> Iterator[RawRow | Rejected]:
     """Read all files of rows that lie in a folder, in the order of their names."""
     endings = (*_ROWS, *(row + packed for row in _ROWS for packed in _PACKED))
-    files = sorted(file for file in folder.iterdir() if file.name.lower().endswith(endings) and file.is_file())
+    try:
+        there = sorted(folder.iterdir())
+    except OSError as error:
+        raise DataError(f"{name}: cannot be read ({error.strerror})", "check the folder's permissions") from error
+    files = [file for file in there if file.name.lower().endswith(endings) and file.is_file()]
     if not files:
         raise DataError(f"{name}: is a folder without files of rows", f"their names end in {', '.join(_ROWS)}")
+    if others := [other.name for other in there if other not in files and not other.name.startswith(".")]:
+        console.note(f"{name}: not read: {shortened(', '.join(others))}")
     for file in files:
         yield from _rows(str(file), reading)
 
@@ -128,17 +136,31 @@ def _unpacked(path: Path, first: bytes, name: str) -> bytes | None:
     """Return the content of a packed file; None for one that is not packed."""
     try:
         if first.startswith(b"\x1f\x8b"):
-            return gzip.decompress(path.read_bytes())
+            with gzip.open(path) as stream:
+                return _to_its_end(stream, path, name)
         if first.startswith(b"BZh"):
-            return bz2.decompress(path.read_bytes())
+            with bz2.open(path) as stream:
+                return _to_its_end(stream, path, name)
         if first.startswith(b"\x28\xb5\x2f\xfd"):
             import pyarrow
 
             with pyarrow.input_stream(str(path), compression="zstd") as stream:
-                return bytes(stream.read())
+                return _to_its_end(stream, path, name)
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise DataError(f"{name}: is a damaged packed file ({error})", "pack the file anew") from error
     return None
+
+
+def _to_its_end(stream: Any, path: Path, name: str) -> bytes:
+    """Read what a packed file holds, unless that is more than text could ever be packed to."""
+    most = max(_MOST_UNPACKED_BYTES, _MOST_TIMES_PACKED * path.stat().st_size)
+    content = bytes(stream.read(most + 1))
+    if len(content) > most:
+        raise DataError(
+            f"{name}: unpacks to more than {_MOST_TIMES_PACKED} times its size, which no text does",
+            "unpack it, and look what is in it",
+        )
+    return content
 
 
 def _read_unpacked(content: bytes, name: str, reading: Reading) -> Iterator[RawRow | Rejected]:

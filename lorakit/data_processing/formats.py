@@ -106,6 +106,8 @@ def to_example(row: RawRow, rules: RowRules = _DEFAULT, ledger: Ledger | None = 
         fields = Fields(row.fields, account, renamed=rules.renamed)
         messages = with_turns_chosen(_messages(fields, rules, row.folder), rules.train_turns)
         example = Example(checked(messages, rules.system_prompt), row.origin)
+        if messages[-1] != example.messages[-1]:
+            fields.note("(turns after the last trained answer)", "left out: no answer follows them")
         if any(has_half_character(text) for message in example.messages for text in _texts_not_read_as_such(message)):
             raise UnusableError("holds half a character (an unpaired surrogate)")
         fields.close()
@@ -149,7 +151,8 @@ def _messages(fields: Fields, rules: RowRules, folder: Path) -> list[Message]:
     drafts = _reader_for(fields, rules)(fields, tools is not None)
     drafts = _with_system(fields, drafts)
     if drafts and drafts[0].message.role == "system" and (listed := tools_in_text(drafts[0].message.content)):
-        tools, drafts = tools or listed, drafts[1:]  # another family's preamble; the template writes its own
+        tools, drafts = tools or listed, drafts[1:]
+        fields.note("(system message that lists the tools)", "replaced by what the model's template writes of them")
         drafts = [_with_calls(draft, fields) for draft in drafts]
     messages = place_pictures(drafts, fields, folder, rules.takes_pictures)
     return [*([Message("tools", tools)] if tools else []), *messages]
@@ -168,20 +171,24 @@ _Reader = Callable[[Fields, bool], list[Draft]]
 
 
 def _reader_for(fields: Fields, rules: RowRules) -> _Reader:
-    if "text" in fields and "target" in fields:
-        return lambda row, has_tools: _read_pair(row, "text", "target", has_tools)
-    for name in ("messages", "conversations"):
-        if name in fields:
-            return lambda row, has_tools, name=name: _read_conversation(row, name, has_tools)  # type: ignore[misc]
-    if "chat" in fields:
-        return read_glaive
-    for is_there in (fields.has, fields.__contains__):
-        found = next((pair for pair in _PAIRS if is_there(pair[0]) and is_there(pair[1])), None)
-        if found is not None:
-            return lambda row, has_tools: _read_pair(row, *found, has_tools)
     if fields.has("tools") and fields.has("answers") and (question := _question_of(fields)):
         return lambda row, has_tools: _read_xlam(row, question)
+    for is_there in (fields.has, fields.__contains__):  # columns of another shape may be there, and be null
+        if (reader := _reader_of(is_there)) is not None:
+            return reader
     raise _missing(fields, rules)
+
+
+def _reader_of(is_there: Callable[[str], bool]) -> _Reader | None:
+    if is_there("text") and is_there("target"):
+        return lambda row, has_tools: _read_pair(row, "text", "target", has_tools)
+    for name in ("messages", "conversations"):
+        if is_there(name):
+            return lambda row, has_tools, name=name: _read_conversation(row, name, has_tools)  # type: ignore[misc]
+    if is_there("chat"):
+        return read_glaive
+    found = next((pair for pair in _PAIRS if is_there(pair[0]) and is_there(pair[1])), None)
+    return None if found is None else lambda row, has_tools: _read_pair(row, *found, has_tools)
 
 
 def _question_of(fields: Fields) -> str | None:

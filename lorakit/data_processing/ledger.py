@@ -85,6 +85,10 @@ class Fields:
             self._account.used[self._place + str(key)] = purpose
         return self.values[key]
 
+    def note(self, place: str, purpose: str) -> None:
+        """Enter what became of something that is no field of its own."""
+        self._account.used[place] = purpose
+
     def inner(self, values: Mapping[str, Any], place: str) -> Fields:
         """Return the fields of an object inside this one."""
         return Fields(values, self._account, f"{self._place}{place}.")

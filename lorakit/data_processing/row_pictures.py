@@ -49,6 +49,8 @@ def place_pictures(
     name = fields.key("images")
     if listed:
         drafts = _distributed(drafts, listed, name)
+    if takes_pictures is False and any(draft.pictures for draft in drafts):
+        raise UnusableError("has a picture, but this model takes text only")  # before its bytes are kept anywhere
     for draft in drafts:
         _check_marks(draft, bool(takes_pictures))
     try:

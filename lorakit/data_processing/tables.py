@@ -6,6 +6,7 @@ import csv
 import datetime
 import io
 import math
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from lorakit.errors import DataError
 
 _DELIMITERS = ("\t", ",", ";", "|")
 _TRIED_RECORDS = 50
+_MOST_UNPACKED_BYTES = 2_000_000_000  # of a spreadsheet, which is a compressed archive
 # How programs write a cell without a value; learnt as an answer, it would be the word.
 _MISSING = {"nan", "-nan", "null", "n/a", "#n/a", "#na", "<na>", "#null!", "#ref!", "#value!", "#name?", "#div/0!"}
 csv.field_size_limit(2**31 - 1)  # the default refuses cells over 128 KiB
@@ -154,6 +156,12 @@ def read_xlsx(path: Path, name: str) -> Iterator[RawRow | Rejected]:
             "pip install -e .[xlsx], or save it as CSV (UTF-8)",
         ) from error
     try:
+        with zipfile.ZipFile(path) as parts:
+            if sum(part.file_size for part in parts.infolist()) > _MOST_UNPACKED_BYTES:
+                raise DataError(
+                    f"{name}: unpacks to more than {_MOST_UNPACKED_BYTES // 1_000_000} MB, too much for a table",
+                    "save it as CSV or Parquet",
+                )
         book = openpyxl.load_workbook(path, read_only=True, data_only=True)
         sheets = [sheet for sheet in book.worksheets if sheet.sheet_state == "visible"] or book.worksheets
         if len(sheets) > 1:

@@ -11,7 +11,8 @@ from lorakit.engine.attention import PackedRows
 from lorakit.engine.attention_layer import PROJECTIONS
 from lorakit.engine.lora_linear import covered_projections
 from lorakit.engine.pointwise import is_known, is_silu
-from lorakit.engine.residual_blocks import Heads, Norm, add_attention, add_mlp
+from lorakit.engine.residual_blocks import Heads, add_attention, add_mlp
+from lorakit.engine.torch_parts import Norm
 
 _NORMS = ("input_layernorm", "post_attention_layernorm")
 

@@ -70,9 +70,11 @@ class KernelSource:
 # Every library there is.
 FLOAT32_KERNELS = KernelSource("kernels-float32", "kernels.cpp", ("FORMAT=float",))
 BFLOAT16_KERNELS = KernelSource("kernels-bfloat16", "kernels.cpp", ("FORMAT=BFloat16",))
+FLOAT32_BLOCKS = KernelSource("blocks-float32", "blocks.cpp", ("FORMAT=float",))
+BFLOAT16_BLOCKS = KernelSource("blocks-bfloat16", "blocks.cpp", ("FORMAT=BFloat16",))
 HALF_PRODUCTS = KernelSource("half-products", "half_products.cpp", needs=frozenset({"avx512_fp16"}))
 DECODING = KernelSource("decoding", "decoding.cpp")
-SOURCES = (FLOAT32_KERNELS, BFLOAT16_KERNELS, HALF_PRODUCTS, DECODING)
+SOURCES = (FLOAT32_KERNELS, BFLOAT16_KERNELS, FLOAT32_BLOCKS, BFLOAT16_BLOCKS, HALF_PRODUCTS, DECODING)
 
 
 def built_in(source: KernelSource) -> Path | None:

@@ -18,12 +18,7 @@
 
 #include "function_table.h"
 #include "threads.h"
-#include "vectors.h"
-
-#if defined(__AVX512BF16__) && !defined(ONE_BY_ONE)
-#define IN_PAIRS
-#include <immintrin.h>
-#endif
+#include "units.h"
 
 namespace {
 
@@ -132,49 +127,6 @@ constexpr std::int64_t kTile = 32;  // queries at a time: what causal order forb
 inline std::int64_t padded(std::int64_t count, std::int64_t multiple) {
     return (count + multiple - 1) / multiple * multiple;
 }
-
-// Products are summed up unit by unit. A unit is one float; or, where the processor multiplies such pairs faster than
-// floats, two bfloat16 numbers that are neighbours in the direction of the sum.
-template <class T>
-struct UnitOf {
-    using Type = float;
-};
-
-template <class X>
-inline void join(float& unit, X first, X) {
-    unit = widen(first);
-}
-
-inline Vector plus_product(Vector sum, float left, const float* right) {
-    return sum + left * load(right);
-}
-
-#ifdef IN_PAIRS
-struct Pair {
-    BFloat16 first, second;
-};
-
-template <>
-struct UnitOf<BFloat16> {
-    using Type = Pair;
-};
-
-template <class X>
-inline void join(Pair& unit, X first, X second) {
-    store(unit.first, first);
-    store(unit.second, second);
-}
-
-inline Vector plus_product(Vector sum, Pair left, const Pair* right) {
-    std::int32_t bits;
-    std::memcpy(&bits, &left, sizeof bits);
-    return (Vector)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32(bits),
-                                    (__m512bh)_mm512_loadu_si512(right));
-}
-#endif
-
-template <class U>
-constexpr std::int64_t kNumbers = std::is_same_v<U, float> ? 1 : 2;  // in a unit
 
 template <class U>
 inline std::int64_t units(std::int64_t numbers) {
@@ -474,7 +426,7 @@ bool compute_tasks(const Layout& at, const Span* spans, bool is_backward, const 
 template <class T>
 bool attention_forward(const T* query, const T* key, const T* value, T* output, float* normaliser, const Span* spans,
                        const Layout* layout, float scaling) {
-    using U = typename UnitOf<T>::Type;
+    using U = UnitOf<T>;
     const Layout& at = *layout;
     return compute_tasks<U>(at, spans, false, [&](Workspace<U>& w, const Task& task) {
         gather_turned(Rows<T>(key + task.key_head * at.key_head, at.key_token, task), at.size, w.key_turned.data(),
@@ -517,7 +469,7 @@ template <class T>
 bool attention_backward(const T* query, const T* key, const T* value, const T* grad, const float* normaliser,
                         T* grad_query, T* grad_key, T* grad_value, float* shared_key, float* shared_value,
                         const Span* spans, const Layout* layout, float scaling, std::int64_t tokens) {
-    using U = typename UnitOf<T>::Type;
+    using U = UnitOf<T>;
     const Layout& at = *layout;
     return compute_tasks<U>(at, spans, true, [&](Workspace<U>& w, const Task& task) {
         const Rows<T> keys(key + task.key_head * at.key_head, at.key_token, task);

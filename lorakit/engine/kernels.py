@@ -9,16 +9,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 
 from lorakit.engine import processor
-from lorakit.engine.kernel_build import BFLOAT16_KERNELS, FLOAT32_KERNELS
+from lorakit.engine.kernel_build import BFLOAT16_BLOCKS, BFLOAT16_KERNELS, FLOAT32_BLOCKS, FLOAT32_KERNELS
 from lorakit.engine.kernel_levels import NoKernelsError
 from lorakit.engine.kernel_library import load
 
-_SOURCES = {torch.float32: FLOAT32_KERNELS, torch.bfloat16: BFLOAT16_KERNELS}
+_SOURCES = {
+    torch.float32: (FLOAT32_KERNELS, FLOAT32_BLOCKS),
+    torch.bfloat16: (BFLOAT16_KERNELS, BFLOAT16_BLOCKS),
+}
 _LOADED: dict[torch.dtype, Any] = {}  # of one format at most
 # Up to so many elements of a head's keys attention in bfloat16 is faster here than by PyTorch's products, where those
 # have AMX tiles.
@@ -55,7 +59,8 @@ def choose_kernels(
     if dtype not in _SOURCES:
         return KernelChoice(False, f"not for {dtype}".replace("torch.", ""))
     try:
-        _LOADED[dtype] = load(_SOURCES[dtype])
+        passes, blocks = (vars(load(source)) for source in _SOURCES[dtype])
+        _LOADED[dtype] = SimpleNamespace(**blocks | passes)
     except NoKernelsError as error:
         return KernelChoice(False, str(error))
     return KernelChoice(True, _LOADED[dtype].how)
@@ -83,6 +88,19 @@ def kernels_for(*tensors: torch.Tensor) -> Any:
         return None
     is_served = all(
         tensor.device.type == "cpu" and tensor.dtype is first.dtype and tensor.is_contiguous() for tensor in tensors
+    )
+    return kernels if is_served else None
+
+
+def block_kernels_for(*tensors: torch.Tensor) -> Any:
+    """Return the kernels as `kernels_for` does, where they have blocks.cpp and that is the fastest way.
+
+    bfloat16 is multiplied in pairs there. Where processors have no instruction for pairs, or AMX tiles, which PyTorch
+    uses, products stay with PyTorch.
+    """
+    kernels = kernels_for(*tensors)
+    is_served = hasattr(kernels, "mlp_forward") and not (
+        tensors[0].dtype is torch.bfloat16 and "amx_bf16" in _features()
     )
     return kernels if is_served else None
 

@@ -231,6 +231,12 @@ def peak_bytes(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit_bytes
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
+# What torch's allocator, the C++ library and oneDNN say where memory runs out on a CPU.
+_NO_MEMORY = ("can't allocate memory", "bad_alloc", "could not create a memory object", "not enough memory")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
     """Tell a lack of memory from all else that torch raises."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)

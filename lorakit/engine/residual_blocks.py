@@ -17,18 +17,12 @@ from typing import Any
 
 import torch
 
-from lorakit.engine.pointwise import gated, gated_gradients, norm_gradient, normed, rotated
-from lorakit.engine.projections import PER_PROJECTION, Projection, flatten, gradients_of, output_of, split
+from lorakit.engine.kernel_parts import KernelParts, kernel_parts_for
+from lorakit.engine.pointwise import norm_gradient, normed, rotated
+from lorakit.engine.projections import PER_PROJECTION, Projection, flatten, split
 from lorakit.engine.row_attention import Asked, Span, attended, attention_gradients
 from lorakit.engine.scratch import scratch
-
-
-@dataclass(frozen=True)
-class Norm:
-    """A frozen RMSNorm: its weight [width], and what is added to the mean square."""
-
-    weight: torch.Tensor
-    epsilon: float
+from lorakit.engine.torch_parts import Norm, Start, TorchParts
 
 
 @dataclass(frozen=True)
@@ -109,34 +103,35 @@ class AttentionBlock(torch.autograd.Function):
         ctx: Any, x: torch.Tensor, norm: Norm, heads: Heads, scalings: tuple[float, ...], *tensors: torch.Tensor | None
     ) -> torch.Tensor:
         """Compute [tokens, hidden]."""
-        *inner, last = split(scalings, tensors)
-        normed_x, inverse = normed(x, norm.weight, norm.epsilon, scratch("norm", x.shape, x.dtype))
+        projections = split(scalings, tensors)
+        *inner, last = projections
+        parts = _parts(x, norm, projections)
         # Where heads are normed, they are kept as they were before; elsewhere as they are in the end.
         places = [
             None if head_norm else scratch(name, (len(x), len(one.weight)), x.dtype)
             for name, one, head_norm in (("query", inner[0], heads.query_norm), ("key", inner[1], heads.key_norm))
         ]
-        (query, key, value), smalls = _outputs(normed_x, inner, [*places, None])
+        (query, key, value), smalls, rstd = parts.normed_outputs(x, norm, inner, [*places, None])
         turned_query, turned_key = heads.turned(query, heads.query_norm), heads.turned(key, heads.key_norm)
         output, *kept = attended(heads.asked(turned_query, turned_key, value))
         flat = output.flatten(1)
-        y, small = output_of(flat, last)
+        y, small = parts.added_output(flat, last, x)
         ctx.save_for_backward(
-            *(x, inverse, query if heads.query_norm else turned_query, key if heads.key_norm else turned_key, value),
+            *(x, rstd, query if heads.query_norm else turned_query, key if heads.key_norm else turned_key, value),
             *(flat if last.lora else None, *smalls, small, *tensors, *kept),
         )
-        ctx.norm, ctx.heads, ctx.scalings = norm, heads, scalings
-        return y.add_(x)
+        ctx.norm, ctx.heads, ctx.scalings, ctx.parts = norm, heads, scalings, parts
+        return y
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> Any:  # type: ignore[override]
         """Return the gradients of x and of every A and B."""
         heads: Heads = ctx.heads
-        x, inverse, query, key, value, flat, *saved = ctx.saved_tensors
+        x, rstd, query, key, value, flat, *saved = ctx.saved_tensors
         smalls, tensors, kept = _pieces(saved, len(ctx.scalings))
         *inner, last = split(ctx.scalings, tensors)
         grad = grad.contiguous()
-        grad_flat, of_last = gradients_of(last, flat, smalls[-1], grad, None, True)
+        grad_flat, of_last = ctx.parts.gradients_of_output(last, flat, smalls[-1], grad)
         asked = heads.asked(heads.turned_again(query, heads.query_norm), heads.turned_again(key, heads.key_norm), value)
         grad_query, grad_key, grad_value = attention_gradients(asked, heads.cut(grad_flat)[0], kept)
         grads = (
@@ -144,9 +139,8 @@ class AttentionBlock(torch.autograd.Function):
             heads.turned_gradient(grad_key, key, heads.key_norm),
             grad_value.transpose(0, 1).flatten(1),
         )
-        grad_x, of_inner = _Start(x, ctx.norm, inverse).gradients(
-            inner, smalls[:-1], grads, grad if ctx.needs_input_grad[0] else None
-        )
+        rest = grad if ctx.needs_input_grad[0] else None
+        grad_x, of_inner = ctx.parts.gradients_of_normed(Start(x, ctx.norm, rstd), inner, smalls[:-1], grads, rest)
         return grad_x, None, None, None, *of_inner, *of_last
 
 
@@ -158,70 +152,27 @@ class MlpBlock(torch.autograd.Function):
         ctx: Any, x: torch.Tensor, norm: Norm, scalings: tuple[float, ...], *tensors: torch.Tensor | None
     ) -> torch.Tensor:
         """Compute [tokens, hidden]."""
-        *inner, last = split(scalings, tensors)
-        normed_x, inverse = normed(x, norm.weight, norm.epsilon, scratch("norm", x.shape, x.dtype))
-        (gate, up), smalls = _outputs(normed_x, inner, (None, None))
-        y, small = output_of(gated(gate, up, scratch("product", gate.shape, x.dtype)), last)
-        ctx.save_for_backward(x, inverse, gate, up, *smalls, small, *tensors)
-        ctx.norm, ctx.scalings = norm, scalings
-        return y.add_(x)
+        projections = split(scalings, tensors)
+        parts = _parts(x, norm, projections)
+        y, gate, up, smalls, rstd = parts.mlp(x, norm, projections)
+        ctx.save_for_backward(x, rstd, gate, up, *smalls, *tensors)
+        ctx.norm, ctx.scalings, ctx.parts = norm, scalings, parts
+        return y
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> Any:  # type: ignore[override]
         """Return the gradients of x and of every A and B."""
-        x, inverse, gate, up, *saved = ctx.saved_tensors
+        x, rstd, gate, up, *saved = ctx.saved_tensors
         smalls, tensors, _ = _pieces(saved, len(ctx.scalings))
-        *inner, last = split(ctx.scalings, tensors)
-        grad = grad.contiguous()
-        product = gated(gate, up) if last.lora else None
-        grad_product, of_last = gradients_of(last, product, smalls[-1], grad, None, True)
-        grads = gated_gradients(grad_product, gate, up)
-        grad_x, of_inner = _Start(x, ctx.norm, inverse).gradients(
-            inner, smalls[:-1], grads, grad if ctx.needs_input_grad[0] else None
+        grad_x, found = ctx.parts.mlp_gradients(
+            *(Start(x, ctx.norm, rstd), split(ctx.scalings, tensors), smalls, gate, up),
+            *(grad.contiguous(), ctx.needs_input_grad[0]),
         )
-        return grad_x, None, None, *of_inner, *of_last
+        return grad_x, None, None, *found
 
 
-@dataclass(frozen=True)
-class _Start:
-    """Where a half starts: x [tokens, hidden], its norm, and what that has multiplied x by [tokens, 1]."""
-
-    x: torch.Tensor
-    norm: Norm
-    inverse: torch.Tensor
-
-    def gradients(
-        self,
-        projections: Sequence[Projection],
-        smalls: Sequence[torch.Tensor | None],
-        grads: Sequence[torch.Tensor],
-        rest: torch.Tensor | None,
-    ) -> tuple[torch.Tensor | None, list[torch.Tensor | None]]:
-        """Return the gradient of x, and those of the tensors of the projections that follow.
-
-        Args:
-            projections: All of the normed x.
-            smalls: What their adapters made of it, each [tokens, rank].
-            grads: Of what they returned, each [tokens, out].
-            rest: What else is in the gradient of x; None where that is not wanted.
-        """
-        has_lora = any(one.lora for one in projections)
-        normed_x = normed(self.x, self.norm.weight, self.norm.epsilon)[0] if has_lora else None
-        grad_normed, found = None, []
-        for one, small, grad in zip(projections, smalls, grads, strict=True):
-            grad_normed, gradients = gradients_of(one, normed_x, small, grad, grad_normed, rest is not None)
-            found += gradients
-        if grad_normed is None:
-            return None, found
-        return norm_gradient(grad_normed, self.x, self.norm.weight, self.inverse, rest), found
-
-
-def _outputs(
-    x: torch.Tensor, projections: Sequence[Projection], places: Sequence[torch.Tensor | None]
-) -> tuple[list[torch.Tensor], list[torch.Tensor | None]]:
-    """Return what each projection makes of x [tokens, in], perhaps written to a place, and what its adapter does."""
-    each = [output_of(x, one, place) for one, place in zip(projections, places, strict=True)]
-    return [y for y, _ in each], [small for _, small in each]
+def _parts(x: torch.Tensor, norm: Norm, projections: Sequence[Projection]) -> KernelParts | TorchParts:
+    return kernel_parts_for(x, norm, projections) or TorchParts()
 
 
 def _pieces(saved: Sequence[Any], projections: int) -> tuple[Sequence[Any], Sequence[Any], Sequence[Any]]:

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ class Answers:
         question: The last turn before the answer.
         reference: What was expected.
         by_model: What each model answered.
-        calls: Where tools may be called, whether each model's calls have the names and arguments that were expected.
+        calls: Where a call is expected, whether each model's calls have its name and arguments.
     """
 
     question: str
@@ -63,7 +63,7 @@ class Comparison:
     Attributes:
         data: The file that was evaluated.
         scores: For ``base`` and ``tuned``: loss, perplexity, exact_match, chrf, bleu, rouge_l, rows, target_tokens,
-            bleu_rows, generated_rows; tool_calls where rows offer tools.
+            bleu_rows, generated_rows; tool_calls where some are expected.
         shown: The first few questions with their answers.
     """
 
@@ -121,7 +121,7 @@ def compare(
         ranks: Share the rows; all of them return the whole comparison, the first one writes it.
     """
     names = ["base", "tuned"] if assistant.has_adapter else ["base"]
-    asked = _answerable(assistant, dataset.examples[:most_rows])
+    asked = _answerable(assistant, list(_with_calls(dataset.examples[:most_rows])))
     scores: dict[str, dict[str, Any]] = {}
     for name in names:
         with _as(assistant, name):
@@ -152,6 +152,15 @@ class _Row:
 
     place: int
     example: Example
+
+
+def _with_calls(examples: Sequence[Example]) -> Iterator[Example]:
+    """Yield each row, and before it the row up to each of its calls: the last answer alone is seldom one."""
+    for example in examples:
+        for place, message in enumerate(example.messages[:-1]):
+            if message.tool_calls and message.is_trained is not False:
+                yield replace(example, messages=example.messages[: place + 1])
+        yield example
 
 
 def _answerable(assistant: Assistant, examples: Sequence[Example]) -> list[_Row]:
@@ -231,10 +240,9 @@ def _expected(assistant: Assistant, example: Example) -> str:
 
 
 def _judged_calls(assistant: Assistant, example: Example, texts: dict[str, str], reader: CallReader) -> dict[str, bool]:
-    tools = assistant.tools_of(example.messages)
-    if tools is None or not reader.is_known:
+    tools, wanted = assistant.tools_of(example.messages), example.messages[-1].tool_calls
+    if not wanted or not reader.is_known:
         return {}
-    wanted = example.messages[-1].tool_calls
     return {name: same_calls(reader.read(text, tools).calls, wanted) for name, text in texts.items()}
 
 

@@ -109,7 +109,7 @@ def read_plainly(folder: Path, kind: Any, bundle: ModelBundle, **how: Any) -> An
                 **how,
             )
     except Exception as error:  # a dozen classes, from safetensors' own to OSError
-        if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and is_out_of_memory(error)):
+        if is_out_of_memory(error):
             raise
         raise ProofError(f"{folder}: cannot be read back ({first_line(error)})", "report this") from error
     if missing := sorted(report["missing_keys"]):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from lorakit.data_processing import ChatFormat
 from lorakit.errors import ModelError
 from lorakit.export.turn_pieces import TurnPieces, find_pieces
+from lorakit.outgoing import printable
 
 _QUOTES = '"""'
 _NO_TEMPLATE = (
@@ -40,15 +41,32 @@ def modelfile(
     template = go_template(chat_format, thinking)
     lines = [f"FROM ./{gguf_name}"]
     lines.append(_NO_TEMPLATE if template is None else f"TEMPLATE {_QUOTES}{template}{_QUOTES}")
-    lines += [f'PARAMETER stop "{token}"' for token in stop_tokens]
+    lines += [f"PARAMETER stop {_quoted(token)}" for token in stop_tokens]
     lines.append(f"PARAMETER temperature {temperature:g}")
     if system_prompt:
-        if _QUOTES in system_prompt:
+        if not _fits_quotes(system_prompt):
             raise ModelError(
-                "system_prompt: has three quotation marks in a row, which a Modelfile cannot hold", "take them out"
+                "system_prompt: has three quotation marks in a row, or one at its end, or signs that cannot be seen, "
+                "which a Modelfile cannot hold",
+                "take them out",
             )
         lines.append(f"SYSTEM {_QUOTES}{system_prompt}{_QUOTES}")
     return "\n".join(lines) + "\n"
+
+
+def _fits_quotes(text: str) -> bool:
+    """Tell whether a text between three quotation marks ends where it should, whatever commands follow in it."""
+    return _QUOTES not in text and not text.endswith('"') and printable(text) == text
+
+
+def _quoted(token: str) -> str:
+    """Quote a token for a line of its own; its model's maker chose it, and could end the line and begin a command."""
+    if not token or '"' in token or "\n" in token or "\\" in token or printable(token) != token:
+        raise ModelError(
+            f"the stop token {token[:80]!r} cannot stand in a Modelfile, where it would begin a command of its own",
+            "choose a base model whose answers end with another token",
+        )
+    return f'"{token}"'
 
 
 def go_template(chat_format: ChatFormat, thinking: bool = False) -> str | None:
@@ -58,9 +76,9 @@ def go_template(chat_format: ChatFormat, thinking: bool = False) -> str | None:
     Source: Ollama, template/template.go.
     """
     pieces = find_pieces(chat_format, thinking)
-    if pieces is None or any("{{" in text or _QUOTES in text for text in pieces.texts):
+    if pieces is None or any("{{" in text for text in pieces.texts):
         return None
-    return "".join(
+    template = "".join(
         (
             pieces.begin,
             _system(pieces),
@@ -71,6 +89,7 @@ def go_template(chat_format: ChatFormat, thinking: bool = False) -> str | None:
             pieces.prompt,
         )
     )
+    return template if _fits_quotes(template) else None
 
 
 def _system(pieces: TurnPieces) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from lorakit.config import Config
+from lorakit.config.paths import leads_out
 from lorakit.errors import ProofError, SettingsError
 from lorakit.export.merged import FORMATS
 from lorakit.export.merging import read_plainly
@@ -53,6 +54,7 @@ def write_peft(adapters: Adapters, config: Config, reference: Reference, folder:
     for file in sorted(source.iterdir()):  # tokenizer, template and the record of the training
         if (
             file.is_file()
+            and not leads_out(file)
             and file.suffix in {".json", ".jinja", ".txt", ".model"}
             and file.name != "adapter_config.json"
         ):

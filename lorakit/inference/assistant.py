@@ -96,6 +96,8 @@ def assistant_for(
             thinking = record.thinking
     decoding = decoding or Decoders(bundle, config).chosen("same", ())
     tools = read_tools_file(config.tools) if config.tools else None
+    if tools is not None:  # a template without a place for them should not wait for a question
+        chat_format.prompt_ids([Message("tools", tools), Message("user", "?")])
     is_adapted = isinstance(bundle.model, PeftModel)
     return Assistant(bundle, chat_format, is_adapted, system_prompt, thinking, decoding, tools)
 

@@ -16,6 +16,7 @@ from lorakit.inference.adapters import describe
 from lorakit.inference.session import Session, question
 from lorakit.model_config import BASE, choose_adapters, read_weighted
 
+_MOST_SHOWN = 1000  # characters of what is wrong with a line
 _WORD = re.compile(r"/[a-z_]*", re.IGNORECASE)
 
 
@@ -54,8 +55,12 @@ def obey(session: Session, line: str) -> bool:
         return True
     try:
         command.run(session, [rest.strip()] if command.takes_text else _words(rest))
-    except (LorakitError, ValueError) as error:  # ValueError: a quotation mark without its partner
-        console.warn(str(error))
+    except (
+        LorakitError,
+        ValueError,
+        OSError,
+    ) as error:  # a quotation mark without its partner; a name no file can have
+        console.warn(str(error)[:_MOST_SHOWN])
     return True
 
 

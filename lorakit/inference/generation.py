@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -98,7 +99,7 @@ def _with_the_same_room(
 
 def stream_answer(
     assistant: Assistant, messages: Sequence[Message], config: Config, show: Callable[[str], None]
-) -> None:
+) -> str:
     """Answer one question, handing out every piece of text as soon as it is certain.
 
     Args:
@@ -106,11 +107,25 @@ def stream_answer(
         messages: A conversation that ends with a question.
         config: The generation settings.
         show: Called with pieces of the answer.
+
+    Returns:
+        The answer, as it was shown.
     """
-    streamer, prompts = _Streamer(assistant, config, show), [assistant.prompt_ids(messages)]
+    pieces: list[str] = []
+
+    def shown(piece: str) -> None:
+        pieces.append(piece)
+        show(piece)
+
+    # Calls are no loops, though they may look alike; some families write them with control tokens.
+    has_tools = assistant.tools_of(messages) is not None
+    is_cleaned = config.clean_repetition and not has_tools
+    streamer = _Streamer(assistant, is_cleaned=is_cleaned, has_tools=has_tools, show=shown)
+    prompts = [assistant.prompt_ids(messages)]
     if _written(assistant, [messages], prompts, config, see=streamer.see) is None:
         _generate(assistant, [messages], prompts, config, streamer)
     streamer.close()
+    return "".join(pieces)
 
 
 def _written(
@@ -151,7 +166,7 @@ def _generate(
     settings.max_new_tokens = min(config.max_new_tokens, _room(assistant, prompts))
     ids, mask = pad_left(prompts, settings.pad_token_id)  # type: ignore[arg-type]
     device = assistant.bundle.device
-    with torch.inference_mode():
+    with torch.inference_mode(), _sound_scores():
         return model.generate(  # type: ignore[no-any-return]  # [prompts, longest prompt + new tokens]
             input_ids=ids.to(device),
             attention_mask=mask.to(device),
@@ -161,6 +176,20 @@ def _generate(
             stopping_criteria=StoppingCriteriaList([streamer] if streamer else []),
             **_picture_inputs(assistant, conversations, ids.to(device)),
         )
+
+
+@contextmanager
+def _sound_scores() -> Iterator[None]:
+    """Say in a sentence that no word can be drawn, which torch says of probabilities."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "probability tensor contains" not in str(error):
+            raise
+        raise SettingsError(
+            "the scores of the next word are not finite numbers, so none can be drawn",
+            "give the adapters smaller weights, or set torch_dtype: float32",
+        ) from error
 
 
 def _picture_inputs(
@@ -220,9 +249,9 @@ def _decode(tokenizer: PreTrainedTokenizerBase, ids: list[int], keeps_control: b
 class _Streamer(BaseStreamer, StoppingCriteria):  # type: ignore[misc]
     """Receives tokens from ``generate``, shows their text, and stops an answer that is stuck in a loop."""
 
-    def __init__(self, assistant: Assistant, config: Config, show: Callable[[str], None]) -> None:
-        self._decoder = IncrementalDecoder(assistant.bundle.tokenizer)
-        self._stream = AnswerStream(is_cleaned=config.clean_repetition)
+    def __init__(self, assistant: Assistant, is_cleaned: bool, has_tools: bool, show: Callable[[str], None]) -> None:
+        self._decoder = IncrementalDecoder(assistant.bundle.tokenizer, keeps_control=has_tools)
+        self._stream = AnswerStream(is_cleaned)
         self._stop_ids = assistant.stop_ids
         self._show = show
         self._has_seen_prompt = False

@@ -9,6 +9,7 @@ from lorakit.config import Config
 from lorakit.data_processing import Message, put_marks
 from lorakit.errors import LorakitError
 from lorakit.inference.adapters import Adapters, open_adapters
+from lorakit.inference.tool_calls import CallReader
 
 QUESTION_LABEL = "输入文本: "
 _ANSWER = "输出结果: "
@@ -34,14 +35,22 @@ class Session:
         from lorakit.inference.generation import stream_answer
 
         self.last_question = text
+        answer = ""
         console.label(_ANSWER)
         try:
-            stream_answer(self.adapters.assistant, [question(text, self.images)], self.config, console.stream)
+            answer = stream_answer(self.adapters.assistant, [question(text, self.images)], self.config, console.stream)
         except KeyboardInterrupt:  # stops this answer, not the session
             console.label(" (interrupted)")
         except LorakitError as error:  # such as a question too long: the next one may do
             console.warn(str(error))
         console.stream("\n")
+        self._show_calls(answer)
+
+    def _show_calls(self, answer: str) -> None:
+        assistant = self.adapters.assistant
+        if assistant.tools is not None:
+            for call in CallReader.of(assistant.chat_format).read(answer, assistant.tools).calls:
+                console.note(f"calls {call.name} with {call.arguments}")
 
     def reset(self) -> None:
         """Go back to the adapter and the pictures that the session began with."""

@@ -16,11 +16,13 @@ class IncrementalDecoder:
     """Decodes tokens one at a time without ever giving out part of a character.
 
     Args:
-        tokenizer: Whose tokens come in; special ones are left out of the text.
+        tokenizer: Whose tokens come in.
+        keeps_control: Whether special tokens are part of the text; else they are left out.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, keeps_control: bool = False) -> None:
         self._tokenizer = tokenizer
+        self._keeps_control = keeps_control
         self._ids: list[int] = []
         self._context = 0  # decoding starts here: some tokenizers join words by what stands before
         self._given = 0  # ids[:given] have been given out
@@ -44,7 +46,9 @@ class IncrementalDecoder:
         return self._decode(self._ids[self._context :]), self._decode(self._ids[self._context : self._given])
 
     def _decode(self, ids: list[int]) -> str:
-        return str(self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+        return str(
+            self._tokenizer.decode(ids, skip_special_tokens=not self._keeps_control, clean_up_tokenization_spaces=False)
+        )
 
 
 class AnswerStream:

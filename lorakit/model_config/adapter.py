@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from lorakit import console
-from lorakit.config.paths import fault_of_file
+from lorakit.config.paths import fault_of_file, is_missing
 from lorakit.engine import accelerate, base_model
 from lorakit.errors import AdapterError
 from lorakit.model_config.adapter_bounds import check_bounds, is_finite
 from lorakit.model_config.adapter_settings import SETTINGS_FILE, lora_config, read_settings_file
 from lorakit.model_config.fingerprint import KIND
+from lorakit.model_config.folder_check import fault_in_folder
 from lorakit.model_config.layer_names import layer_names
 from lorakit.model_config.loading import ModelBundle
 from lorakit.model_config.record import RECORD_FILE, AdapterRecord, read_record
@@ -120,7 +121,10 @@ def weights_hash(folder: Path) -> str:
 
 
 def _read_settings(folder: Path) -> dict[str, Any]:
-    if not (folder / SETTINGS_FILE).is_file():
+    fault = fault_of_file(str(folder / SETTINGS_FILE))
+    if fault is not None and not is_missing(fault):
+        raise AdapterError(f"{str(folder)[:200]}: {SETTINGS_FILE} {fault}", "name the folder of an adapter")
+    if fault is not None:
         raise AdapterError(
             f"{folder}: there is no adapter here (no {SETTINGS_FILE})",
             "train one with --task train, name another with --lora_model_path, or use --use_original_model",
@@ -132,8 +136,8 @@ def _read_settings(folder: Path) -> dict[str, Any]:
                 "convert it to safetensors where you trust it: load and save it again with PEFT",
             )
         raise AdapterError(f"{folder}: {_WEIGHTS} is missing", "copy the adapter's folder again, with all its files")
-    if (fault := fault_of_file(str(folder / _WEIGHTS))) is not None:
-        raise AdapterError(f"{folder}: {_WEIGHTS} {fault}", "copy the adapter's folder again, with all its files")
+    if (fault := fault_in_folder(folder)) is not None:
+        raise AdapterError(f"{folder}: {fault}", "copy the adapter's folder again, with files of its own")
     return read_settings_file(folder)
 
 

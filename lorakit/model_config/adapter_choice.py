@@ -85,4 +85,5 @@ def _read(text: str, place: str) -> AdapterChoice:
 def _default_name(folder: Path) -> str:
     """Call an adapter after its folder; that is ``lora_model`` for every run, so those after the run's."""
     folder = folder.absolute()
-    return (folder.parent if folder.name == ADAPTER_FOLDER else folder).name or folder.as_posix()
+    name = (folder.parent if folder.name == ADAPTER_FOLDER else folder).name or folder.as_posix()
+    return f"{name}-adapter" if name == BASE else name  # an output_dir may be called so

@@ -31,9 +31,15 @@ def weights_fingerprint(folder: Path) -> str:
     """Hash names, shapes, formats and all bytes of all weights in a model's folder.
 
     Raises:
-        OSError, ValueError, KeyError, struct.error: A file is damaged.
+        ValueError: A file is damaged; the text says which.
     """
-    lines = sorted(line for file in sorted(folder.glob("*.safetensors")) for line in _tensors_of(file))
+    lines = []
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            lines += _tensors_of(file)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error) as error:
+            raise ValueError(f"{file.name} is damaged ({str(error)[:200] or type(error).__name__})") from error
+    lines.sort()
     return KIND + hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 

@@ -22,9 +22,18 @@ from lorakit.engine import (
     register_packed_attention,
 )
 from lorakit.errors import ModelError
+from lorakit.model_config.adapter_bounds import is_finite
+from lorakit.model_config.config_bounds import check_generation_file, check_sizes
 from lorakit.model_config.quantization import loading_arguments
 from lorakit.model_config.source import ModelSource
-from lorakit.model_config.trust import check_own_code, check_weight_files, first_line, needs_own_code, read_settings
+from lorakit.model_config.trust import (
+    check_own_code,
+    check_weight_files,
+    first_line,
+    is_fault,
+    needs_own_code,
+    read_settings,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -75,18 +84,23 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
 
     quiet_libraries()
     check_own_code(source)
+    check_sizes(source, read_settings(source))
+    check_generation_file(source)
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             source.folder, local_files_only=True, trust_remote_code=source.runs_own_code
         )
-    except Exception as error:  # the formats behind it raise what they like
+        vocabulary = set(tokenizer.get_vocab()) - set(tokenizer.added_tokens_encoder)
+    except BaseException as error:  # the formats behind it raise what they like, and Rust panics
+        if not is_fault(error):
+            raise
         if "custom code" in str(error):
             raise needs_own_code(source) from error
         raise ModelError(
             f"{source.name}: its tokenizer cannot be loaded ({first_line(error)})",
             "the folder needs tokenizer.json, or vocab.json and merges.txt, beside config.json",
         ) from error
-    if not set(tokenizer.get_vocab()) - set(tokenizer.added_tokens_encoder):
+    if not vocabulary:
         raise ModelError(
             f"{source.name}: its tokenizer has no vocabulary",
             "the folder needs tokenizer.json, or vocab.json and merges.txt, beside config.json",
@@ -183,6 +197,12 @@ def load_model(
             f"{source.name}: its tokenizer has {len(tokenizer)} tokens but the model only {rows}",
             "the tokenizer's files belong to another model: fetch both from the same place",
         )
+    unsound = next((name for name, tensor in model.named_parameters() if not is_finite(tensor)), None)
+    if unsound is not None:
+        raise ModelError(
+            f"{source.name}: {unsound} holds numbers that are not finite, so no answer could be computed",
+            "fetch the model again, or choose another one",
+        )
     if dtype.is_half:
         hold_in_half(model)
     if quantization is None:  # else it is there already, and bitsandbytes refuses to be moved
@@ -190,7 +210,7 @@ def load_model(
     return ModelBundle(source, tokenizer, model, model.config.model_type, dtype, device)
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     if "ignore_mismatched_sizes" in str(error):  # which stands for a table in transformers' own log
         return "its tensors have other shapes than config.json says"
     return first_line(error)
@@ -217,7 +237,9 @@ def _read_weights(source: ModelSource, dtype: DtypeChoice, arguments: dict[str, 
             output_loading_info=True,
             **arguments,
         )
-    except Exception as error:  # a dozen classes, from safetensors' own to OSError
+    except BaseException as error:  # a dozen classes, from safetensors' own to OSError
+        if not is_fault(error):
+            raise
         raise ModelError(
             f"{source.name}: the model cannot be loaded ({_reason(error)})",
             "it needs config.json and *.safetensors of a causal language model; if they are there, fetch them again",

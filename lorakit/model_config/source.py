@@ -14,6 +14,7 @@ from typing import Any
 from lorakit.config.paths import fault_of_file, is_folder
 from lorakit.errors import ModelError
 from lorakit.model_config.fingerprint import read_header, weights_fingerprint
+from lorakit.model_config.folder_check import fault_in_folder
 from lorakit.model_config.starter import STARTER, starter_folder
 
 _HUB_NAME = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
@@ -63,8 +64,18 @@ class ModelSource:
         return hashlib.sha256(json.dumps(_without_notes(settings), sort_keys=True).encode()).hexdigest()
 
     def fingerprint(self) -> str:
-        """Hash all weights, whatever files they are spread over."""
-        return weights_fingerprint(self.folder)
+        """Hash all weights, whatever files they are spread over.
+
+        Raises:
+            ModelError: One of the files is damaged.
+        """
+        try:
+            return weights_fingerprint(self.folder)
+        except (OSError, ValueError) as error:
+            raise ModelError(
+                f"{self.name}: {error}",
+                "remove that file where it does not belong to the model, or fetch the model again",
+            ) from error
 
 
 def _without_notes(settings: Any) -> Any:
@@ -106,6 +117,8 @@ def _checked(folder: Path, name: str) -> Path:
         )
     if not (folder / "config.json").is_file():
         raise ModelError(f"model_name_or_path: {name!r} holds no config.json, so it is not a model", _THREE_WAYS)
+    if (fault := fault_in_folder(folder)) is not None:
+        raise ModelError(f"{name}: {fault}", "put a file of its own there, or fetch the model again")
     return folder
 
 

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from lorakit import console
+from lorakit.engine import is_out_of_memory
 from lorakit.errors import ModelError
 from lorakit.model_config.source import ModelSource
 
@@ -19,6 +20,7 @@ def check_weight_files(source: ModelSource) -> None:
         ModelError: It has no such file; where it has pickles, these are named and left alone.
     """
     folder = source.folder
+    _check_list_of_weights(source)
     if any(folder.glob("*.safetensors")):
         return
     pickles = [file.name for pattern in _PICKLES for file in sorted(folder.glob(pattern))]
@@ -33,6 +35,29 @@ def check_weight_files(source: ModelSource) -> None:
         "take a version with *.safetensors, or convert it where you trust it: load and save it with transformers "
         "(AutoModelForCausalLM.from_pretrained, then save_pretrained)",
     )
+
+
+def _check_list_of_weights(source: ModelSource) -> None:
+    file = source.folder / "model.safetensors.index.json"
+    if not file.is_file() or (source.folder / "model.safetensors").is_file():
+        return
+    try:
+        listed = json.loads(file.read_text(encoding="utf-8"))["weight_map"]
+        names = {name for name in listed.values() if isinstance(name, str)}
+        if not listed or len(names) < len({str(name) for name in listed.values()}):
+            raise TypeError("it names no files")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ModelError(
+            f"{source.name}: the model cannot be loaded: its list of weights ({file.name}) is damaged "
+            f"({first_line(error)[:200]})",
+            "fetch the model again",
+        ) from error
+    missing = sorted(name for name in names if not (source.folder / name).is_file())
+    if missing:
+        raise ModelError(
+            f"{source.name}: the model cannot be loaded: {missing[0]} is missing, which {file.name} names",
+            "the download is not complete: fetch the model again",
+        )
 
 
 def check_own_code(source: ModelSource) -> None:
@@ -84,7 +109,12 @@ def read_settings(source: ModelSource) -> dict[str, Any]:
     return settings  # type: ignore[no-any-return]
 
 
-def first_line(error: Exception) -> str:
+def is_fault(error: BaseException) -> bool:
+    """Tell a fault of a file from an interrupt and from a lack of memory; a panic of Rust is no Exception."""
+    return not is_out_of_memory(error) and (isinstance(error, Exception) or type(error).__name__ == "PanicException")
+
+
+def first_line(error: BaseException) -> str:
     """Return the first line of what a library says, or its kind where it says nothing."""
     text = str(error).strip()
     return text.splitlines()[0] if text else type(error).__name__

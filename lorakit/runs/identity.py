@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter
 
 from lorakit.runs.names import IDENTITY_FILE
 from lorakit.runs.storage import write_json
@@ -70,6 +71,6 @@ def new_mark() -> str:
 def read_identity(folder: Path) -> RunIdentity | None:
     """Read what a run left; None where it left nothing that can be read."""
     try:
-        return RunIdentity(**json.loads((folder / IDENTITY_FILE).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        return TypeAdapter(RunIdentity).validate_json((folder / IDENTITY_FILE).read_bytes())
+    except (OSError, ValueError):  # ValidationError is a ValueError
         return None

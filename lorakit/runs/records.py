@@ -6,10 +6,13 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from lorakit.errors import RunError
 from lorakit.runs.names import EVENTS_FILE
 from lorakit.runs.storage import make_durable, write_text
+
+_PARTS = "planned_parts"  # the one field that is not a number
 
 
 @dataclass(frozen=True)
@@ -114,16 +117,41 @@ class RecordLog:
 
 
 def read_records(folder: Path) -> Iterator[Record]:
-    """Read a run's records; a last line cut off by a crash is left out."""
+    """Read a run's records; a last line cut off by a crash is left out.
+
+    Raises:
+        RunError: A whole line is none of them.
+    """
     file = folder / EVENTS_FILE
     if not file.is_file():
         return
-    for line in file.read_text(encoding="utf-8").splitlines():
+    for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
         try:
             fields = json.loads(line)
         except ValueError:
             continue
-        yield _KINDS[fields.pop("event")](**fields)
+        except RecursionError:
+            fields = None
+        yield _record(fields, f"{file} line {number}")
+
+
+def _record(fields: Any, place: str) -> Record:
+    try:
+        record = _KINDS[fields.pop("event")](**fields)
+    except (AttributeError, KeyError, TypeError):
+        record = None
+    if record is None or not all(_is_value(name, value) for name, value in fields.items()):
+        raise RunError(
+            f"{place}: is no record of a run",
+            "take that line out, or train without resume: the file is then moved aside",
+        )
+    return record
+
+
+def _is_value(name: str, value: Any) -> bool:
+    if name == _PARTS:
+        return isinstance(value, dict) and all(isinstance(size, int | float) for size in value.values())
+    return isinstance(value, int | float)  # true and false among them
 
 
 def _line(record: Record) -> str:

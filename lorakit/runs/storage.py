@@ -16,6 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from lorakit.outgoing import without_secrets
+
 _WRITING, _OLDER, _GOING = ".lorakit-writing-", ".lorakit-older-", ".lorakit-going-"
 
 
@@ -39,15 +41,16 @@ def make_tree_durable(folder: Path) -> None:
 
 
 def write_text(file: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    write_bytes(file, text.encode("utf-8"))
+    """Write a text file whole or not at all, and no secret in it."""
+    write_bytes(file, without_secrets(text).encode("utf-8"))
 
 
 def write_bytes(file: Path, content: bytes) -> None:
     """Write a file whole or not at all."""
     temporary = file.with_name(_WRITING + file.name)
     try:
-        with open(temporary, "wb") as stream:
+        temporary.unlink(missing_ok=True)
+        with open(temporary, "xb") as stream:  # never through a link that somebody has laid
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())

@@ -148,7 +148,7 @@ def _probed(prepared: Prepared, tokens: float) -> tuple[Probe | None, bool]:
     for micro_batch in (longest, average) if is_small else (average,):
         try:
             found = probe(model, micro_batch, lambda seconds: seconds * tokens < _ROUGH_SECONDS)
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             model.zero_grad(set_to_none=True)

@@ -81,7 +81,7 @@ def explaining_memory(sequences: Sequence[EncodedExample]) -> Iterator[None]:
     """
     try:
         yield
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         raise does_not_fit(max((len(sequence.input_ids) for sequence in sequences), default=0)) from error

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -169,7 +170,8 @@ class LoraTrainer(SavingTrainer):
         Returns:
             This rank's share of the mean loss, times the number of ranks: gradients are averaged over ranks.
         """
-        model.train()
+        if not model.training:  # to tell each of a thousand modules takes longer than a product
+            model.train()
         if callable(getattr(self.optimizer, "train", None)):  # schedule-free optimizers
             self.optimizer.train()
         seeds = (self.args.seed, self.state.global_step)
@@ -202,7 +204,7 @@ class LoraTrainer(SavingTrainer):
             return self._forward_and_backward(model, sequences, num_items_in_batch), None, False
         except LorakitError as error:
             return None, error, False
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
         fault = self._halve_budget(sequences)
@@ -214,14 +216,13 @@ class LoraTrainer(SavingTrainer):
         self._step = step = Step(sequences)
         is_first_step = self.state.global_step == 0
         pack_all = pack_fullest_first if is_first_step else pack_under_budget
-        micro_batches = list(pack_all(sequences, self._budget.most, shares_beginning(model))) if sequences else []
+        micro_batches = list(pack_all(sequences, self._budget.most, self._shares_beginning)) if sequences else []
         # Sharded ranks gather weights in every pass, so all must make as many: the surplus ones count for nothing.
         surplus = self._passes(len(micro_batches)) - len(micro_batches)
         weighted = [(micro_batch, 1.0) for micro_batch in micro_batches]
         weighted += [(micro_batches[0] if micro_batches else ONE_TOKEN, 0.0)] * surplus
         for number, (micro_batch, weight) in enumerate(weighted, start=1):
-            is_exchanged = self.is_fsdp_enabled and number == len(weighted)  # else `average_gradients` does it
-            with nullcontext() if is_exchanged else self.accelerator.no_sync(model):
+            with self._exchanging(model, is_last=number == len(weighted)):
                 computed = self._as_long_as_any(micro_batch) if is_first_step and number == 1 else micro_batch
                 with self.compute_loss_context_manager():
                     nats = summed_loss(
@@ -235,6 +236,16 @@ class LoraTrainer(SavingTrainer):
             # Its graph has thousands of small parts, between which the freed activations would lie in pieces.
             del nats, loss
         return torch.tensor(step.loss, device=self.args.device)
+
+    def _exchanging(self, model: Any, is_last: bool) -> Any:
+        """Return the context of a pass: only sharded ranks exchange gradients in one, in the last."""
+        if self.is_fsdp_enabled:
+            return nullcontext() if is_last else self.accelerator.no_sync(model)
+        return getattr(model, "no_sync", nullcontext)()  # of DDP, which torchrun brings for a single process too
+
+    @cached_property
+    def _shares_beginning(self) -> bool:
+        return shares_beginning(self.model.train())
 
     def _as_long_as_any(self, micro_batch: MicroBatch) -> MicroBatch:
         """Lengthen the first micro-batch of the run to the longest there could be, where that costs little."""

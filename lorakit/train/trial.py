@@ -164,7 +164,7 @@ def _try_step(prepared: Prepared, plan: RunPlan, batch: MicroBatch, passes: int)
         try:
             with _checkpointed(model) if plan.memory.is_checkpointed else nullcontext():
                 return _timed_step(model, batch, passes), plan
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             tokens = batch.tokens
@@ -242,7 +242,7 @@ def _try_answers(
         aside = _put_aside(_cache_bytes(model, len(questions) * max(int(later), 0)), device)
         answer_batch(assistant, [question.messages for question in questions], brief)
         del aside
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         fewer = [Remedy({"per_device_eval_batch_size": len(questions) // 2})] if len(questions) > 1 else []

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import bad_input_cases
+import hostile_settings
 import pytest
 from bad_input import Lab
 from trained import ROWS
@@ -47,6 +48,7 @@ def test_bad_input_ends_with_one_message_and_nothing_half_written(case, lab, cap
     assert any(line.strip().startswith("hint: ") and len(line) > 12 for line in lines[first:]), message
     for word in case.words:
         assert word in message
+    assert not any(value in said.err + said.out for value in hostile_settings.VALUES)
     assert "Traceback" not in said.err
     assert "internal error" not in said.err
     assert max(map(len, lines[first:])) < 1000, "a message is to be read"

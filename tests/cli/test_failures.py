@@ -1,7 +1,9 @@
 import pytest
+from conftest import ROOT
 
 import lorakit.preview
 from lorakit.cli import main
+from lorakit.cli.failures import report_internal_error
 
 
 @pytest.fixture
@@ -55,10 +57,25 @@ def test_the_traceback_is_shown_where_it_is_asked_for(failing, monkeypatch, caps
 
 def test_a_log_that_will_be_sent_to_somebody_holds_no_token(failing, tmp_path):
     token = "hf_" + "abcdefgh" * 4
-    assert failing(ValueError(f"refused {token}"), f"--set=trainer_args={{hub_token: {token}}}") == 1
-    text = (tmp_path / "temporary" / "lorakit-error.log").read_text()
+    (tmp_path / "out").mkdir()
+    error, argv = ValueError(f"refused {token}"), [f"--set=trainer_args={{hub_token: {token}}}"]
+    assert report_internal_error(error, argv, str(tmp_path / "out")) == 1
+    text = (tmp_path / "out" / "lorakit-error.log").read_text()
     assert "hub_token: hf_..." in text
     assert token not in text
+
+
+@pytest.mark.parametrize("place", ["out", "temporary"])
+def test_a_log_does_not_follow_a_link_that_somebody_has_laid(failing, tmp_path, place):
+    (tmp_path / place).mkdir(exist_ok=True)
+    (tmp_path / "precious").write_text("whole")
+    (tmp_path / place / "lorakit-error.log").symlink_to(tmp_path / "precious")
+    assert failing(ValueError("x")) == 1
+    log = tmp_path / place / "lorakit-error.log"
+    assert (tmp_path / "precious").read_text() == "whole"
+    assert not log.is_symlink()
+    assert "ValueError" in log.read_text()
+    assert log.stat().st_mode & 0o077 == 0
 
 
 @pytest.mark.parametrize("error", [MemoryError(), type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory")])
@@ -72,3 +89,51 @@ def test_too_little_memory_is_no_internal_error(failing, error, capsys):
 def test_an_interrupt_is_no_error(failing, capsys):
     assert failing(KeyboardInterrupt()) == 130
     assert "internal error" not in capsys.readouterr().err
+
+
+PANIC = type("PanicException", (BaseException,), {})
+OF_THE_MACHINE = [
+    (RuntimeError("std::bad_alloc"), "out of memory"),
+    (RuntimeError("could not create a memory object"), "out of memory"),
+    (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes"), "out of memory"),
+    (OSError(28, "No space left on device"), "standard input or output: No space left on device"),
+    (OSError(28, "No space left on device", "out/x.json"), "out/x.json: No space left on device"),
+    (IsADirectoryError(21, "Is a directory", "out/.lock"), "out/.lock: Is a directory"),
+    (NotADirectoryError(20, "Not a directory", "x"), "x: Not a directory"),
+    (PermissionError(13, "Permission denied", "x"), "x: Permission denied"),
+    (OSError(36, "File name too long", "x" * 6000), "File name too long"),
+    (PANIC("called `Option::unwrap()` on a `None` value"), "has given up (called `Option::unwrap()`"),
+]
+
+
+@pytest.mark.parametrize(("error", "words"), OF_THE_MACHINE, ids=[words for _, words in OF_THE_MACHINE])
+def test_what_the_machine_or_a_library_in_rust_gives_up_is_no_internal_error(failing, error, words, capsys):
+    assert failing(error) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert words in said
+    assert "hint: " in said
+    assert len(said) < 2000
+
+
+@pytest.mark.parametrize("name", ["stdin", "stdout", "stderr"])
+def test_a_stream_that_is_closed_does_not_end_a_run(failing, monkeypatch, name):
+    monkeypatch.setattr(f"sys.{name}", None)
+    assert failing(KeyError("x")) == 1
+
+
+def test_an_interrupt_before_anything_is_imported_is_quiet(monkeypatch):
+    import importlib.util
+
+    specification = importlib.util.spec_from_file_location("program", ROOT / "main.py")
+    program = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(program)
+
+    def interrupted(name, *rest, **more):
+        if name == "lorakit.cli":
+            raise KeyboardInterrupt
+        return imported(name, *rest, **more)
+
+    imported = __import__
+    monkeypatch.setattr("builtins.__import__", interrupted)
+    assert program.run() == 130

@@ -207,7 +207,7 @@ def test_a_damaged_packed_file_is_an_error(write, magic):
         fields(write(magic + b"xxxxxxxxxxxx"))
 
 
-def test_a_folder_gives_the_rows_of_its_files_by_name(tmp_path):
+def test_a_folder_gives_the_rows_of_its_files_by_name(tmp_path, capsys):
     (tmp_path / "b.jsonl").write_text(as_json(ROWS[1]) + "\n")
     (tmp_path / "a.json").write_text(as_json(ROWS[:1]))
     (tmp_path / "README.md").write_text("x")
@@ -215,6 +215,7 @@ def test_a_folder_gives_the_rows_of_its_files_by_name(tmp_path):
     assert [row.fields for row in rows] == ROWS
     assert rows[0].origin == f"{tmp_path / 'a.json'} item 1"
     assert rows[0].folder == tmp_path
+    assert "not read: README.md" in capsys.readouterr().err.replace("\n", " ")
 
 
 ROW = {"text": "q", "target": "a"}

@@ -115,6 +115,10 @@ FAULTS = {
     "a folder": (lambda folder: (folder / "bad").mkdir(), "is a folder"),
     "a pipe": (lambda folder: os.mkfifo(folder / "bad"), "is a device, a pipe or a socket"),
     "missing": (lambda folder: None, "does not exist"),
+    "numbers below zero": (
+        lambda folder: Image.new("I", (20, 20), -5).save(folder / "bad", format="TIFF"),
+        "holds numbers below zero",
+    ),
     "fractions": (fractions, "holds fractions"),
     "a thread": (lambda folder: Image.new("RGB", (900, 2)).save(folder / "bad", format="PNG"), "too narrow"),
 }

@@ -93,6 +93,15 @@ def test_keys_of_turns_and_parts_are_accounted_for():
     assert not fates({"messages": turns}, ignored=frozenset(["messages[].context"]))["messages[].context"].is_meant
 
 
+def test_turns_that_no_answer_follows_and_a_preamble_of_tools_are_entered_too():
+    more = {"role": "user", "content": "more"}
+    assert "(turns after the last trained answer)" in fates({"messages": [*TURNS, more]})
+    assert "(turns after the last trained answer)" in fates({"messages": [*TURNS, more, {**TURNS[1], "weight": 0}]})
+    assert set(fates({"messages": TURNS})) == {"messages", "messages[].role", "messages[].content"}
+    system = {"role": "system", "content": 'Call. <tools>[{"name": "f"}]</tools>'}
+    assert "(system message that lists the tools)" in fates({"messages": [system, *TURNS]})
+
+
 def test_a_field_under_two_names_is_lost_unless_both_say_the_same():
     assert fates({**SHAPES["pair"], "system": "s", "system_prompt": "t"})["system_prompt"].is_meant
     assert "system_prompt" not in fates({**SHAPES["pair"], "system": "s", "system_prompt": "s"})

@@ -132,6 +132,7 @@ def test_pictures_of_a_parquet_file_are_its_bytes(place):
         ({**MARKED, "image": "data:image/png;base64,!!"}, "whose base64 is damaged"),
         ({**MARKED, "image": {"bytes": b"", "path": None}}, '"image" is not the path of a picture'),
         ({**MARKED, "image": "https://host/cat.png"}, "is not a file"),
+        ({**MARKED, "image": "x\0"}, "is not a possible file name"),
     ],
 )
 def test_what_cannot_be_placed_is_refused_by_name(place, fields, reason):
@@ -143,6 +144,12 @@ def test_what_cannot_be_placed_is_refused_by_name(place, fields, reason):
 def test_a_model_of_text_trains_a_mark_as_the_text_that_it_is():
     example = to_example(RawRow({"text": "What is <image> in HTML?", "target": "x"}, "here"), RowRules())
     assert example.messages[0] == Message("user", "What is <image> in HTML?")
+
+
+def test_a_model_of_text_keeps_nothing_of_pictures_that_it_refuses(place):
+    outcome = to_example(RawRow(SHAPES["bytes"](place), "here", place), RowRules(takes_pictures=False))
+    assert outcome.reason == "has a picture, but this model takes text only"
+    assert not (place / "cache").exists()
 
 
 def test_a_question_has_its_pictures_at_its_marks_or_before_it():

@@ -6,7 +6,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 from lorakit.engine import MicroBatch, accelerate, probe
 from lorakit.engine import device as device_module
 from lorakit.engine import memory as memory_module
-from lorakit.engine.memory import MemoryPlanner, Probe, peak_bytes
+from lorakit.engine.memory import MemoryPlanner, Probe, is_out_of_memory, peak_bytes
 
 CPU = torch.device("cpu")
 SIZES = {"vocab_size": 90, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4}
@@ -122,3 +122,19 @@ def test_the_peak_never_falls():
     first = peak_bytes(CPU)
     torch.ones(1000)
     assert peak_bytes(CPU) >= first > 1e7
+
+
+@pytest.mark.parametrize(
+    ("error", "is_memory"),
+    [
+        (MemoryError(), True),
+        (RuntimeError("std::bad_alloc"), True),
+        (RuntimeError("could not create a memory object"), True),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"), True),
+        (torch.OutOfMemoryError("CUDA out of memory"), True),
+        (RuntimeError("shapes cannot be multiplied"), False),
+        (ValueError("std::bad_alloc"), False),
+    ],
+)
+def test_every_word_for_a_lack_of_memory_is_known(error, is_memory):
+    assert is_out_of_memory(error) is is_memory

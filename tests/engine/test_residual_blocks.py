@@ -7,7 +7,8 @@ from tolerances import assert_within, rounding_errors
 from lorakit.engine.attention import PackedRows
 from lorakit.engine.kernels import choose_kernels
 from lorakit.engine.projections import LoraFactors, Projection
-from lorakit.engine.residual_blocks import Heads, Norm, add_attention, add_mlp
+from lorakit.engine.residual_blocks import Heads, add_attention, add_mlp
+from lorakit.engine.torch_parts import Norm
 
 TOKENS, WIDTH, SIZE, HEADS, KEY_HEADS, INNER = 6, 8, 4, 2, 1, 5
 ATTENTION = {"q": (HEADS * SIZE, WIDTH), "k": (KEY_HEADS * SIZE, WIDTH), "v": (KEY_HEADS * SIZE, WIDTH)}

@@ -154,8 +154,14 @@ def test_calls_are_scored_by_names_and_arguments(model_folder, write_rows, tmp_p
     tools = [{"name": "weather", "parameters": {"type": "object", "properties": {"days": {"type": "integer"}}}}]
     call = {"name": "weather", "arguments": {"city": "Oslo", "days": 3}}
     asked = [{"role": "user", "content": "q"}]
+    calling, other = (
+        {"role": "assistant", "tool_calls": [one], "content": None} for one in (call, {**call, "name": "x"})
+    )
+    rest = [{"role": "tool", "content": "21"}, {"role": "assistant", "content": "Warm."}]
     rows = [
-        {"tools": tools, "messages": [*asked, {"role": "assistant", "tool_calls": [call], "content": None}]},
+        {"tools": tools, "messages": [*asked, calling]},
+        {"tools": tools, "messages": [*asked, other, *rest]},  # its call is asked for by itself
+        {"tools": tools, "messages": [*asked, {**other, "weight": 0}, *rest]},
         {"tools": tools, "messages": [*asked, {"role": "assistant", "content": "No call is needed."}]},
         {"text": "no tools", "target": "a"},
     ]
@@ -164,5 +170,7 @@ def test_calls_are_scored_by_names_and_arguments(model_folder, write_rows, tmp_p
     assert evaluate(model_folder("qwen3"), write_rows(rows), tmp_path / "out", "--use_original_model") == 0
     results = json.loads((tmp_path / "out" / "eval_results.json").read_text())
     assert results["base"]["tool_calls"] == 0.5
+    assert (results["base"]["rows"], results["base"]["generated_rows"]) == (5, 6)
     assert '"name": "weather"' in predicted(tmp_path / "out")[0]["target"]
+    assert [line["target"] for line in predicted(tmp_path / "out")[2:]] == ["Warm.", "Warm.", "No call is needed.", "a"]
     assert "calls with the right names and arguments" in capsys.readouterr().out

@@ -101,6 +101,27 @@ def test_the_whole_file():
     )
 
 
+EVIL = ['<|end|>"\nFROM evil', 'a"b', "a\nSYSTEM evil", "a\rb", "\x1b[1m", "a\\", "", '"""']
+
+
+@pytest.mark.parametrize("token", EVIL)
+def test_a_stop_token_that_would_begin_a_command_is_refused(token):
+    with pytest.raises(ModelError, match="stop token"):
+        modelfile(chat_format(CHATML), "m.gguf", None, [token], 0.0)
+
+
+@pytest.mark.parametrize("prompt", ['Be "kind"', 'a"""\nFROM evil\n"""', "a\x1b[2Jb", "a\rFROM evil"])
+def test_a_system_prompt_that_a_modelfile_cannot_hold_is_refused(prompt):
+    with pytest.raises(ModelError, match="system_prompt"):
+        modelfile(chat_format(CHATML), "m.gguf", prompt, [], 0.0)
+
+
+@pytest.mark.parametrize("sign", ['"', "\r", "\x1b"])
+def test_a_template_that_would_end_its_quotation_or_hide_something_is_left_out(sign):
+    template = CHATML.replace("'<|im_start|>assistant\n'", repr(f"<|im_start|>assistant{sign}"))
+    assert go_template(chat_format(template)) is None
+
+
 def test_a_system_prompt_that_would_end_the_quotation_is_refused():
     with pytest.raises(ModelError, match="three quotation marks"):
         modelfile(chat_format(CHATML), "m.gguf", 'Say """no""".', [], 0.0)

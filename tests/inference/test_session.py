@@ -143,3 +143,9 @@ def test_a_question_longer_than_the_model_is_named_and_the_session_goes_on(train
     output = capsys.readouterr()
     assert "does not fit this model's 2048" in output.err
     assert output.out == "\n早睡早起。\n"
+
+
+def test_tools_for_a_template_that_has_no_place_for_them_are_refused_at_once(trained, monkeypatch, tmp_path, capsys):
+    (tmp_path / "tools.json").write_text('[{"name": "weather", "parameters": {}}]')
+    assert ask(trained, monkeypatch, "怎样睡好？\n", "--tools", str(tmp_path / "tools.json")) == 2
+    assert "the chat template has no place for tools" in capsys.readouterr().err

@@ -79,3 +79,10 @@ def test_ordinary_text_is_shown_at_once():
 
 def test_without_cleaning_everything_is_shown_at_once():
     assert shown("早。" * 50, is_cleaned=False)[:-1] == list("早。" * 50)
+
+
+def test_control_tokens_are_shown_where_calls_may_be_written_with_them():
+    ids = TOKENIZER("a")["input_ids"] + [TOKENIZER.eos_token_id]
+    for keeps_control, wanted in ((True, "a" + TOKENIZER.eos_token), (False, "a")):
+        decoder = IncrementalDecoder(TOKENIZER, keeps_control)
+        assert "".join([*(decoder.add(token) for token in ids), decoder.finish()]).endswith(wanted)

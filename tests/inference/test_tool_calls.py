@@ -101,7 +101,7 @@ def test_a_file_that_holds_no_tools_is_refused(tmp_path, text):
 def test_the_tools_of_a_conversation_win_over_those_of_the_settings():
     own = ChatFormat(family_tokenizer("qwen3"))
     other = read_tools([{"name": "stocks", "description": "d", "parameters": PARAMETERS}])
-    assistant = Assistant(None, own, False, "S", False, TOOLS)
+    assistant = Assistant(None, own, False, "S", False, None, tools=TOOLS)
     question = Message("user", "q")
     system = Message("system", "S")
     assert assistant.prompt_ids([question]) == own.prompt_ids([Message("tools", TOOLS), system, question])

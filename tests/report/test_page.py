@@ -125,3 +125,12 @@ def test_a_file_is_written_whatever_the_rows_hold(tmp_path):
     file = write_report(tmp_path, empty(answered=(AnsweredRow("1", "half a pair \ud83d", "a", {"base": "\x00"}),)))
     assert file.name == "report.html"
     assert "half a pair ?" in file.read_text(encoding="utf-8")
+
+
+def test_what_became_of_every_field_is_listed_and_what_should_be_looked_at_stands_above():
+    fields = (("rows.json", "zebra", "3", "not used"), ("rows.json", "text", "9", "question"))
+    overview = DataOverview(("rows.json",), (("rows", "9"),), fields=fields, warnings=('"zebra" (3 rows) is not used',))
+    shown = page(empty(data=overview))
+    assert "&quot;zebra&quot; (3 rows) is not used" in shown
+    assert "What became of every field" in shown
+    assert "<td>question</td>" in shown

@@ -6,7 +6,15 @@ from contextlib import suppress
 
 import pytest
 
-from lorakit.runs import clear_working_folder, discard, place_folder, settle_folder, settle_folders, working_folder
+from lorakit.runs import (
+    clear_working_folder,
+    discard,
+    place_folder,
+    settle_folder,
+    settle_folders,
+    working_folder,
+    write_text,
+)
 
 
 def write(folder, content):
@@ -107,3 +115,18 @@ def test_a_link_to_a_folder_elsewhere_is_replaced_and_what_it_leads_to_stays(tmp
     assert not target.is_symlink()
     assert content_of(tmp_path / "elsewhere") == "mine"
     shutil.rmtree(target)
+
+
+def test_a_link_in_the_place_of_what_is_written_is_not_followed(tmp_path):
+    (tmp_path / "precious").write_text("whole")
+    for name in ("results.json", ".lorakit-writing-results.json"):
+        (tmp_path / name).symlink_to(tmp_path / "precious")
+    write_text(tmp_path / "results.json", "new")
+    assert (tmp_path / "precious").read_text() == "whole"
+    assert not (tmp_path / "results.json").is_symlink()
+    assert (tmp_path / "results.json").read_text() == "new"
+
+
+def test_no_secret_is_written(tmp_path):
+    write_text(tmp_path / "x.json", '{"a": "hf_abcdefghijklmnopqrstuvwx", "b": "sk-0123456789abcdef0123"}')
+    assert (tmp_path / "x.json").read_text() == '{"a": "hf_...", "b": "sk-..."}'

@@ -1,0 +1,89 @@
+"""What a model's files may ask for before anything is reserved: no more and no wider layers than weights hold."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from lorakit.errors import ModelError
+from lorakit.model_config.source import ModelSource, weight_files
+
+GENERATION_FILE = "generation_config.json"
+_LAYERS = frozenset(("num_hidden_layers", "num_layers", "n_layer", "n_layers", "depth"))
+_WIDTHS = frozenset(
+    (
+        *("hidden_size", "intermediate_size", "moe_intermediate_size", "vocab_size", "head_dim", "out_hidden_size"),
+        *("num_attention_heads", "num_key_value_heads", "num_heads", "n_embd", "n_head", "n_inner", "ffn_dim"),
+        *("word_embed_proj_dim", "num_experts", "num_local_experts"),
+    )
+)
+_POSITIONS = frozenset(("max_position_embeddings", "n_positions", "n_ctx", "num_position_embeddings"))
+_MOST_POSITIONS = 10**9
+_MAY_BE_NULL = frozenset(("head_dim", "num_key_value_heads", "n_inner", "n_ctx"))
+_AGAIN = "fetch the model again, all its files from the same place"
+
+
+def check_sizes(source: ModelSource, settings: dict[str, Any]) -> None:
+    """Hold the sizes in a model's config.json to its weights: a million layers would be built before any is missed.
+
+    Raises:
+        ModelError: One is no size, or larger than all weights.
+    """
+    tensors, widest = _extent(source)
+    limits = {**dict.fromkeys(_LAYERS, tensors), **dict.fromkeys(_WIDTHS, widest)}
+    limits |= dict.fromkeys(_POSITIONS, _MOST_POSITIONS)
+    for name, value in _sizes(settings):
+        if value is None and name in _MAY_BE_NULL:
+            continue
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ModelError(f"{source.name}: config.json: {name} is not a size (found: {_shown(value)})", _AGAIN)
+        if value > limits[name]:
+            reason = "more than any text has" if name in _POSITIONS else f"its weights have {limits[name]} at most"
+            raise ModelError(f"{source.name}: config.json: {name} is {_shown(value)}, but {reason}", _AGAIN)
+
+
+def _sizes(settings: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    for part in (settings, *(value for value in settings.values() if isinstance(value, dict))):
+        yield from ((name, part[name]) for name in (*_LAYERS, *_WIDTHS, *_POSITIONS) if name in part)
+
+
+def _extent(source: ModelSource) -> tuple[int, int]:
+    """Count a model's tensors, and find the widest; without files that can be read, take what no model has."""
+    from safetensors import SafetensorError, safe_open
+
+    count, widest = 0, 0
+    try:
+        for file in weight_files(source.folder):
+            with safe_open(file, framework="pt") as opened:
+                for name in opened.keys():  # noqa: SIM118 - no mapping
+                    count, widest = count + 1, max(widest, *opened.get_slice(name).get_shape(), 1)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError):  # loading them will say it
+        return 10_000, 2**31
+    return (count, widest) if count else (10_000, 2**31)
+
+
+def check_generation_file(source: ModelSource) -> None:
+    """Hold generation_config.json to what is taken from it: the tokens at which answers end.
+
+    Raises:
+        ModelError: It is damaged.
+    """
+    file = source.folder / GENERATION_FILE
+    if not file.is_file():
+        return
+    try:
+        settings = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(settings, dict):
+            raise TypeError("it is no object")
+        ends = settings.get("eos_token_id")
+        listed = ends if isinstance(ends, list) else [] if ends is None else [ends]
+        if not all(isinstance(token, int) and not isinstance(token, bool) and 0 <= token < 2**31 for token in listed):
+            raise TypeError("eos_token_id is not a token's number, or a list of them")
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise ModelError(f"{source.name}: {GENERATION_FILE} is damaged ({str(error)[:200]})", _AGAIN) from error
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."

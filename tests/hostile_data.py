@@ -1,0 +1,138 @@
+"""Bad input: rows that ask for more than words, and files that are no files of rows."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import os
+import zipfile
+
+import pyarrow
+import pyarrow.parquet
+from bad_input import Case, Lab, data
+
+
+def rows_of(*rows: object) -> str:
+    return json.dumps(rows, ensure_ascii=False)
+
+
+def _parquet(*columns: str) -> bytes:
+    stream = io.BytesIO()
+    table = pyarrow.Table.from_arrays([pyarrow.array(["a"]) for _ in columns], names=list(columns))
+    pyarrow.parquet.write_table(table, stream)
+    return stream.getvalue()
+
+
+def _archive(name: str) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr(name, "x")
+    return stream.getvalue()
+
+
+def _pipe(lab: Lab, name: str) -> list[str]:
+    os.mkfifo(lab.folder / name)
+    return lab.command("train", f"--set=train_file={lab.folder / name}")
+
+
+FILES = [
+    data("two columns of one name", _parquet("text", "text", "target"), "has two columns", file="bad.parquet"),
+    data("a Parquet file without rows of ours", _parquet("a", "b"), file="bad.parquet"),
+    data("a Parquet file cut in the middle", _parquet("text", "target")[:-20], "Parquet", file="bad.parquet"),
+    data("a Parquet file of other bytes", b"PAR1" + b"\xff" * 300 + b"PAR1", "Parquet", file="bad.parquet"),
+    data("a picture for a file of rows", b"\x89PNG\r\n\x1a\n" + bytes(60), file="bad.json"),
+    data("a pickle for a file of rows", b"\x80\x04\x95\x10\x00\x00\x00", file="bad.json"),
+    data("an archive for a file of rows", b"PK\x03\x04" + bytes(40), "is a damaged ZIP archive", file="bad.json"),
+    data("gzip for a file of rows", b"\x1f\x8b\x08" + bytes(40), "is a damaged packed file", file="bad.jsonl"),
+    data("a packed file of noughts alone", gzip.compress(bytes(101_000_000), 1), "unpacks to more than 100 times"),
+    data(
+        "an archive of other files", _archive("notes.txt"), "is a ZIP archive or an OpenDocument file", file="bad.zip"
+    ),
+    data("a spreadsheet of nothing", _archive("xl/workbook.xml"), "is a damaged spreadsheet", file="bad.xlsx"),
+    data("NULs for a file of rows", bytes(1000), file="bad.jsonl"),
+    data("one line of a million brackets", "[" * 1_000_000, "nested too deeply"),
+    data("a million commas in CSV", "text,target\n" + "," * 200_000 + "\n", "holds no rows", file="bad.csv"),
+    data("an escape that is none", '[{"text": "\\q", "target": "b"}]', "is not valid JSON"),
+    *[
+        Case(f"rows that are a pipe: {name}", lambda lab, name=name: _pipe(lab, name), ("is a device, a pipe",))
+        for name in ("bad.json", "bad.jsonl", "bad.csv", "bad.parquet")
+    ],
+]
+
+NOT_TEXT = [
+    data(f"a question that is {value!r}"[:60], rows_of({"text": value, "target": "b"}), "item 1")
+    for value in (True, None, [], {}, ["a"], {"a": "b"})
+] + [
+    data(f"an answer that is {value!r}"[:60], rows_of({"text": "a", "target": value}), "item 1")
+    for value in (True, {}, {"a": "b"}, " \t\n", "")
+]
+
+_CALL = {"function": {"name": "f", "arguments": "{}"}}
+_FUNCTIONS = "You have access to the following functions. Use them if required -"
+
+
+def _turns(
+    tool: str = "", calls: object = None, question: str = "", weight: object = None
+) -> dict[str, list[dict[str, object]]]:
+    answer: dict[str, object] = {"role": "assistant", "content": "b"}
+    answer |= {} if calls is None else {"tool_calls": calls}
+    answer |= {} if weight is None else {"weight": weight}
+    turns: list[dict[str, object]] = [{"role": "user", "content": "a"}, answer]
+    turns += [{"role": "tool", "content": tool}] if tool else []
+    turns += [{"role": "user", "content": question}] if question else []
+    turns += [{"role": "assistant", "content": "d"}] if tool or question else []
+    return {"messages": turns}
+
+
+TURNS = [
+    data(f"turns: {name}", rows_of({"messages": turns}), "item 1")
+    for name, turns in {
+        "none": [],
+        "a null": None,
+        "an object": {"role": "user"},
+        "a turn without a role": [{"content": "a"}],
+        "a turn without content": [{"role": "user"}],
+        "content that is an object": [{"role": "user", "content": {"a": 1}}, {"role": "assistant", "content": "b"}],
+        "an answer that is null": [{"role": "user", "content": "a"}, {"role": "assistant", "content": None}],
+        "a role that is null": [{"role": None, "content": "a"}, {"role": "assistant", "content": "b"}],
+        "a role of escape sequences": [{"role": "\x1b]0;t\x07", "content": "a"}],
+        "a part that is unknown": [
+            {"role": "user", "content": [{"type": "audio", "audio": "x.wav"}]},
+            {"role": "assistant", "content": "b"},
+        ],
+    }.items()
+]
+
+CALLS = [
+    data(f"calls: {name}", rows_of(row), "item 1", words)
+    for name, words, row in (
+        ("a result that nobody asked for", "the result of a call that no turn before it makes", _turns(tool="x")),
+        (
+            "a call without a result",
+            "a call without a result before the next turn",
+            _turns(calls=[_CALL], question="c"),
+        ),
+        ("a number", "is not a call", _turns(calls=[5])),
+        ("of nothing", "does not name a function", _turns(calls=[{"function": {}}])),
+        ("of no function", "does not name a function", _turns(calls=[{"type": "own", "function": {"name": "f"}}])),
+        ("tools that are numbers", "is not a function with a name", _turns() | {"tools": [5]}),
+        ("tools that are text", "is not a list of tools", _turns() | {"tools": "x"}),
+        ("a weight of another kind", "it is 0 or 1", _turns(weight=5)),
+        ("a log that begins with nobody", "does not begin with USER", {"system": _FUNCTIONS, "chat": "hello"}),
+    )
+]
+
+PICTURES = [
+    data(f"a picture called {name!r}"[:60], rows_of({"text": "a", "target": "b", "image": name}), "item 1")
+    for name in (
+        "../../etc/passwd",
+        "/dev/zero",
+        "file:///etc/passwd",
+        "data:image/png;base64,AAAA",
+        5,
+        {"a": 1},
+    )
+]
+
+ALL = [*FILES, *NOT_TEXT, *TURNS, *CALLS, *PICTURES]
