@@ -6,7 +6,7 @@ from lorakit import console
 from lorakit.config import Config
 from lorakit.data_processing import ChatFormat, ImageFormat, load_datasets
 from lorakit.data_processing.ledger import field_lines
-from lorakit.data_processing.overview import counts, field_table, marked_tokens
+from lorakit.data_processing.overview import counts, field_table, marked_tokens, names_without_rows
 from lorakit.model_config import load_image_processor, load_tokenizer, locate_model, read_model_type
 
 _SHOWN_ROWS = 3
@@ -29,6 +29,7 @@ def run(config: Config) -> int:
     console.result()
     datasets = [train] + ([validation] if validation else [])
     console.table("counts", ["", *(dataset.name for dataset in datasets)], counts(datasets))
+    _name_rows("settings of fields without effect", names_without_rows(config, datasets))
     for dataset in datasets:
         console.table(f"fields of {dataset.name}", ["field", "rows", "used as"], field_table(dataset))
         _name_rows("not used, and perhaps meant", field_lines(dataset.fields))

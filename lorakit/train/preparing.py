@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase, TrainingArguments, set_seed
 from lorakit import console
 from lorakit.config import Config
 from lorakit.data_processing import ChatFormat, Dataset, Example, ImageFormat, load_datasets
-from lorakit.data_processing.overview import warnings
+from lorakit.data_processing.overview import names_without_rows, warnings
 from lorakit.data_processing.template_identity import template_examples
 from lorakit.engine import (
     DtypeChoice,
@@ -156,7 +156,9 @@ def prepare(config: Config, gathered: Gathered) -> Prepared:
 
 def _load_data(config: Config, chat_format: ChatFormat, position_limit: int | None) -> Data:
     train_rows, validation = load_datasets(config, chat_format, position_limit)
-    for line in [*warnings(train_rows), *(warnings(validation, train_rows) if validation else ())]:
+    read = [train_rows, validation] if validation else [train_rows]
+    found = [*warnings(train_rows), *(warnings(validation, train_rows) if validation else ())]
+    for line in [*names_without_rows(config, read), *found]:
         console.warn(line)
     return Data(train_rows, validation)
 
