@@ -115,7 +115,8 @@ def prepare_by_trl(file: str) -> dict[str, Any]:
         seconds = time.perf_counter() - started
         prepared = trainer.train_dataset
         tokens = sum(map(len, prepared["input_ids"]))
-        return {"seconds": seconds, "tokens": tokens, "trained": sum(map(sum, prepared["completion_mask"]))}
+        trained = sum(label != -100 for labels in prepared["labels"] for label in labels)
+        return {"seconds": seconds, "tokens": tokens, "trained": trained}
 
 
 if __name__ == "__main__":
