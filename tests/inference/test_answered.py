@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from lorakit.errors import LorakitError
-from lorakit.inference.questions import _answered
+from lorakit.inference.questions import ANSWER_KEY, _answered
 
 QUESTIONS = [SimpleNamespace(fields={"text": text}) for text in ("a", "b")]
 
@@ -18,9 +18,9 @@ def left(*rows):
 def test_whole_answers_are_counted_and_a_half_written_one_is_cut_off(tmp_path):
     file = tmp_path / "answers.jsonl"
     assert _answered(file, QUESTIONS) == 0
-    file.write_bytes(left({"text": "a", "answer": "x"}) + b'{"text": "b", "ans')
+    file.write_bytes(left({"text": "a", ANSWER_KEY: "x"}) + b'{"text": "b", "')
     assert _answered(file, QUESTIONS) == 1
-    assert file.read_bytes() == left({"text": "a", "answer": "x"})
+    assert file.read_bytes() == left({"text": "a", ANSWER_KEY: "x"})
 
 
 REFUSED = {
