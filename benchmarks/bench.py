@@ -21,7 +21,7 @@ from typing import Any
 import answers
 from jobs import JOBS, ROOT, Job, Work
 from machine import commit, machine
-from measure import run_child
+from measure import beside, run_child
 from peers import NotInstalledError, cache_folder, python_of, reason_in, versions_of
 from report import as_text, page, read_history, table
 from results import Outcome, Run, fault_of, read_run, summarise
@@ -31,7 +31,7 @@ _FOLDER = Path(__file__).parent
 HISTORY_FILE = _FOLDER / "history.jsonl"
 PAGE_FILE = ROOT / "docs" / "performance.md"
 _KERNELS_VARIABLE = "LORAKIT_KERNELS_MARCH"  # which instructions lorakit's kernels are held to
-_USUAL_TOOLS = (OURS, "lorakit-float32", REFERENCE, "trl", "trl-bf16", "trl-packing", "llamafactory")
+_USUAL_TOOLS = (OURS, "lorakit-float32", "lorakit-beside", REFERENCE, "trl", "trl-bf16", "trl-packing", "llamafactory")
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,9 @@ class Prepared:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, append to history.jsonl, and write docs/performance.md where nothing was left out."""
     options = _options(argv)
-    pythons: dict[str, Path | str] = {name: _python_or_reason(TOOLS[name]) for name in options.tools}
+    trains = any(name in JOBS for name in options.jobs)
+    tools = options.tools if trains else []
+    pythons: dict[str, Path | str] = {name: _python_or_reason(TOOLS[name]) for name in tools}
     common = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "is_complete": _is_complete(options),
@@ -58,9 +60,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = Path(tempfile.mkdtemp(prefix="runs-", dir=cache_folder()))
     try:
         if answers.NAME in options.jobs:
-            lines = answers.measure(options.repeats, common | {"kernels": os.environ.get(_KERNELS_VARIABLE, "native")})
+            kernels = {"kernels": os.environ.get(_KERNELS_VARIABLE, "native")}
+            lines = answers.measure(options.repeats, common | kernels, options.answer_models)
             for model, title in answers.MODELS.items():
                 of_model = [line for line in lines if line["model"] == model]
+                if not of_model:
+                    continue
                 print(f"\n{answers.NAME}: {title}\n{as_text(answers.table(of_model))}\n", flush=True)
             _keep(lines)
         for name in [name for name in options.jobs if name in JOBS]:
@@ -91,6 +96,10 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         "--tools", nargs="+", choices=list(TOOLS), default=list(_USUAL_TOOLS), help=f"which ({' '.join(_USUAL_TOOLS)})"
     )
     parser.add_argument("--repeats", type=int, default=3, help="runs of every tool, in turns (3)")
+    models = list(answers.MODELS)
+    parser.add_argument(
+        "--answer-models", nargs="+", choices=models, default=models, help=f"of job {answers.NAME}, which (all)"
+    )
     parser.add_argument("--rows", type=int, help="only so many rows, to try it out; docs/performance.md stays as it is")
     parser.add_argument("--keep", action="store_true", help="keep specifications, records and logs of the runs")
     return parser.parse_args(argv)
@@ -98,7 +107,8 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _is_complete(options: argparse.Namespace) -> bool:
     """Whether the run may stand on the page: all rows, all usual tools."""
-    return options.rows is None and set(_USUAL_TOOLS) <= set(options.tools)
+    trains = any(name in JOBS for name in options.jobs)  # answers are measured with all tools always
+    return not trains or (options.rows is None and set(_USUAL_TOOLS) <= set(options.tools))
 
 
 def _python_or_reason(tool: Tool) -> Path | str:
@@ -164,7 +174,8 @@ def _run_once(tool: Tool, python: Path, prepared: Prepared, folder: Path, dtype:
     folder.mkdir()
     spec = specification(tool, prepared.job, prepared.work, prepared.model_folder, prepared.rows_file, folder)
     spec = dataclasses.replace(spec, dtype=tool.dtype or dtype)
-    run = read_run(run_child(command(tool, prepared.job, python, spec), folder))
+    with beside(tool.busy):
+        run = read_run(run_child(command(tool, prepared.job, python, spec), folder))
     said = run if isinstance(run, str) else f"{prepared.work.rows / run.training_seconds:.2f} samples/s"
     print(f"{folder.name:<24} {said}", flush=True)
     return run

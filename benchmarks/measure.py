@@ -7,7 +7,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,18 @@ class Child:
     peak_bytes: int
     first_step_seconds: float | None
     events: tuple[Mapping[str, Any], ...]
+
+
+@contextmanager
+def beside(processes: int) -> Iterator[None]:
+    """Keep the machine busy with so many processes."""
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)]
+    try:
+        yield
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
 
 
 def run_child(command: Sequence[str], folder: Path, limit_seconds: float = 3600) -> Child:

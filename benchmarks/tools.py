@@ -23,6 +23,7 @@ from spec import (
 )
 
 OURS = "lorakit"
+OF_BUSY_MACHINES = "R1"  # the job that is measured beside other work too
 REFERENCE = "trainer"  # its loss is what the others are held against
 _FOLDER = Path(__file__).parent
 
@@ -42,6 +43,7 @@ class Tool:
         dtype: What it computes in, where that is not what the machine computes fastest; left out where it is.
         instructions: Of the processors on which it is measured, as /proc/cpuinfo names them, and only where products in
             float32 are faster than in bfloat16; None for all.
+        busy: How many other processes keep the machine busy meanwhile, each as much of a core as it can get.
         note: What the page says about it.
     """
 
@@ -55,6 +57,7 @@ class Tool:
     dtype: str | None = None
     instructions: str | None = None
     picture_program: str | None = None
+    busy: int = 0
 
     def runs_on(self, fastest: str) -> bool:
         """Whether the tool is measured on this machine, where products are fastest in a format."""
@@ -64,6 +67,8 @@ class Tool:
 
     def takes(self, job: Job) -> bool:
         """Whether the tool is measured on a job."""
+        if self.busy and job.name != OF_BUSY_MACHINES:
+            return False
         return not job.has_pictures or self.program is None or self.picture_program is not None
 
 
@@ -80,6 +85,13 @@ TOOLS = {
             "The same with `torch_dtype: float32`, where lorakit chooses float16 for its products with weights.",
             settings={"torch_dtype": "float32"},
             instructions="avx512_fp16",
+        ),
+        Tool(
+            "lorakit-beside",
+            "lorakit, beside work",
+            None,
+            "The same beside two processes that each take as much of a core as they can get.",
+            busy=2,
         ),
         Tool(
             REFERENCE,

@@ -470,6 +470,11 @@ PUSHES = [
         ("proof.json", "is damaged", "merge or export it again"),
     ),
     Case(
+        "an access token among what is sent",
+        lambda lab: _pushed_folder(lab, "leak", model_safetensors="x", config_json='{"t": "hf_abcdefghijklmnopqrstu"}'),
+        ("config.json", "holds what has the shape of an access token, so nothing is sent"),
+    ),
+    Case(
         "two adapters to send",
         lambda lab: _push(lab, "--lora_model_path", str(lab.adapter_folder), f"other={lab.adapter_folder}"),
         ("lora_model_path", "one adapter is sent at a time", "--task merge"),

@@ -101,6 +101,17 @@ FILES = [
         "names a file of another folder",
     ),
     model("a list of weights that climbs out", with_index(lambda name: "../../x.safetensors"), "another folder"),
+    model("a list of pickles", with_index(lambda name: "pytorch_model.bin"), "list of weights", "may be pickles"),
+    model(
+        "attention below that would be fetched as code",
+        setting_json("config.json", text_config={"_attn_implementation": "somebody/kernels"}),
+        "which lorakit does not run",
+    ),
+    model(
+        "experts that would be fetched as code",
+        setting_json("config.json", _experts_implementation="somebody/kernels"),
+        "which lorakit does not run",
+    ),
     model("a list of weights anywhere", with_index(lambda name: "/etc/passwd"), "another folder"),
     model("a list of weights that are numbers", with_index(lambda name: 5), "list of weights", "damaged"),
     model("a list of weights that is a list", with_list("[]"), "list of weights", "damaged"),
@@ -131,6 +142,21 @@ def _poisoned(value: float) -> Callable[[Path], Any]:
 
     return changing_tensors(WEIGHTS, poison)
 
+
+QUANTIZED = [
+    model(
+        f"weights in fewer bits by {how!r}"[:70], setting_json("config.json", quantization_config=how), "in fewer bits"
+    )
+    for how in (
+        {"quant_method": "mxfp4"},
+        {"quant_method": "eetq"},
+        {"quant_method": ["x"]},
+        {"quant_method": None},
+        {},
+        "x",
+        5,
+    )
+]
 
 NUMBERS = [
     model("a weight that is no number", _poisoned(float("nan")), "up_proj.weight", "are not finite"),
@@ -259,6 +285,7 @@ def _with_extra(lab: Lab, content: bytes) -> list[str]:
 ALL = [
     *FILES,
     *SIZES,
+    *QUANTIZED,
     *NUMBERS,
     *GENERATION,
     *TEMPLATES,

@@ -52,7 +52,7 @@ searching = settings(
 
 def bounded(call):
     """Call something; hold it to a sentence, ten seconds and a gigabyte."""
-    started, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    started, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     try:
         return call()
     except LorakitError as error:
@@ -63,7 +63,7 @@ def bounded(call):
             raise
         said = fault.message
     finally:
-        assert time.monotonic() - started < MOST_SECONDS
+        assert time.process_time() - started < MOST_SECONDS
         assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 < MOST_BYTES
     assert 0 < len(said) < 20_000
     return None

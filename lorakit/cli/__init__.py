@@ -31,6 +31,9 @@ _LIBRARY_SETTINGS = {
     # oneDNN keeps 1,024 compiled kernels by default, 190 MB after three epochs of rows of many lengths. A step needs
     # about 25 of them, so 128 are as fast.
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128",
+    # Threads that wait for each other look so many times, about 20 microseconds, before they sleep; by default for
+    # milliseconds, in which other work has the core that the last one waits for.
+    "GOMP_SPINCOUNT": "10000",
 }
 
 _LONGEST_LINE = 900  # characters of a message

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from lorakit.config import Config
 from lorakit.console import MarkedText
 from lorakit.data_processing.chat_format import ChatFormat
 from lorakit.data_processing.dataset import Dataset
@@ -79,6 +80,19 @@ def warnings(dataset: Dataset, train: Dataset | None = None) -> list[str]:
     if train is not None and (shared := dataset.overlap(train)):
         lines.append(f"stands in {train.name} too, so its score proves nothing: {_first(shared)}")
     return lines
+
+
+def names_without_rows(config: Config, datasets: Sequence[Dataset]) -> list[str]:
+    """Name the fields that the settings speak of and no row has: a name may be misspelt."""
+    places = {fate.place for dataset in datasets for fate in dataset.fields}
+    known = places | {place.rpartition(".")[2] for place in places}
+    spoken_of = {"map_fields": config.map_fields, "ignore_fields": config.ignore_fields}
+    return [
+        f'{setting}: no row that is used has a field "{name}"'
+        for setting, names in spoken_of.items()
+        for name in names
+        if name not in known
+    ]
 
 
 def _first(origins: Sequence[str]) -> str:

@@ -7,9 +7,11 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from lorakit.errors import RunError
 from lorakit.export.parcel import MODELFILE, Parcel
 from lorakit.export.placing import PROOF_FILE
 from lorakit.model_config.record import RECORD_FILE
+from lorakit.outgoing import holds_secret
 from lorakit.runs import CARD_FILE
 
 _SETTINGS = ("adapter_config.json", "config.json", "tokenizer_config.json", RECORD_FILE, PROOF_FILE)
@@ -18,8 +20,25 @@ _MOST_BYTES = 10_000_000
 _PATH = r"(?:/|~[\w.-]*/|[A-Za-z]:[\\/])"
 _IS_PATH = re.compile(rf"^(?:{_PATH}|\.\.?[\\/])[^<>\n]+$")
 _PATH_IN_TEXT = re.compile(rf"(?:^|(?<=[\s\"'`(=]))(?:{_PATH})[\w.-]+[\\/][^\s\"'`)]+", re.MULTILINE)
+_NOT_WRITTEN_BY_PEOPLE = (".safetensors", ".gguf", ".model", "tokenizer.json", "vocab.json", "vocab.txt", "merges.txt")
 _SHOWN = 200  # characters
 _GGUF = ".gguf"
+
+
+def check_no_secret(parcel: Parcel) -> None:
+    """Refuse to send an access token, which could be used by whoever reads it from then on.
+
+    Raises:
+        RunError: A file of text holds what has the shape of one.
+    """
+    for file in parcel.files:
+        if file.name.endswith(_NOT_WRITTEN_BY_PEOPLE) or file.size > _MOST_BYTES:
+            continue
+        if holds_secret(_read(parcel, file.name)):
+            raise RunError(
+                f"{parcel.folder / file.name}: holds what has the shape of an access token, so nothing is sent",
+                "take it out of that file, and withdraw the token where it was issued",
+            )
 
 
 def warnings_of(parcel: Parcel) -> Iterator[str]:

@@ -10,7 +10,7 @@ from lorakit.errors import RunError, SettingsError
 from lorakit.export.hubs import HUBS, Hub
 from lorakit.export.parcel import Parcel, pack_up
 from lorakit.export.placing import PROOF_FILE
-from lorakit.export.privacy import warnings_of
+from lorakit.export.privacy import check_no_secret, warnings_of
 from lorakit.model_config import choose_adapters
 from lorakit.runs import ADAPTER_FOLDER, CARD_FILE
 
@@ -28,6 +28,7 @@ def run(config: Config) -> int:
     hub = HUBS[config.model_hub]()
     hub.check_name(config.push_to)
     parcel = pack_up(folder_of(config))
+    check_no_secret(parcel)
     _show(parcel, hub, config.push_to, config.push_private)
     for warning in warnings_of(parcel):
         console.warn(warning)

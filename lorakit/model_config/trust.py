@@ -10,6 +10,7 @@ from lorakit.engine import is_out_of_memory
 from lorakit.errors import ModelError
 from lorakit.model_config.source import ModelSource
 
+_QUANTIZED = ("bitsandbytes", "gptq", "awq", "compressed-tensors")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
@@ -44,6 +45,8 @@ def _check_list_of_weights(source: ModelSource) -> None:
     try:
         listed = json.loads(file.read_text(encoding="utf-8"))["weight_map"]
         names = {name for name in listed.values() if isinstance(name, str)}
+        if not all(name.endswith(".safetensors") for name in names):
+            raise TypeError("it names other files than safetensors, which may be pickles")
         if not listed or len(names) < len({str(name) for name in listed.values()}):
             raise TypeError("it names no files")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -69,11 +72,24 @@ def check_own_code(source: ModelSource) -> None:
     from transformers import CONFIG_MAPPING
 
     settings = read_settings(source)
+    for part in (settings, *(value for value in settings.values() if isinstance(value, dict))):
+        _check_quantization(source, part.get("quantization_config"))
     if source.runs_own_code or not _brings_code(settings):
         return
     if settings["model_type"] not in CONFIG_MAPPING or "auto_map" not in settings:
         raise needs_own_code(source)
     console.note(f"{source.name}: brings its own code, which is not run; the classes of transformers take its place")
+
+
+def _check_quantization(source: ModelSource, how: Any) -> None:
+    """Refuse weights in fewer bits whose code transformers would fetch from the Hub, or whose tensors are pickles."""
+    method = how.get("quant_method") if isinstance(how, dict) else how
+    if how is not None and method not in _QUANTIZED:
+        raise ModelError(
+            f"{source.name}: its weights are in fewer bits by {str(method)[:80]!r}, which lorakit does not load "
+            f"(known: {', '.join(_QUANTIZED)})",
+            "take the model as it was before, and set load_in_8bit or load_in_4bit",
+        )
 
 
 def needs_own_code(source: ModelSource) -> ModelError:
@@ -86,9 +102,17 @@ def needs_own_code(source: ModelSource) -> ModelError:
 
 
 def _brings_code(settings: dict[str, Any]) -> bool:
-    # An attention named owner/name would be fetched from the Hub, as compiled code.
-    attention = (settings.get("attn_implementation"), settings.get("_attn_implementation"))
-    return "auto_map" in settings or any("/" in str(name) for name in attention)
+    return "auto_map" in settings or _names_kernels(settings)
+
+
+def _names_kernels(settings: Any) -> bool:
+    """Tell whether an implementation is named owner/name: it would be fetched from the Hub, as compiled code."""
+    if isinstance(settings, list):
+        return any(map(_names_kernels, settings))
+    if not isinstance(settings, dict):
+        return False
+    named = (value for name, value in settings.items() if name.endswith("_implementation"))
+    return any("/" in str(value) for value in named) or any(map(_names_kernels, settings.values()))
 
 
 def read_settings(source: ModelSource) -> dict[str, Any]:

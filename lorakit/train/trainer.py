@@ -222,8 +222,7 @@ class LoraTrainer(SavingTrainer):
         weighted = [(micro_batch, 1.0) for micro_batch in micro_batches]
         weighted += [(micro_batches[0] if micro_batches else ONE_TOKEN, 0.0)] * surplus
         for number, (micro_batch, weight) in enumerate(weighted, start=1):
-            is_exchanged = self.is_fsdp_enabled and number == len(weighted)  # else `average_gradients` does it
-            with nullcontext() if is_exchanged else self.accelerator.no_sync(model):
+            with self._exchanging(model, is_last=number == len(weighted)):
                 computed = self._as_long_as_any(micro_batch) if is_first_step and number == 1 else micro_batch
                 with self.compute_loss_context_manager():
                     nats = summed_loss(
@@ -237,6 +236,12 @@ class LoraTrainer(SavingTrainer):
             # Its graph has thousands of small parts, between which the freed activations would lie in pieces.
             del nats, loss
         return torch.tensor(step.loss, device=self.args.device)
+
+    def _exchanging(self, model: Any, is_last: bool) -> Any:
+        """Return the context of a pass: only sharded ranks exchange gradients in one, in the last."""
+        if self.is_fsdp_enabled:
+            return nullcontext() if is_last else self.accelerator.no_sync(model)
+        return getattr(model, "no_sync", nullcontext)()  # of DDP, which torchrun brings for a single process too
 
     @cached_property
     def _shares_beginning(self) -> bool:

@@ -135,9 +135,11 @@ def _train_into(folder: Path, config: Config, ranks: Ranks) -> int:
     if ranks.is_first:
         _start_records(config, prepared, folder, earlier)
         identity.save(folder)
-    is_done = _train_steps(config, prepared, plan, folder, Continued(mark, earlier))
-    trained = gather_trained(prepared.bundle.model) if is_done else {}
-    part_ranks()
+    stop = StopOnSignal()
+    with stop.listening():  # until nobody waits for this process any more
+        is_done = _train_steps(config, prepared, plan, folder, Continued(mark, earlier, stop))
+        trained = gather_trained(prepared.bundle.model) if is_done else {}
+        part_ranks()
     if not is_done:
         return _INTERRUPTED
     if ranks.is_first:
@@ -155,6 +157,7 @@ def _identity(config: Config, prepared: Prepared, mark: str) -> RunIdentity:
         dtype=prepared.bundle.dtype.name,
         processes=prepared.arguments.world_size,
         kernels=prepared.kernels.is_used,
+        template_date=prepared.chat_format.date,
         validation_rows=hash_rows(validation.encoded) if validation else None,
         mark=mark,
     )
@@ -179,15 +182,16 @@ def _start_records(config: Config, prepared: Prepared, folder: Path, earlier: Ea
 
 @dataclass(frozen=True)
 class Continued:
-    """The mark of a run, and where it goes on, if it does."""
+    """The mark of a run, where it goes on, if it does, and who may stop it."""
 
     mark: str
     earlier: EarlierRun | None
+    stop: StopOnSignal
 
 
 def _train_steps(config: Config, prepared: Prepared, plan: RunPlan, folder: Path, run: Continued) -> bool:
     """Run the optimizer; return whether it came to its end."""
-    stop, earlier = StopOnSignal(), run.earlier
+    stop, earlier = run.stop, run.earlier
     after_step = earlier.step if earlier else 0
     validation = prepared.data.validation
     model, sequences = prepared.bundle.model, prepared.data.train.encoded
@@ -212,7 +216,6 @@ def _train_steps(config: Config, prepared: Prepared, plan: RunPlan, folder: Path
     started = time.perf_counter()
     with (
         _naming_missing_packages(),
-        stop.listening(),
         console.progress(steps, "training") as bar,
         compiled_layers(model) if plan.is_compiled else nullcontext(),
     ):

@@ -5,7 +5,8 @@ from conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-from measure import run_child
+import psutil
+from measure import beside, run_child
 
 STEP = '{"event": "step", "step": 1}'
 
@@ -53,3 +54,14 @@ def test_a_child_that_fails_says_why(tmp_path):
 def test_a_child_that_takes_too_long_is_ended(tmp_path):
     found = run_child(python("import signal; signal.pause()"), tmp_path, limit_seconds=0)
     assert found.failure.startswith("ended with -9")
+
+
+def test_the_machine_is_kept_busy_meanwhile_and_no_longer():
+    def children():
+        return set(psutil.Process().children())
+
+    before = children()
+    with beside(2):
+        busy = children() - before
+        assert len(busy) == 2
+    assert not any(process.is_running() for process in busy)

@@ -12,7 +12,7 @@ from lorakit.data_processing.field_names import judged
 from lorakit.data_processing.files import RawRow
 from lorakit.data_processing.formats import RowRules, to_example
 from lorakit.data_processing.ledger import Ledger, field_lines
-from lorakit.data_processing.overview import field_table, warnings
+from lorakit.data_processing.overview import field_table, names_without_rows, warnings
 from lorakit.errors import DataError
 
 CHAT_FORMAT = ChatFormat(family_tokenizer("qwen3"))
@@ -38,7 +38,19 @@ def fates(fields, **rules):
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(
     "name",
-    ["passage", "label", "weight", "chosen", "video", "audio", "sytem", "contxt", "choices", "Background", "rationale"],
+    [
+        "passage",
+        "label",
+        "weight",
+        "chosen",
+        "video",
+        "audio_url",
+        "sytem",
+        "contxt",
+        "choices",
+        "Background",
+        "rationale",
+    ],
 )
 def test_a_field_that_carries_meaning_and_is_not_used_stops_with_the_remedy(write_rows, shape, name):
     file = write_rows([{**SHAPES[shape], name: "y"}, SHAPES[shape]])
@@ -100,6 +112,16 @@ def test_turns_that_no_answer_follows_and_a_preamble_of_tools_are_entered_too():
     assert set(fates({"messages": TURNS})) == {"messages", "messages[].role", "messages[].content"}
     system = {"role": "system", "content": 'Call. <tools>[{"name": "f"}]</tools>'}
     assert "(system message that lists the tools)" in fates({"messages": [system, *TURNS]})
+
+
+def test_a_setting_about_a_field_that_no_row_has_is_named(write_rows):
+    config = Config(map_fields={"passage": "input", "pasage": "input"}, ignore_fields=["zebra", "mood", "messages[].x"])
+    rows = [{**SHAPES["pair"], "passage": "y", "zebra": 1}, {"messages": [{**TURNS[0], "mood": 1}, TURNS[1]]}]
+    loaded = load_dataset(write_rows(rows), config, CHAT_FORMAT)
+    assert names_without_rows(config, [loaded]) == [
+        'map_fields: no row that is used has a field "pasage"',
+        'ignore_fields: no row that is used has a field "messages[].x"',
+    ]
 
 
 def test_a_field_under_two_names_is_lost_unless_both_say_the_same():

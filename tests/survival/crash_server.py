@@ -25,6 +25,7 @@ class Shared(ctypes.Structure):
         ("mode", ctypes.c_int),
         ("error", ctypes.c_int),
         ("dirty", ctypes.c_ulong * MOST_DIRTY),
+        ("kept", ctypes.c_long * MOST_DIRTY),
         ("last", ctypes.c_char * 64),
     ]
 
@@ -92,13 +93,13 @@ def child(order):
     os._exit(code)
 
 
-def lose_power(root, dirty):
-    """Empty every file whose content no fsync has covered, as a file system may leave it after a power cut."""
+def lose_power(root, kept):
+    """Cut from every file what no fsync has covered, as a file system may leave it after a power cut."""
     for folder, _, files in os.walk(root):
         for file in files:
             path = os.path.join(folder, file)
-            if os.lstat(path).st_ino in dirty:
-                os.truncate(path, 0)
+            if (inode := os.lstat(path).st_ino) in kept:
+                os.truncate(path, kept[inode])
 
 
 def serve():
@@ -114,10 +115,11 @@ def serve():
             os._exit(98)
         _, status = os.waitpid(pid, 0)
         calls, last = shared.calls, shared.last.decode()
-        dirty = set(shared.dirty[: shared.unsynced])
+        count = shared.unsynced
+        kept = dict(zip(shared.dirty[:count], shared.kept[:count], strict=True))
         SHIM.crash_arm(0, 0, 0)
         if order.get("mode") == "power" and os.WIFSIGNALED(status):
-            lose_power(order["root"], dirty)
+            lose_power(order["root"], kept)
         code = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
         print(json.dumps({"code": code, "calls": calls, "last": last}), flush=True)
 

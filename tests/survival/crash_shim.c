@@ -24,6 +24,7 @@ struct shared { /* with the process that has forked this one */
     volatile long calls, point, unsynced;
     volatile int mode, error;
     unsigned long dirty[MOST_DIRTY]; /* inodes with content that no fsync has covered */
+    long kept[MOST_DIRTY];           /* how much of each was there before */
     char last[64];
 };
 static struct shared *shared;
@@ -101,7 +102,9 @@ static void mark(int file, int is_dirty) {
             if (!is_dirty) shared->dirty[place] = 0;
             return;
         }
-    if (is_dirty && shared->unsynced < MOST_DIRTY) shared->dirty[shared->unsynced++] = found.st_ino;
+    if (!is_dirty || shared->unsynced == MOST_DIRTY) return;
+    shared->kept[shared->unsynced] = found.st_size; /* called before the content is written */
+    shared->dirty[shared->unsynced++] = found.st_ino;
 }
 
 #define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))

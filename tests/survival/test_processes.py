@@ -49,8 +49,8 @@ class Processes:
         raise AssertionError([process.communicate()[1] for process in self.all])
 
     def finish(self, seconds=240):
-        errors = [process.communicate(timeout=seconds)[1] for process in self.all]
-        return [process.returncode for process in self.all], errors
+        errors = [process.communicate(timeout=seconds)[1][-2000:] for process in self.all]
+        return [process.returncode for process in self.all], "\n".join(["", *errors])
 
 
 @pytest.fixture
@@ -120,7 +120,9 @@ def test_a_stop_that_reaches_the_processes_apart_saves_and_goes_on_as_if_it_had_
         for process in others:
             process.send_signal(signal.SIGTERM)
     codes, errors = processes.finish()
-    assert set(codes) == {130}, errors
+    # A signal may reach a process that has stopped already, and has only to leave.
+    assert 130 in codes, errors
+    assert set(codes) <= {130, -signal.SIGTERM}, errors
     assert time.monotonic() - started < LONGEST_END
     codes, errors = Processes(words(2, folder, "--set=resume=true"), 2).finish()
     assert codes == [0, 0], errors
@@ -137,8 +139,8 @@ def test_a_process_that_is_killed_ends_the_others_soon_with_one_message(words, t
     codes, errors = processes.finish()
     assert time.monotonic() - started < LONGEST_END
     assert codes[1 - lost] == 2, errors
-    assert "another process of this task has ended" in errors[1 - lost]
-    assert "internal error" not in "".join(errors)
+    assert errors.count("another process of this task has ended") == 1
+    assert "internal error" not in errors
 
 
 def test_a_fault_on_one_process_ends_all_with_its_message(words, tmp_path):
@@ -146,8 +148,8 @@ def test_a_fault_on_one_process_ends_all_with_its_message(words, tmp_path):
     bad.write_text(json.dumps([]))
     codes, errors = Processes(words(2, tmp_path / "run", f"--set=train_file={bad}"), 2).finish(60)
     assert codes == [2, 2], errors
-    assert sum("holds no rows" in text for text in errors) >= 1
-    assert "internal error" not in "".join(errors)
+    assert "holds no rows" in errors
+    assert "internal error" not in errors
 
 
 @pytest.mark.parametrize("part", ["train_projector", "train_vision"])
