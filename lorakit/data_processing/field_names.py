@@ -54,7 +54,8 @@ _NO_WEIGHT = f"only turns of messages and conversations have switches, 0 or 1; {
 _REMEDIES = {
     _NO_PREFERENCES: "chosen rejected preferredoutput nonpreferredoutput preferred margin acceptedresponse "
     "rejectedresponse responsea responseb",
-    _NO_SOUND: "video videos audio audios sound sounds speech videopath audiopath videofile audiofile 视频 音频",
+    _NO_SOUND: "video videos audio audios sound sounds speech videopath videopaths audiopath audiopaths videofile "
+    "videofiles audiofile audiofiles videourl videourls audiourl audiourls 视频 音频",
     _NO_WEIGHT: "weight weights loss lossmask train trainable trained istrained masked mask label labels sampleweight",
     f"{_MAP}; {_LEAVE}": "text target answers outputs inputs references reference evidence knowledge facts options "
     "choices hint hints rationale explanation persona prefix suffix schema code table user assistant human chat "

@@ -80,7 +80,7 @@ inline VectorBits lanes() {  // 0, 1, 2 and so on; a constant to the compiler
 
 inline Vector load(const float* from) {
     Vector x;
-    std::memcpy(&x, from, sizeof x);
+    std::memcpy(&x, from, sizeof x);  // one instruction; floats need not lie where vectors do
     return x;
 }
 

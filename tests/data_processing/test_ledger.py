@@ -38,7 +38,19 @@ def fates(fields, **rules):
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(
     "name",
-    ["passage", "label", "weight", "chosen", "video", "audio", "sytem", "contxt", "choices", "Background", "rationale"],
+    [
+        "passage",
+        "label",
+        "weight",
+        "chosen",
+        "video",
+        "audio_url",
+        "sytem",
+        "contxt",
+        "choices",
+        "Background",
+        "rationale",
+    ],
 )
 def test_a_field_that_carries_meaning_and_is_not_used_stops_with_the_remedy(write_rows, shape, name):
     file = write_rows([{**SHAPES[shape], name: "y"}, SHAPES[shape]])
