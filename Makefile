@@ -39,6 +39,7 @@ docs: $(VENV)/installed  ## write docs/settings.md anew from the settings
 
 bench: $(VENV)/installed-dev  ## measure lorakit against plain Trainer + PEFT, TRL and LLaMA-Factory in one run
 	$(BIN)/python benchmarks/bench.py $(ARGS)
+	$(if $(ARGS),,$(BIN)/python benchmarks/data_job.py)
 
 clean:
 	rm -rf $(VENV)

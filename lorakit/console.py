@@ -182,7 +182,7 @@ def is_interactive() -> bool:
 class ProgressLine:
     """A bar with a loss and a speed beside it; in a log file, one line whenever the caller says so."""
 
-    def __init__(self, progress: Progress, total: int, description: str) -> None:
+    def __init__(self, progress: Progress, total: int | None, description: str) -> None:
         self._progress = progress
         self._task = progress.add_task(description, total=total, figures="")
 
@@ -192,8 +192,8 @@ class ProgressLine:
 
 
 @contextmanager
-def progress(total: int, description: str) -> Iterator[ProgressLine]:
-    """Show a progress bar on standard error while the block runs (nothing outside a terminal)."""
+def progress(total: int | None, description: str) -> Iterator[ProgressLine]:
+    """Show a progress bar on standard error while the block runs (nothing outside a terminal); None: no known end."""
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=30),

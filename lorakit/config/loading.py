@@ -46,6 +46,9 @@ class Given:
     place: str
 
 
+_VERBATIM = frozenset({"question"})  # on the command line these are what stands there, not YAML
+
+
 def load_config(config_file: str | None, flags: dict[str, str], assignments: list[str]) -> Config:
     """Build the configuration of a run.
 
@@ -63,6 +66,9 @@ def load_config(config_file: str | None, flags: dict[str, str], assignments: lis
     faults: list[Fault] = []
     given: dict[str, Given] = _from_file(config_file, faults) if config_file else {}
     for name, text in flags.items():
+        if name in _VERBATIM:
+            given[name] = Given(text, f"--{name}")
+            continue
         _read_into(given, name, text, f"--{name}", faults)
     for assignment in assignments:
         name, separator, text = assignment.partition("=")

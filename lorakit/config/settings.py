@@ -5,6 +5,7 @@ The YAML keys, the command line flags, the help texts and docs/settings.md are a
 
 from __future__ import annotations
 
+import datetime
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -42,6 +43,20 @@ def _paths(value: Any) -> Any:
 
 
 Paths = Annotated[list[str], BeforeValidator(_paths)]
+
+
+def _template_date(value: Any) -> Any:
+    if isinstance(value, datetime.date):  # YAML's own reading
+        value = value.isoformat()[:10]
+    if value in ("auto", "today"):
+        return value
+    try:
+        return datetime.date.fromisoformat(value).isoformat()
+    except (TypeError, ValueError):
+        raise PydanticCustomError("date", "must be auto, today or a date such as 2026-11-28") from None
+
+
+TemplateDate = Annotated[str, BeforeValidator(_template_date)]
 
 
 class RowSource(BaseModel):
@@ -182,6 +197,17 @@ class Config(BaseModel):
         None,
         description="System message for rows that carry none. null: whatever the chat template does by itself.",
     )
+    template_date: Annotated[TemplateDate, Shown("Data")] = Field(
+        "auto",
+        description="The date that some chat templates write (Llama 3.2, Mistral Small). `auto`: of the day on which "
+        "the training first started, kept with the adapter, so that it is resumed and asked as trained; `today`: "
+        "of each day; or a date such as 2026-11-28.",
+    )
+    allow_tokens: Annotated[list[str], Shown("Data")] = Field(
+        [],
+        description="Control tokens that belong into answers, such as `[<|box_start|>, <|box_end|>]`: in answers they "
+        "are the real tokens, in questions they stay text. Others spelt out in an answer drop the row.",
+    )
     max_length: Annotated[int, Shown("Data")] = Field(
         1024,
         ge=8,
@@ -286,6 +312,26 @@ class Config(BaseModel):
         None,
         description="Adapter to attach, or several: `PATH`, `NAME=PATH`, either with `:WEIGHT` behind it. Inference "
         "begins with the first; merge and export make them one (`combination`). null: `lora_model` in `output_dir`.",
+    )
+    question: Annotated[str | None, Shown("Generation", flag=True)] = Field(
+        None, min_length=1, description="Answer this one question, of several lines where need be, and leave."
+    )
+    question_file: Annotated[str | None, Shown("Generation", flag=True)] = Field(
+        None,
+        min_length=1,
+        description="Answer every question of a file of rows, several at once and in order, into `answer_file`. An "
+        "interrupted run goes on where it stopped.",
+    )
+    answer_file: Annotated[str | None, Shown("Generation", flag=True)] = Field(
+        None,
+        min_length=1,
+        description="JSON Lines: each question with its answer as `generated`. null: `NAME.answers.jsonl` beside "
+        "`question_file`.",
+    )
+    jsonl: Annotated[bool, Shown("Generation", flag=True)] = Field(
+        False,
+        description='Read questions from standard input as JSON Lines (`{"text": ...}`, `messages`, or a text) and '
+        "write JSON Lines.",
     )
     image: Annotated[Paths, Shown("Generation", flag=True)] = Field(
         [],
@@ -434,6 +480,7 @@ def _type_text(annotation: Any) -> str:
         RowSources | None: "path, list of paths and mappings, or null",
         float | None: "number or null",
         Paths | None: "path, list of paths or null",
+        TemplateDate: "auto, today or a date",
         str: "text",
         int: "whole number",
         float: "number",
@@ -474,6 +521,7 @@ def settings() -> list[Setting]:
     for name, field in Config.model_fields.items():
         shown = next(item for item in field.metadata if isinstance(item, Shown))
         declared = {
+            "template_date": TemplateDate,
             "target_modules": TargetModules,
             "train_file": RowSources,
             "validation_file": RowSources | None,

@@ -8,18 +8,21 @@ a prompt and its answer, because at inference no token can.
 
 from __future__ import annotations
 
+import copy
 import datetime
-from collections.abc import Iterator, Sequence
+import difflib
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from lorakit.config import Config
 from lorakit.data_processing.chat_template import PLAIN_TEMPLATE, ChatTemplate, TemplateError, Turn
 from lorakit.data_processing.example import Message
 from lorakit.data_processing.images import ImageError, ImageFormat, expand_pictures
-from lorakit.data_processing.template_identity import template_hash
+from lorakit.data_processing.template_identity import template_examples, template_hash
 from lorakit.data_processing.text_encoding import TextEncoder
 from lorakit.engine import IGNORED_LABEL, Picture
-from lorakit.errors import ModelError
+from lorakit.errors import ModelError, SettingsError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -34,13 +37,19 @@ class ChatFormat:
         tokenizer: Of the base model. Without a chat template it is given `PLAIN_TEMPLATE`.
         images: How the model takes pictures; None where it takes none.
         date: For chat templates that write today's; None for the day's own.
+        allowed: Control tokens that answers may hold.
 
     Raises:
         ModelError: The tokenizer has no token that could end an answer.
+        SettingsError: A token is allowed that is no control token, or that ends answers.
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, images: ImageFormat | None = None, date: datetime.date | None = None
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        images: ImageFormat | None = None,
+        date: datetime.date | None = None,
+        allowed: Collection[str] = (),
     ) -> None:
         self.tokenizer = tokenizer
         self.images = images
@@ -55,9 +64,64 @@ class ChatFormat:
         self._control_tokens = {
             token.content: token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special
         } | dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
+        self._control_beginnings = {token[0] for token in self._control_tokens}
         self._encoder = TextEncoder(tokenizer, self._control_tokens)
         self._template = ChatTemplate(tokenizer, date)
         self.end_of_turn_id, self._appended_end = self._find_end_of_turn()
+        self.allowed = tuple(allowed)
+        self._check_allowed()
+
+    @classmethod
+    def of(
+        cls,
+        tokenizer: PreTrainedTokenizerBase,
+        image_processor: tuple[Any, int] | None,
+        config: Config,
+        first_day: str | None = None,
+    ) -> ChatFormat:
+        """Make the chat format that a configuration asks for.
+
+        Args:
+            tokenizer: Of the base model.
+            image_processor: See `ImageFormat.of`.
+            config: For what it says of pictures, date and allowed tokens.
+            first_day: The date for ``template_date: auto``; None for the day's own.
+        """
+        chosen = {"auto": first_day, "today": None}.get(config.template_date, config.template_date)
+        date = None if chosen is None else datetime.date.fromisoformat(chosen)
+        return cls(tokenizer, ImageFormat.of(image_processor, config), date, config.allow_tokens)
+
+    def dated(self, day: str) -> ChatFormat:
+        """Return the same format with the date of another day."""
+        other = copy.copy(self)
+        other._template = self._template.dated(datetime.date.fromisoformat(day))
+        return other
+
+    def of_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> ChatFormat:
+        """Return the format that the same settings give with another tokenizer."""
+        return ChatFormat(tokenizer, self.images, self._template.date, self.allowed)
+
+    def allowing(self, tokens: Collection[str]) -> ChatFormat:
+        """Return the same format with other control tokens allowed in answers."""
+        other = copy.copy(self)
+        other.allowed = tuple(tokens)
+        other._check_allowed()
+        return other
+
+    @property
+    def date(self) -> str | None:
+        """The date that the template writes; None where it writes none, or the day's own."""
+        return self._template.date.isoformat() if self._template.date else None
+
+    @property
+    def writes_today(self) -> bool:
+        """Whether the template writes another text on another day."""
+        return self._template.writes_today
+
+    @property
+    def hidden_ids(self) -> frozenset[int]:
+        """The control tokens that are no part of an answer's text."""
+        return frozenset(token_id for token, token_id in self._control_tokens.items() if token not in self.allowed)
 
     @property
     def template_hash(self) -> str:
@@ -91,9 +155,15 @@ class ChatFormat:
             low, high = (middle, high) if len(str(text)) <= characters else (low, middle - 1)
         return low
 
-    def control_token_in(self, text: str) -> str | None:
-        """Return a control token that the text spells out, which would end or open a turn inside it."""
-        return next((token for token in self._control_tokens if token in text), None)
+    def examples(self) -> tuple[str, ...]:
+        """Return more conversations as the template writes them; see `template_examples`."""
+        return template_examples(self.tokenizer, self._template.text())
+
+    def control_token_in(self, answer: str) -> str | None:
+        """Return a control token that an answer spells out and that would end or open a turn inside it."""
+        if not self._has_control_token(answer):
+            return None
+        return next((token for token in self._control_tokens if token in answer and token not in self.allowed), None)
 
     def turns(self, messages: Sequence[Message]) -> Iterator[Turn]:
         """Yield every answer of a conversation with its prompt, in order.
@@ -105,7 +175,7 @@ class ChatFormat:
         for index, message in enumerate(guarded):
             if message.role == "assistant":
                 turn = self._template.turn(guarded[:index], message)
-                yield replace(turn, answer=turn.answer + self._appended_end)
+                yield replace(turn, answer=turn.answer + self._appended_end) if self._appended_end else turn
 
     def prompt_ids(self, messages: Sequence[Message], thinking: bool = False) -> list[int]:
         """Encode everything the model sees before it answers.
@@ -150,11 +220,26 @@ class ChatFormat:
     def _guarded(self, messages: Sequence[Message]) -> list[Message]:
         """Mark the control tokens that stay text: all of questions, and those of answers that may not hold them."""
         return [
-            replace(message, content=self._encoder.guarded(message.content))
-            if self.control_token_in(message.content)
+            replace(message, content=self._encoder.guarded(message.content, allowed))
+            if self._has_control_token(message.content)
             else message
             for message in messages
+            for allowed in [self.allowed if message.role == "assistant" else ()]
         ]
+
+    def _has_control_token(self, text: str) -> bool:
+        may_have = any(character in text for character in self._control_beginnings)
+        return may_have and any(token in text for token in self._control_tokens)
+
+    def _check_allowed(self) -> None:
+        ends = {self.end_of_turn, self.tokenizer.eos_token}
+        for token in self.allowed:
+            if token in ends:
+                raise SettingsError(f"allow_tokens: {token} ends answers, so it cannot stand in one", "leave it out")
+            if token not in self._control_tokens:
+                close = difflib.get_close_matches(token, self._control_tokens, n=1, cutoff=0.6)
+                remedy = f"did you mean {close[0]}?" if close else "leave it out: it needs no leave"
+                raise SettingsError(f"allow_tokens: {token} is no control token of this model", remedy)
 
     def _begin_of_sequence(self) -> str:
         """OPT and Llama begin every text with a token of their own; GPT-2 does not."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import datetime
 import json
 import re
@@ -16,6 +17,7 @@ from lorakit.data_processing.example import Message, ToolCall
 from lorakit.data_processing.images import IMAGE_MARK
 from lorakit.data_processing.reasoning import CLOSING, OPENING, joined, split_reasoning
 from lorakit.data_processing.tool_rendering import lost_of_tools, written_call
+from lorakit.data_processing.written_shapes import WrittenShapes
 from lorakit.errors import DataError
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ _PROBE, _THOUGHT = "lorakitprobe", "lorakitthought"
 _QUESTION, _ANSWER = Message("user", "a"), Message("assistant", _PROBE)
 _CALL = ToolCall("lorakitcall", "{}")
 _CLOCK = "strftime_now"
+_CLOCK_CALL = re.compile(_CLOCK + r"\(\s*(['\"])(.*?)\1\s*\)")
 # Names under which templates look for reasoning, and words by which one shows that it knows of it.
 _REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
 _REASONING_WORDS = re.compile("think|reasoning")
@@ -100,6 +103,7 @@ class ChatTemplate:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, date: datetime.date | None = None) -> None:
         self._tokenizer = tokenizer
         self._date = date
+        self._shapes: WrittenShapes | None = None
         self._ways = _Ways()
         self._ways = replace(self._ways, has_parts_only=self._needs_parts())
         if _REASONING_WORDS.search(str(tokenizer.chat_template)):
@@ -108,9 +112,20 @@ class ChatTemplate:
             self._ways = replace(self._ways, has_reasoning_inline=True)
 
     @property
-    def has_clock(self) -> bool:
-        """Whether it writes the date."""
-        return _CLOCK in str(self._tokenizer.chat_template)
+    def date(self) -> datetime.date | None:
+        """The date that it writes; None where it writes none, or the day's own."""
+        return self._date if _CLOCK in str(self._tokenizer.chat_template) else None
+
+    @property
+    def writes_today(self) -> bool:
+        """Whether it writes another text on another day."""
+        return self._date is None and _CLOCK in str(self._tokenizer.chat_template)
+
+    def dated(self, date: datetime.date) -> ChatTemplate:
+        """Return the template as it writes another date."""
+        other = copy.copy(self)
+        other._date, other._shapes = date, None
+        return other
 
     def turn(self, before: Sequence[Message], answer: Message) -> Turn:
         """Write an answer and what stands before it.
@@ -120,8 +135,7 @@ class ChatTemplate:
         """
         answer = self._apart(answer)
         reasoning = (answer.reasoning or "").strip()
-        prompt = self.render(before, answering=True, thinking=bool(reasoning))
-        written = self.render([*before, answer], answering=False, thinking=bool(reasoning))
+        prompt, written = self._written(before, answer, thinking=bool(reasoning))
         if answer.content.strip() not in written:
             raise TemplateError("the chat template loses the text of the answer", "choose another base model")
         text = self._continued(prompt, written, answer)
@@ -172,15 +186,47 @@ class ChatTemplate:
     def _applied(
         self, messages: Sequence[Message], answering: bool, thinking: bool, has_arguments_as_text: bool = False
     ) -> str:
-        clock = {} if self._date is None else {_CLOCK: self._date.strftime}
+        tools = next((json.loads(message.content) for message in messages if message.role == "tools"), None)
         return apply_chat_template(
             self._tokenizer,
             [self._as_expected(message, has_arguments_as_text) for message in messages if message.role != "tools"],
-            tools=next((json.loads(message.content) for message in messages if message.role == "tools"), None),
+            tools=tools,
+            chat_template=self.text(tools),
             add_generation_prompt=answering,
             enable_thinking=thinking,
-            **clock,
         )
+
+    def _written(self, before: Sequence[Message], answer: Message, thinking: bool) -> tuple[str, str]:
+        """Write the prompt and the whole: by what is known of conversations like it, or by the template."""
+        if not thinking and all(map(_is_plain, before)) and _is_plain(answer):
+            if self._shapes is None:
+                self._shapes = self._unlearnt_shapes()
+            found = self._shapes.write([(message.role, message.content) for message in (*before, answer)])
+            if found is not None:
+                return found
+        return (
+            self.render(before, answering=True, thinking=thinking),
+            self.render([*before, answer], answering=False, thinking=thinking),
+        )
+
+    def _unlearnt_shapes(self) -> WrittenShapes:
+        def render(messages: Sequence[tuple[str, str]], answering: bool) -> str:
+            return self.render([Message(role, text) for role, text in messages], answering, False)  # type: ignore[arg-type]
+
+        def as_expected(content: str) -> Any:
+            return [{"type": "text", "text": content}] if self._ways.has_parts_only else content
+
+        settings = {**self._tokenizer.special_tokens_map, "enable_thinking": False, "tools": None, "documents": None}
+        return WrittenShapes(self.text(), as_expected, render, settings)
+
+    def text(self, tools: Any = None) -> str:
+        """Return the template itself, with a clock of its own where it is given a date."""
+        text = str(self._tokenizer.get_chat_template(tools=tools))
+        formats = sorted({found[2] for found in _CLOCK_CALL.finditer(text)})
+        if self._date is None or not formats:
+            return text
+        shown = {wanted: self._date.strftime(wanted) for wanted in formats}
+        return f"{{% macro {_CLOCK}(format) %}}{{{{ {shown!r}[format] }}}}{{% endmacro %}}{{{{ '' }}}}{text}"
 
     def _continued(self, prompt: str, written: str, answer: Message) -> str:
         """Return what the model is to write after the prompt so that the finished conversation is what is written."""
@@ -280,6 +326,14 @@ class ChatTemplate:
             return self.render(messages, answering, thinking)
         except TemplateError:
             return ""
+
+
+def _is_plain(message: Message) -> bool:
+    """Tell whether a turn is nothing but a text, which does not mention reasoning."""
+    is_text = bool(message.content) and message.role in ("system", "user", "assistant") and _TAG not in message.content
+    return is_text and not (
+        message.images or message.reasoning or message.tool_calls or message.name or message.call_id
+    )
 
 
 def _end_of_thought(text: str, answer: Message) -> int:

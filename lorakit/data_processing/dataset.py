@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
+from lorakit import console
 from lorakit.config import Config
 from lorakit.config.settings import RowSource
 from lorakit.data_processing.chat_format import ChatFormat
-from lorakit.data_processing.encoding import encode_row
-from lorakit.data_processing.example import EncodedExample, Example, Rejected
+from lorakit.data_processing.encoding import encode_rows
+from lorakit.data_processing.example import EncodedExample, Example, Rejected, shortened
 from lorakit.data_processing.files import Reading, read_rows
 from lorakit.data_processing.formats import RowRules, to_example
 from lorakit.data_processing.ledger import FieldFate, Ledger, field_lines
 from lorakit.data_processing.mixing import held_back, weighted
+from lorakit.data_processing.raw import RawRow
 from lorakit.errors import DataError
 
 _SHOWN_REJECTIONS = 10
+_ROWS_AT_ONCE = 1000
+_SHOWN_NAME = 40
 
 
 @dataclass(frozen=True)
@@ -150,19 +155,19 @@ def load_dataset(
     rejected: list[Rejected] = []
     for source in listed:
         first, first_sequence = len(examples), len(encoded)
-        for row in read_rows(source.path, _reading(source, config, rules)):
-            example = row if isinstance(row, Rejected) else to_example(row, rules, ledger)
-            if isinstance(example, Rejected):
-                rejected.append(example)
-                continue
-            outcome = encode_row(example, chat_format, max_length, config.train_reasoning)
-            if isinstance(outcome, Rejected):
-                rejected.append(outcome)
-                continue
-            examples.append(example)
-            encoded += outcome.sequences
-            if outcome.is_cut:
-                cut.append(example.origin)
+        for chunk in _chunks(source.path, _reading(source, config, rules)):
+            read = [row if isinstance(row, Rejected) else to_example(row, rules, ledger) for row in chunk]
+            usable = [example for example in read if not isinstance(example, Rejected)]
+            outcomes = iter(encode_rows(usable, chat_format, max_length, config.train_reasoning))
+            for example in read:
+                outcome = example if isinstance(example, Rejected) else next(outcomes)
+                if isinstance(outcome, Rejected) or isinstance(example, Rejected):
+                    rejected.append(outcome if isinstance(outcome, Rejected) else example)  # type: ignore[arg-type]
+                    continue
+                examples.append(example)
+                encoded += outcome.sequences
+                if outcome.is_cut:
+                    cut.append(example.origin)
         if source.weight != 1:
             chosen, sequences = weighted(examples[first:], encoded[first_sequence:], source, config.seed)
             examples[first:], encoded[first_sequence:] = chosen, sequences
@@ -190,6 +195,21 @@ def load_datasets(
     if config.validation_file is None:
         return train, None
     return train, load_dataset(config.validation_file, config, chat_format, position_limit)
+
+
+def _chunks(name: str, reading: Reading) -> Iterator[list[RawRow | Rejected]]:
+    """Yield the rows of a file, so many at a time that encoding them together pays; where that takes long, show it."""
+    rows = read_rows(name, reading)
+    first = list(islice(rows, _ROWS_AT_ONCE))
+    yield first
+    if len(first) < _ROWS_AT_ONCE:
+        return
+    done = len(first)
+    with console.progress(None, f"reading {shortened(name, _SHOWN_NAME)}") as bar:
+        while chunk := list(islice(rows, _ROWS_AT_ONCE)):
+            bar.update(done)
+            yield chunk
+            done += len(chunk)
 
 
 def load_training(config: Config, chat_format: ChatFormat, position_limit: int | None) -> Dataset:

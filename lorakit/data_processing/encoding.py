@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from lorakit.data_processing.chat_format import ChatFormat, check_all_pictures
-from lorakit.data_processing.chat_template import TemplateError
+from lorakit.data_processing.chat_template import TemplateError, Turn
 from lorakit.data_processing.example import EncodedExample, Example, Rejected
 from lorakit.data_processing.images import ImageError
 from lorakit.data_processing.text_encoding import GUARD, SeamError
@@ -28,6 +29,12 @@ class EncodedRow:
     is_cut: bool
 
 
+@dataclass(frozen=True)
+class _Limits:
+    max_length: int
+    trains_reasoning: bool
+
+
 def encode_row(
     example: Example, chat_format: ChatFormat, max_length: int, trains_reasoning: bool = True
 ) -> EncodedRow | Rejected:
@@ -42,17 +49,61 @@ def encode_row(
     Returns:
         The encoded row, or the reason why it cannot be trained.
     """
+    return encode_rows([example], chat_format, max_length, trains_reasoning)[0]
+
+
+def encode_rows(
+    examples: Sequence[Example], chat_format: ChatFormat, max_length: int, trains_reasoning: bool = True
+) -> list[EncodedRow | Rejected]:
+    """Encode rows as `encode_row` does, many times as fast as one by one."""
+    limits = _Limits(max_length, trains_reasoning)
+    written = [_written(example, chat_format) for example in examples]
+    turns = [turn for outcome in written if not isinstance(outcome, Rejected) for turn in outcome]
+    try:
+        ids = iter(chat_format.encode_turns(turns))
+    except SeamError as refusal:
+        if len(examples) == 1:
+            return [Rejected(examples[0].origin, refusal.message, refusal.hint)]
+        return [encode_row(example, chat_format, max_length, trains_reasoning) for example in examples]
+    return [
+        outcome
+        if isinstance(outcome, Rejected)
+        else _encoded_row(example, outcome, list(islice(ids, len(outcome))), chat_format, limits)
+        for example, outcome in zip(examples, written, strict=True)
+    ]
+
+
+def _written(example: Example, chat_format: ChatFormat) -> list[Turn] | Rejected:
+    """Render a row's turns, or say why it cannot be trained."""
     for message in example.messages:
-        if GUARD in "".join(message.texts):
+        if any(GUARD in text for text in message.texts):
             return Rejected(example.origin, f"holds U+{ord(GUARD):X}, which is no character; remove it from the text")
         if message.role != "assistant":  # elsewhere a control token stays text
             continue
         token = next(filter(None, map(chat_format.control_token_in, message.texts)), None)
         if token is not None:
-            return Rejected(example.origin, f"spells out the control token {token!r}; remove it from the text")
+            return Rejected(
+                example.origin,
+                f"spells out the control token {token!r} in an answer; remove it, or set allow_tokens",
+                f'where it belongs into answers, set allow_tokens: ["{token}"]; else remove it from the text',
+            )
     try:
-        whole = list(_sequences(example, chat_format, trains_reasoning))
-    except (TemplateError, SeamError, ImageError) as refusal:
+        return list(chat_format.turns(example.messages))
+    except TemplateError as refusal:
+        return Rejected(example.origin, refusal.message, refusal.hint)
+
+
+def _encoded_row(
+    example: Example,
+    turns: Sequence[Turn],
+    ids: Sequence[tuple[list[int], list[int]]],
+    chat_format: ChatFormat,
+    limits: _Limits,
+) -> EncodedRow | Rejected:
+    max_length = limits.max_length
+    try:
+        whole = list(_sequences(example, turns, ids, chat_format, limits.trains_reasoning))
+    except (TemplateError, ImageError) as refusal:
         return Rejected(example.origin, refusal.message, refusal.hint)
     fitted = [_fit(sequence, max_length, chat_format.tokenizer.bos_token_id) for sequence in whole]
     if None in fitted:
@@ -74,13 +125,18 @@ def _why_it_does_not_fit(sequences: list[EncodedExample], max_length: int) -> st
     return f"its answer of {longest} tokens does not fit max_length {max_length}; raise max_length"
 
 
-def _sequences(example: Example, chat_format: ChatFormat, trains_reasoning: bool) -> Iterator[EncodedExample]:
+def _sequences(
+    example: Example,
+    turns: Sequence[Turn],
+    ids: Sequence[tuple[list[int], list[int]]],
+    chat_format: ChatFormat,
+    trains_reasoning: bool,
+) -> Iterator[EncodedExample]:
     pictures = chat_format.pictures(example.messages)
-    turns = list(chat_format.turns(example.messages))
     input_ids: list[int] = []  # through the end of the last answer
     labels: list[int] = []
     rest: list[int] = []  # what the template writes after it
-    for turn, (prompt, answer) in zip(turns, chat_format.encode_turns(turns), strict=True):
+    for turn, (prompt, answer) in zip(turns, ids, strict=True):
         if prompt[: len(input_ids)] != input_ids:  # the template has rewritten what stood before
             if any(label != IGNORED_LABEL for label in labels):
                 yield _encoded(

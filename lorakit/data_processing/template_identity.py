@@ -26,19 +26,23 @@ def template_hash(tokenizer: PreTrainedTokenizerBase) -> str:
     return hashlib.sha256(identity.encode()).hexdigest()
 
 
-def template_examples(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+def template_examples(tokenizer: PreTrainedTokenizerBase, template: str | None = None) -> tuple[str, ...]:
     """Return conversations as the template writes them: with and without a system message, short and long, thinking.
 
     What it refuses is written as nothing.
+
+    Args:
+        tokenizer: Whose special tokens it writes.
+        template: Its text; None for the tokenizer's own.
     """
     return tuple(
-        _written(tokenizer, conversation, enable_thinking=thinking)
+        _written(tokenizer, conversation, enable_thinking=thinking, chat_template=template)
         for conversation in _CONVERSATIONS
         for thinking in (False, True)
     )
 
 
-def _written(tokenizer: Any, conversation: list[dict[str, str]], **options: bool) -> str:
+def _written(tokenizer: Any, conversation: list[dict[str, str]], **options: Any) -> str:
     try:
         return str(tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True, **options))
     except Exception:  # whatever a template raises for what it does not take

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lorakit.errors import DataError
@@ -41,9 +41,12 @@ class TextEncoder:
         self._literal: tuple[Any, dict[int, int]] | None = None
         self._cut = self._cutting_tokens()
 
-    def guarded(self, text: str) -> str:
-        """Mark every control token in a text that is to stay text."""
-        return self._real.sub(lambda token: token.group()[0] + GUARD + token.group()[1:], text)
+    def guarded(self, text: str, allowed: Collection[str] = ()) -> str:
+        """Mark the control tokens in a text that are to stay text: all but those allowed."""
+        return self._real.sub(
+            lambda token: token.group() if token.group() in allowed else token.group()[0] + GUARD + token.group()[1:],
+            text,
+        )
 
     def encode(self, text: str) -> list[int]:
         """Encode a text of which the template has written every special token."""

@@ -16,7 +16,7 @@ import torch
 
 from lorakit import console
 from lorakit.config import Config
-from lorakit.data_processing import ChatFormat, Message
+from lorakit.data_processing import Message
 from lorakit.engine import is_out_of_memory, peak_bytes
 from lorakit.errors import ProofError
 from lorakit.export.checkpoint import read_checkpoint, write_checkpoint
@@ -126,6 +126,6 @@ def _prompts_by(folder: Path, assistant: Assistant) -> Callable[[Sequence[Messag
 
         runs_own_code = assistant.bundle.source.runs_own_code
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=runs_own_code)
-        return replace(assistant, chat_format=ChatFormat(tokenizer, assistant.chat_format.images))
+        return replace(assistant, chat_format=assistant.chat_format.of_tokenizer(tokenizer))
 
     return lambda messages: written().prompt_ids(messages)

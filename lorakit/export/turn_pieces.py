@@ -68,7 +68,7 @@ def find_pieces(chat_format: ChatFormat, thinking: bool) -> TurnPieces | None:
         Pieces that write conversations as the format does, without the beginning that llama.cpp's tokenizer adds
         itself; None where no pieces do.
     """
-    if "strftime_now" in str(chat_format.tokenizer.get_chat_template()):  # today's date would be every day's
+    if chat_format.writes_today:
         return None
     system, *turns = _conversation(_PROBES)
     try:

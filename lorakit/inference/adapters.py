@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from lorakit import console
 from lorakit.config import Config
-from lorakit.data_processing import ChatFormat, ImageFormat
+from lorakit.data_processing import ChatFormat
 from lorakit.engine import choose_device, choose_kernels, release_memory
-from lorakit.errors import LorakitError, SettingsError
+from lorakit.errors import AdapterError, LorakitError, SettingsError
 from lorakit.inference.assistant import Assistant, assistant_for
 from lorakit.inference.contract import hold_to
 from lorakit.inference.decode_choice import Decoders
@@ -22,6 +22,8 @@ from lorakit.model_config import (
     AdapterRecord,
     AdapterSet,
     ModelBundle,
+    adapter_tokenizer,
+    check_rows,
     choose_adapters,
     choose_format,
     load_image_processor,
@@ -102,6 +104,7 @@ class Adapters:
         Raises:
             LorakitError: It cannot be used with this base; nothing has changed.
         """
+        self._check_tokenizer(choice)
         self._set.load(choice)
         try:
             record = read_record(choice.folder)
@@ -111,6 +114,15 @@ class Adapters:
             self._set.unload(choice.name)
             raise
         self._records[choice.name] = record
+
+    def _check_tokenizer(self, choice: AdapterChoice) -> None:
+        """One tokenizer serves all adapters of a session: that of the first one that brings its own."""
+        tokenizer = self._set.bundle.tokenizer
+        if adapter_tokenizer(tokenizer, choice.folder) is not None:
+            raise AdapterError(
+                f"{choice.folder}: has another tokenizer or chat template than what is loaded",
+                "use it in a session of its own",
+            )
 
     def unload(self, name: str) -> None:
         """Take an adapter out of memory."""
@@ -182,14 +194,18 @@ def open_adapters(config: Config, may_be_half: bool = True) -> Adapters:
     quiet_libraries()
     choices = [] if config.use_original_model else chosen_adapters(config)
     source = locate_model(config.model_name_or_path, config.model_hub, config.trust_remote_code)
-    tokenizer = load_tokenizer(source)
-    chat_format = ChatFormat(tokenizer, ImageFormat.of(load_image_processor(source), config))
+    base_tokenizer = load_tokenizer(source)
+    own = [adapter_tokenizer(base_tokenizer, choice.folder) for choice in choices]
+    tokenizer = next((found for found in own if found is not None), base_tokenizer)
+    for choice in choices:
+        check_rows(tokenizer, choice.folder, source)
+    chat_format = ChatFormat.of(tokenizer, load_image_processor(source), config)
     device = choose_device()
     dtype = choose_format(config, source, device, may_be_half=may_be_half)
     if dtype.warning:
         console.warn(dtype.warning)
     choose_kernels(config.cpu_kernels, device, dtype.dtype)
-    bundle = load_model(source, tokenizer, dtype, device, quantization_of(config, device))
+    bundle = load_model(source, tokenizer, dtype, device, quantization_of(config, device), may_grow=bool(choices))
     bundle.model.eval()
     adapters = Adapters(bundle, chat_format, config)
     for choice in choices:

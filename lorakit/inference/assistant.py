@@ -86,7 +86,7 @@ def assistant_for(
         record: Of the adapter; None where there is none, or it has none.
         decoding: What computes the answers; None for weights as the model holds them.
     """
-    from peft import PeftModel
+    from lorakit.engine import base_model
 
     system_prompt, thinking = config.system_prompt, config.thinking is True
     if record is not None:
@@ -94,12 +94,20 @@ def assistant_for(
             system_prompt = record.system_prompt
         if config.thinking == "auto":
             thinking = record.thinking
+        chat_format = as_trained(chat_format, config, record)
     decoding = decoding or Decoders(bundle, config).chosen("same", ())
     tools = read_tools_file(config.tools) if config.tools else None
     if tools is not None:  # a template without a place for them should not wait for a question
         chat_format.prompt_ids([Message("tools", tools), Message("user", "?")])
-    is_adapted = isinstance(bundle.model, PeftModel)
+    is_adapted = base_model(bundle.model) is not bundle.model
     return Assistant(bundle, chat_format, is_adapted, system_prompt, thinking, decoding, tools)
+
+
+def as_trained(chat_format: ChatFormat, config: Config, record: AdapterRecord) -> ChatFormat:
+    """Return the chat format with the date and the allowed tokens that an adapter was trained with."""
+    if config.template_date == "auto" and record.template_date is not None:
+        chat_format = chat_format.dated(record.template_date)
+    return chat_format if config.allow_tokens else chat_format.allowing(record.allowed_tokens)
 
 
 def pad_left(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:

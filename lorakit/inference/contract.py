@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from lorakit import console
 from lorakit.config import Config
 from lorakit.data_processing import ChatFormat
-from lorakit.data_processing.template_identity import template_examples
 from lorakit.errors import AdapterError
 from lorakit.model_config import AdapterRecord, ModelBundle, quantization_of
 
@@ -27,6 +26,8 @@ def hold_to(record: AdapterRecord, bundle: ModelBundle, chat_format: ChatFormat,
             f"with {now!r}",
             f"use the tokenizer and chat template of {record.base_model} as they were in training",
         )
+    if record.template_date is not None:
+        chat_format = chat_format.dated(record.template_date)
     if record.template_hash != chat_format.template_hash:
         _check_rendering(record, chat_format)
     for difference in _lesser_differences(record, bundle, config):
@@ -38,7 +39,7 @@ def _check_rendering(record: AdapterRecord, chat_format: ChatFormat) -> None:
         console.warn("the chat template differs from the one the adapter was trained with; answers may suffer")
         return
     trained = (record.rendering, *record.examples)
-    loaded = (chat_format.rendering(), *template_examples(chat_format.tokenizer)[: len(record.examples)])
+    loaded = (chat_format.rendering(), *chat_format.examples()[: len(record.examples)])
     for before, now in zip(trained, loaded, strict=True):
         if before != now:
             then, here = _first_difference(before, now)

@@ -48,14 +48,11 @@ def answer_batch(
     """
     stop = set(assistant.stop_ids)
     answers = answer_ids(assistant, conversations, config, seeds)
-    return [
-        _decode(
-            assistant.bundle.tokenizer,
-            [token for token in ids if token not in stop],
-            keeps_control=assistant.tools_of(messages) is not None,
-        )
-        for ids, messages in zip(answers, conversations, strict=True)
-    ]
+    texts = []
+    for ids, messages in zip(answers, conversations, strict=True):
+        hidden = stop if assistant.tools_of(messages) is not None else assistant.chat_format.hidden_ids | stop
+        texts.append(_decode(assistant.bundle.tokenizer, [token for token in ids if token not in hidden]))
+    return texts
 
 
 def answer_ids(
@@ -241,8 +238,8 @@ def _until_stop(ids: list[int], stop_ids: list[int]) -> tuple[int, ...]:
     return tuple(ids[: end + 1])
 
 
-def _decode(tokenizer: PreTrainedTokenizerBase, ids: list[int], keeps_control: bool = False) -> str:
-    text = tokenizer.decode(ids, skip_special_tokens=not keeps_control, clean_up_tokenization_spaces=False)
+def _decode(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
+    text = tokenizer.decode(ids, clean_up_tokenization_spaces=False)
     return str(text).strip()
 
 
@@ -250,9 +247,10 @@ class _Streamer(BaseStreamer, StoppingCriteria):  # type: ignore[misc]
     """Receives tokens from ``generate``, shows their text, and stops an answer that is stuck in a loop."""
 
     def __init__(self, assistant: Assistant, is_cleaned: bool, has_tools: bool, show: Callable[[str], None]) -> None:
-        self._decoder = IncrementalDecoder(assistant.bundle.tokenizer, keeps_control=has_tools)
+        self._decoder = IncrementalDecoder(assistant.bundle.tokenizer, keeps_control=True)
         self._stream = AnswerStream(is_cleaned)
-        self._stop_ids = assistant.stop_ids
+        hidden = frozenset() if has_tools else assistant.chat_format.hidden_ids
+        self._hidden_ids = hidden.union(assistant.stop_ids)
         self._show = show
         self._has_seen_prompt = False
 
@@ -266,7 +264,7 @@ class _Streamer(BaseStreamer, StoppingCriteria):  # type: ignore[misc]
 
     def see(self, token: int) -> bool:
         """Take a token of the answer; return whether to stop, as it is stuck in a loop."""
-        if token not in self._stop_ids:
+        if token not in self._hidden_ids:
             self._show(self._stream.add(self._decoder.add(token)))
         return self._stream.is_hopeless
 

@@ -13,6 +13,7 @@ from lorakit.inference.tool_calls import CallReader
 
 QUESTION_LABEL = "输入文本: "
 _ANSWER = "输出结果: "
+_LINES_MARK = '"""'
 
 
 class Session:
@@ -66,11 +67,18 @@ def run(config: Config) -> int:
     adapters = open_adapters(config)
     session = Session(adapters, config)
     adapters.assistant.chat_format.pictures([question("", session.images)])  # a fault should not wait for a question
-    console.note(f"type a question; exit leaves; {' '.join(COMMANDS)}")
+    if config.question_file or config.jsonl:
+        from lorakit.inference.questions import answer_lines, answer_questions
+
+        return (answer_questions if config.question_file else answer_lines)(adapters.assistant, config)
+    if config.question is not None:
+        session.ask(config.question)
+        return 0
+    console.note(f'type a question, of several lines between """ and """; exit leaves; {" ".join(COMMANDS)}')
     console.edit_lines(lambda line: complete(session, line))
     while True:
         try:
-            line = console.prompt(QUESTION_LABEL).strip()
+            line = _read_question()
         except (EOFError, KeyboardInterrupt):
             console.note("")
             return 0
@@ -78,6 +86,21 @@ def run(config: Config) -> int:
             return 0
         if line and not obey(session, line):
             session.ask(line)
+
+
+def _read_question() -> str:
+    """Read a line, or all lines between two marks of three quotation marks."""
+    line = console.prompt(QUESTION_LABEL).strip()
+    if not line.startswith(_LINES_MARK):
+        return line
+    lines = [line.removeprefix(_LINES_MARK)]
+    while not lines[-1].rstrip().endswith(_LINES_MARK):
+        try:
+            lines.append(console.prompt(""))
+        except EOFError:
+            break
+    lines[-1] = lines[-1].rstrip().removesuffix(_LINES_MARK)
+    return "\n".join(lines).strip("\n")
 
 
 def question(text: str, images: Sequence[str]) -> Message:

@@ -3,6 +3,7 @@
 from lorakit.model_config.adapter import attach_adapter, load_adapter_tensors, save_adapter, weights_hash
 from lorakit.model_config.adapter_choice import BASE, AdapterChoice, choose_adapters, read_weighted
 from lorakit.model_config.adapter_set import COMBINATIONS, AdapterSet
+from lorakit.model_config.adapter_tokenizer import adapter_tokenizer, check_rows
 from lorakit.model_config.loading import (
     TESTED_FAMILIES,
     ModelBundle,
@@ -30,9 +31,11 @@ __all__ = [
     "ModelBundle",
     "ModelSource",
     "adapted_parts",
+    "adapter_tokenizer",
     "attach_adapter",
     "attach_new_adapter",
     "bytes_saved",
+    "check_rows",
     "choose_adapters",
     "choose_format",
     "fewer_bits",

@@ -45,6 +45,10 @@ def check_bounds(config: Any, weights: Path, base: Any) -> None:
 
 def is_finite(tensor: torch.Tensor) -> bool:
     """Tell whether every number of a tensor is finite; whole numbers are."""
-    if not tensor.is_floating_point() or bool(torch.isfinite(tensor.sum(dtype=torch.float32))):
+    if not tensor.is_floating_point() or tensor.is_meta:
+        return True
+    if tensor.itemsize == 1:  # torch adds up no numbers of 8 bits
+        tensor = tensor.float()
+    if bool(torch.isfinite(tensor.sum(dtype=torch.float32))):
         return True
     return bool(torch.isfinite(tensor).all())  # the sum alone may have grown too large

@@ -177,6 +177,7 @@ def load_model(
     dtype: DtypeChoice,
     device: torch.device,
     quantization: str | None = None,
+    may_grow: bool = False,
 ) -> ModelBundle:
     """Load the weights onto the device.
 
@@ -186,13 +187,16 @@ def load_model(
         dtype: Of the weights; of the products, where the weights are quantised.
         device: Where it computes.
         quantization: See `quantization_of`.
+        may_grow: Give the model rows for tokens that the tokenizer has beyond them, which an adapter must bring.
 
     Raises:
         ModelError: They are missing or damaged, do not belong to the tokenizer, or the model does not generate text.
     """
     model = _read_weights(source, dtype, loading_arguments(quantization, dtype.dtype, device))
     rows = model.get_input_embeddings().weight.shape[0]
-    if len(tokenizer) > rows:
+    if len(tokenizer) > rows and may_grow:
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    elif len(tokenizer) > rows:
         raise ModelError(
             f"{source.name}: its tokenizer has {len(tokenizer)} tokens but the model only {rows}",
             "the tokenizer's files belong to another model: fetch both from the same place",

@@ -34,6 +34,8 @@ class AdapterRecord:
         mask_rule: Which tokens were trained.
         pixels: Least and most of a picture; None for a model that takes text only.
         quantization: Of the base weights: 4bit, 8bit, or None.
+        template_date: Which the chat template wrote; None where it writes none.
+        allowed_tokens: Control tokens that answers may hold.
         lorakit_version: Which wrote the adapter.
     """
 
@@ -51,6 +53,8 @@ class AdapterRecord:
     mask_rule: str = MASK_RULE
     pixels: tuple[int, int] | None = None
     quantization: str | None = None
+    template_date: str | None = None
+    allowed_tokens: tuple[str, ...] = ()
     lorakit_version: str = __version__
 
 

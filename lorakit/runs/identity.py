@@ -26,6 +26,7 @@ class RunIdentity:
         dtype: The number format that was set or chosen.
         processes: How many share a step.
         kernels: Whether lorakit's own C++ computed what lies between the matrix products.
+        template_date: That the chat template wrote; None where it writes none.
         validation_rows: As ``rows``, where the validation loss decides which adapter is kept; else None.
         mark: Of this run and no other; its checkpoints carry it.
     """
@@ -37,6 +38,7 @@ class RunIdentity:
     dtype: str
     processes: int
     kernels: bool = False  # those of earlier versions did without
+    template_date: str | None = None
     validation_rows: str | None = None
     mark: str = ""
 
@@ -54,6 +56,7 @@ class RunIdentity:
             "template_hash": "the chat template has changed",
             "dtype": f"the number format was {earlier.dtype} and is {self.dtype}",
             "kernels": "cpu_kernels computed it, and cannot here",
+            "template_date": f"the chat template wrote {earlier.template_date} and writes {self.template_date}",
             "processes": f"{earlier.processes} processes shared a step, now {self.processes}",
         }
         yield from (text for name, text in words.items() if getattr(self, name) != getattr(earlier, name))

@@ -14,6 +14,7 @@ from lorakit.config import Config
 from lorakit.config.paths import fault_of_file
 from lorakit.engine import DtypeChoice
 from lorakit.errors import SettingsError
+from lorakit.train.rehearsal import rehearse
 
 # What `trainer_args` may change; everything else is transformers' own default.
 DEFAULTS: dict[str, Any] = {
@@ -42,6 +43,8 @@ def training_arguments(config: Config, dtype: DtypeChoice, device: torch.device)
     given = DEFAULTS | {"eval_strategy": "epoch" if config.has_validation else "no"} | config.trainer_args
     if config.early_stopping_patience or config.load_best_model:
         given |= _BEST_KEPT
+    if given["save_strategy"] == "best":
+        given.setdefault("metric_for_best_model", "eval_loss")
     given.setdefault("dataloader_pin_memory", device.type == "cuda")
     given.setdefault("use_cpu", device.type == "cpu")  # without it, processes on a CPU would not find each other
     if given.get("deepspeed") or os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":  # set by accelerate launch
@@ -76,6 +79,7 @@ def training_arguments(config: Config, dtype: DtypeChoice, device: torch.device)
         raise SettingsError("trainer_args: eval_strategy needs rows to evaluate on", "set validation_file")
     if arguments.load_best_model_at_end and not config.has_validation:
         raise SettingsError("the best adapter is the one of the lowest validation loss", "set validation_file")
+    rehearse(arguments)
     if arguments.parallel_mode.value == "not_distributed":
         arguments._n_gpu = 1  # several visible GPUs without torchrun would split the packed row apart
     return arguments

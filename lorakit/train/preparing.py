@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from dataclasses import dataclass
 
 import torch
@@ -9,9 +10,8 @@ from transformers import PreTrainedTokenizerBase, TrainingArguments, set_seed
 
 from lorakit import console
 from lorakit.config import Config
-from lorakit.data_processing import ChatFormat, Dataset, Example, ImageFormat, load_datasets
+from lorakit.data_processing import ChatFormat, Dataset, Example, load_datasets
 from lorakit.data_processing.overview import names_without_rows, warnings
-from lorakit.data_processing.template_identity import template_examples
 from lorakit.engine import (
     DtypeChoice,
     KernelChoice,
@@ -108,7 +108,9 @@ def gather(config: Config, earlier: EarlierRun | None) -> Gathered:
         raise SettingsError(f"load_in_{quantization} does not go together with FSDP", "leave one of them out")
     source = locate_model(config.model_name_or_path, config.model_hub, config.trust_remote_code)
     tokenizer = load_tokenizer(source)
-    chat_format = ChatFormat(tokenizer, ImageFormat.of(load_image_processor(source), config))
+    chat_format = ChatFormat.of(tokenizer, load_image_processor(source), config, _first_day(earlier))
+    if chat_format.date is None and config.template_date == "today":
+        chat_format = chat_format.dated(_first_day(None))
     _, position_limit = read_model_type(source)
     data = _load_data(config, chat_format, position_limit)
     dtype = choose_format(config, source, device, earlier.dtype if earlier else None)
@@ -119,6 +121,13 @@ def gather(config: Config, earlier: EarlierRun | None) -> Gathered:
     else:
         kernels = choose_kernels(earlier.identity.kernels, device, dtype.dtype, "as in the run that is resumed")
     return Gathered(source, tokenizer, chat_format, data, device, dtype, kernels)
+
+
+def _first_day(earlier: EarlierRun | None) -> str:
+    """Return the day on which a run first started, the same in all of its processes."""
+    today = datetime.date.today().isoformat()
+    recorded = earlier.identity.template_date if earlier else None
+    return next(iter(Ranks.of_environment().collect([recorded or today])))
 
 
 def prepare(config: Config, gathered: Gathered) -> Prepared:
@@ -145,10 +154,12 @@ def prepare(config: Config, gathered: Gathered) -> Prepared:
         base_revision=source.revision,
         config_fingerprint=source.config_fingerprint(),
         rendering=chat_format.rendering(),
-        examples=template_examples(tokenizer),
+        examples=chat_format.examples(),
         stop_tokens=tuple(tokenizer.convert_ids_to_tokens(stop_ids(bundle.model, chat_format))),
         quantization=quantization,
         pixels=(config.min_pixels, config.max_pixels) if chat_format.images else None,
+        template_date=chat_format.date,
+        allowed_tokens=chat_format.allowed,
     )
     bundle = ModelBundle(source, tokenizer, adapted, bundle.family, dtype, device)
     return Prepared(config, bundle, chat_format, gathered.data, arguments, record, gathered.kernels)

@@ -157,6 +157,7 @@ def _identity(config: Config, prepared: Prepared, mark: str) -> RunIdentity:
         dtype=prepared.bundle.dtype.name,
         processes=prepared.arguments.world_size,
         kernels=prepared.kernels.is_used,
+        template_date=prepared.chat_format.date,
         validation_rows=hash_rows(validation.encoded) if validation else None,
         mark=mark,
     )

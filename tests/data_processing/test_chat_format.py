@@ -1,5 +1,7 @@
 """The prompt contract: what inference feeds is exactly the masked prefix of the training row."""
 
+import datetime
+import re
 from importlib.resources import files
 
 import pytest
@@ -9,7 +11,7 @@ from lorakit.data_processing import ChatFormat, Example, Message
 from lorakit.data_processing.chat_template import TemplateError
 from lorakit.data_processing.encoding import encode_row
 from lorakit.engine import IGNORED_LABEL
-from lorakit.errors import ModelError
+from lorakit.errors import ModelError, SettingsError
 
 CONVERSATIONS = {
     "single": (Message("user", "如何睡好？"), Message("assistant", "早点睡。")),
@@ -134,6 +136,46 @@ def test_the_plain_format_is_the_documented_one():
     assert opt.prompt_ids([Message("user", "Q")])[0] == opt.tokenizer.bos_token_id  # OPT begins every text with </s>
     assert gpt2.is_plain
     assert not ChatFormat(family_tokenizer("qwen3")).is_plain
+
+
+def test_a_template_with_a_clock_writes_the_date_that_it_is_given():
+    tokenizer = make_tokenizer(real_template("llama3_2"), ["<|eot_id|>", "<|begin_of_text|>"], "<|eot_id|>")
+    first = ChatFormat(tokenizer, date=datetime.date(2026, 2, 3))
+    assert "Today Date: 03 Feb 2026" in first.rendering()
+    assert first.date == "2026-02-03"
+    later = first.dated("2026-02-04")
+    assert "04 Feb 2026" in later.rendering()
+    assert "04 Feb 2026" in later.tokenizer.decode(later.prompt_ids([Message("user", "q")]))
+    assert "03 Feb 2026" in first.rendering()
+    assert not first.writes_today
+    assert ChatFormat(tokenizer).writes_today
+    assert ChatFormat(family_tokenizer("qwen3"), date=datetime.date(2026, 2, 3)).date is None
+
+
+def test_control_tokens_that_belong_into_answers_are_the_real_ones_there_and_text_in_questions():
+    special = ["<|im_start|>", "<|im_end|>", "<|box_start|>", "<|box_end|>"]
+    chat_format = ChatFormat(make_tokenizer(CHATML, special, "<|im_end|>"), allowed=special[2:])
+    text = "<|box_start|>(1,2)<|box_end|>"
+    [sequence] = encode_row(
+        Example((Message("user", text), Message("assistant", text)), "row"), chat_format, 999
+    ).sequences
+    start = chat_format.tokenizer.convert_tokens_to_ids("<|box_start|>")
+    assert trained(sequence).count(start) == list(sequence.input_ids).count(start) == 1
+    assert chat_format.tokenizer.decode(trained(sequence)) == text + "<|im_end|>"
+    assert start not in chat_format.hidden_ids
+    check_contract(chat_format, (Message("user", text), Message("assistant", text)))
+
+
+@pytest.mark.parametrize(
+    ("token", "fault"),
+    [("<|im_end|>", "ends answers"), ("<|box_strat|>", r"no control token.*\n.*did you mean <\|box_start\|>")],
+)
+def test_what_cannot_be_allowed_is_refused(token, fault):
+    with pytest.raises(SettingsError) as refusal:
+        ChatFormat(
+            make_tokenizer(CHATML, ["<|im_start|>", "<|im_end|>", "<|box_start|>"], "<|im_end|>"), allowed=[token]
+        )
+    assert re.search(fault, str(refusal.value))
 
 
 def test_a_tokenizer_without_an_end_is_refused():

@@ -9,6 +9,7 @@ from lorakit.config import Config
 from lorakit.data_processing import ChatFormat
 from lorakit.data_processing.template_identity import template_examples
 from lorakit.errors import AdapterError
+from lorakit.inference.assistant import as_trained
 from lorakit.inference.contract import hold_to
 from lorakit.model_config import AdapterRecord, ModelBundle, locate_model
 
@@ -85,6 +86,23 @@ def test_other_special_tokens_are_noticed(record, bundle, tokenizer, capsys):
 def test_another_stop_token_is_refused(record, bundle, tokenizer, capsys):
     with pytest.raises(AdapterError, match=r"to end its answers with '</s>', this tokenizer ends them with '<\|im_end"):
         held(replace(record, end_of_turn="</s>"), bundle, tokenizer, capsys)
+
+
+def test_a_template_with_a_clock_is_asked_as_on_the_day_of_its_training(bundle, record, capsys):
+    special = ["<|eot_id|>", "<|begin_of_text|>"]
+    chat_format = ChatFormat(make_tokenizer(real_template("llama3_2"), special, "<|eot_id|>"))
+    trained = chat_format.dated("2026-02-03")
+    record = replace(
+        record,
+        template_hash="another",
+        end_of_turn="<|eot_id|>",
+        rendering=trained.rendering(),
+        examples=trained.examples(),
+        template_date=trained.date,
+    )
+    hold_to(record, bundle, chat_format, Config())
+    assert as_trained(chat_format, Config(), record).date == "2026-02-03"
+    assert as_trained(chat_format, Config(template_date="today"), record).writes_today
 
 
 DIFFERENCES = [

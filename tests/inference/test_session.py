@@ -61,6 +61,57 @@ def test_a_pipe_gets_the_answers_and_nothing_else(trained, monkeypatch, capsys):
     assert "loaded" in output.err
 
 
+def test_a_question_of_several_lines_is_one_question(trained, monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr("lorakit.inference.session.Session.ask", lambda self, text: asked.append(text))
+    lines = '"""first\n\n  second\nthird"""\n"""\nalone\n"""\n"""one"""\n"""never\nended\n'
+    assert ask(trained, monkeypatch, lines) == 0
+    assert asked == ["first\n\n  second\nthird", "alone", "one", "never\nended"]
+
+
+def test_a_question_of_the_command_line_is_taken_as_it_stands_there(trained, monkeypatch, capsys):
+    assert ask(trained, monkeypatch, "", "--question", "怎样睡好？") == 0
+    assert capsys.readouterr().out == "早睡早起。\n"
+    asked = []
+    monkeypatch.setattr("lorakit.inference.session.Session.ask", lambda self, text: asked.append(text))
+    assert ask(trained, monkeypatch, "", "--question", "a: b\n- c [") == 0
+    assert asked == ["a: b\n- c ["]
+
+
+def test_a_file_of_questions_is_answered_in_order_and_gone_on_with(trained, monkeypatch, tmp_path):
+    questions = tmp_path / "questions.jsonl"
+    rows = [
+        *({"id": number, "text": row["text"]} for number, row in enumerate(ROWS)),
+        {"messages": [{"role": "user", "content": "怎样睡好？"}]},
+        {"text": 3.5, "label": [1]},
+        {"nothing": "here"},
+    ]
+    questions.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    how = ("--question_file", str(questions), "--set=per_device_eval_batch_size=2")
+    assert ask(trained, monkeypatch, "", *how) == 2  # one row has no question
+    file = tmp_path / "questions.answers.jsonl"
+    found = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    assert [{key: value for key, value in line.items() if key not in ("generated", "error")} for line in found] == rows
+    assert [line["generated"] for line in found[:4]] == [*(row["target"] for row in ROWS), ROWS[0]["target"]]
+    assert "error" in found[5]
+    whole = file.read_bytes()
+    file.write_bytes(whole[: whole.index(b"\n") + 30])  # one answer, and a part of the next
+    assert ask(trained, monkeypatch, "", *how) == 2
+    assert file.read_bytes() == whole
+    file.write_text('{"text": "another"}\n')
+    assert ask(trained, monkeypatch, "", *how) == 2
+    assert file.read_text() == '{"text": "another"}\n'
+
+
+def test_json_lines_come_in_and_go_out(trained, monkeypatch, capsys):
+    lines = [json.dumps({"text": ROWS[0]["text"], "id": 7}), json.dumps(ROWS[1]["text"]), "{broken"]
+    assert ask(trained, monkeypatch, "\n".join(lines) + "\n", "--jsonl") == 2
+    first, second, third = map(json.loads, capsys.readouterr().out.splitlines())
+    assert first == {"text": ROWS[0]["text"], "id": 7, "generated": ROWS[0]["target"]}
+    assert second == {"text": ROWS[1]["text"], "generated": ROWS[1]["target"]}
+    assert "is not JSON" in third["error"]
+
+
 def test_the_end_of_the_input_ends_the_session(trained, monkeypatch, capsys):
     assert ask(trained, monkeypatch, "怎样吃好？") == 0
     assert capsys.readouterr().out == "多吃蔬菜，少吃糖。\n"

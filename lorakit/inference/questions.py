@@ -1,0 +1,179 @@
+"""Many questions at once, or one from the command line: JSON Lines in, JSON Lines out, in order, to be gone on with."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from lorakit import console
+from lorakit.config import Config
+from lorakit.data_processing import Message
+from lorakit.data_processing.example import Rejected
+from lorakit.data_processing.files import Reading, read_rows
+from lorakit.data_processing.formats import RowRules, to_example
+from lorakit.data_processing.raw import RawRow
+from lorakit.errors import DataError, LorakitError, RunError
+from lorakit.inference.assistant import Assistant
+
+ANSWER_KEY, ERROR_KEY = "generated", "error"
+_PLACEHOLDER = "."
+# A question is a row without its answer: which field that would be.
+_ANSWER_FIELDS = {
+    "question": "answer",
+    "prompt": "completion",
+    "query": "response",
+    "instruction": "output",
+    "input": "output",
+}
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question of a file.
+
+    Attributes:
+        fields: As the file has it; the answer is added to these.
+        asked: The conversation that ends with it, or why there is none.
+    """
+
+    fields: dict[str, Any]
+    asked: tuple[Message, ...] | Rejected
+
+
+def answer_file_of(config: Config) -> Path:
+    """Return the file that receives the answers to ``question_file``."""
+    return Path(config.answer_file or Path(str(config.question_file)).with_suffix(".answers.jsonl"))
+
+
+def answer_questions(assistant: Assistant, config: Config) -> int:
+    """Answer every row of ``question_file``; go on where an earlier run has stopped.
+
+    Returns:
+        The exit code: 0, or 2 where questions could not be answered; they are in the file with the reason.
+
+    Raises:
+        LorakitError: The file cannot be read, or the answers there are to other questions.
+    """
+    rules = RowRules.of(config, takes_pictures=assistant.chat_format.images is not None)
+    reading = Reading(config.encoding, frozenset(rules.renamed))
+    questions = [_question(row, rules) for row in read_rows(str(config.question_file), reading)]
+    file = answer_file_of(config)
+    done = _answered(file, questions)
+    if done:
+        console.note(f"{file}: {done} of {len(questions)} are answered already")
+    failed = 0
+    with open(file, "a", encoding="utf-8") as answers, console.progress(len(questions), "answering") as bar:
+        for start in range(done, len(questions), config.per_device_eval_batch_size):
+            batch = questions[start : start + config.per_device_eval_batch_size]
+            for found in _answers(assistant, batch, config, start):
+                failed += ERROR_KEY in found
+                answers.write(json.dumps(found, ensure_ascii=False) + "\n")
+            answers.flush()
+            bar.update(start + len(batch))
+    console.note(f"answers: {file}")
+    if failed:
+        console.warn(f"{failed} questions could not be answered; the file says why")
+    return 2 if failed else 0
+
+
+def answer_lines(assistant: Assistant, config: Config) -> int:
+    """Answer JSON Lines from standard input on standard output, each as it comes; see `answer_questions`."""
+    rules = RowRules.of(config, takes_pictures=assistant.chat_format.images is not None)
+    failed = 0
+    for number, line in enumerate(sys.stdin):
+        if not line.strip():
+            continue
+        origin = f"standard input line {number + 1}"
+        try:
+            question = _question(RawRow(json.loads(line), origin), rules)
+        except (ValueError, RecursionError) as error:
+            question = Question({}, Rejected(origin, f"is not JSON ({error})"))
+        [found] = _answers(assistant, [question], config, number)
+        failed += ERROR_KEY in found
+        console.stream(json.dumps(found, ensure_ascii=False) + "\n")
+    return 2 if failed else 0
+
+
+def _question(row: RawRow | Rejected, rules: RowRules) -> Question:
+    if isinstance(row, Rejected):
+        return Question({}, row)
+    fields = {rules.text: row.fields} if isinstance(row.fields, str) else row.fields
+    if not isinstance(fields, Mapping):
+        return Question({}, Rejected(row.origin, "is neither text nor an object with fields"))
+    given = {key: value for key, value in fields.items() if key not in (ANSWER_KEY, ERROR_KEY)}
+    example = to_example(replace(row, fields=_with_answer(given, rules)), rules)
+    asked = example if isinstance(example, Rejected) else example.messages[:-1]
+    return Question(dict(fields), asked)
+
+
+def _with_answer(fields: dict[str, Any], rules: RowRules) -> dict[str, Any]:
+    """Add the answer that makes a question a row, for the readers of rows."""
+    for turns, role, content in (("messages", "role", "content"), ("conversations", "from", "value")):
+        if isinstance(listed := fields.get(turns), list):
+            return {**fields, turns: [*_up_to_question(listed, role), {role: "assistant", content: _PLACEHOLDER}]}
+    text = next((name for name in (rules.text, *_ANSWER_FIELDS) if name in fields), rules.text)
+    target = rules.target if text == rules.text else _ANSWER_FIELDS[text]
+    return {**fields, target: _PLACEHOLDER}
+
+
+def _up_to_question(turns: Sequence[Any], role: str) -> list[Any]:
+    kept = list(turns)
+    while kept and isinstance(kept[-1], Mapping) and kept[-1].get(role) in ("assistant", "gpt", "model"):
+        kept.pop()
+    return kept
+
+
+def _answers(assistant: Assistant, batch: Sequence[Question], config: Config, first: int) -> Iterator[dict[str, Any]]:
+    """Answer a batch; a question that cannot be answered does not take the others with it."""
+    from lorakit.inference.generation import answer_batch
+
+    askable = [place for place, question in enumerate(batch) if not isinstance(question.asked, Rejected)]
+    outcome: dict[int, dict[str, str]] = {}
+    try:
+        conversations = [batch[place].asked for place in askable]
+        seeds = [config.seed + first + place for place in askable]
+        texts = answer_batch(assistant, conversations, config, seeds) if askable else []  # type: ignore[arg-type]
+        outcome = {place: {ANSWER_KEY: text} for place, text in zip(askable, texts, strict=True)}
+    except LorakitError as error:
+        if len(batch) > 1:
+            for place in range(len(batch)):
+                yield from _answers(assistant, batch[place : place + 1], config, first + place)
+            return
+        outcome = {0: {ERROR_KEY: error.message}}
+    for place, question in enumerate(batch):
+        reason = {ERROR_KEY: question.asked.reason} if isinstance(question.asked, Rejected) else {}
+        yield {**question.fields, **outcome.get(place, reason)}
+
+
+def _answered(file: Path, questions: Sequence[Question]) -> int:
+    """Count the answers that an earlier run has left, and cut off one that is half-written.
+
+    Raises:
+        RunError: They are not answers to these questions.
+    """
+    if not file.is_file():
+        return 0
+    text = file.read_bytes()
+    whole = text[: text.rfind(b"\n") + 1]
+    lines = whole.decode("utf-8", "replace").splitlines()
+    try:
+        found = [json.loads(line) for line in islice(lines, len(questions) + 1)]
+    except ValueError as error:
+        raise DataError(f"{file}: is not JSON Lines ({error})", "set answer_file, or remove that file") from error
+    for answer, question in zip(found, questions, strict=False):
+        if not isinstance(answer, dict) or _asked(answer) != _asked(question.fields):
+            raise RunError(f"{file}: holds answers to other questions", "set answer_file, or remove that file")
+    if len(found) > len(questions):
+        raise RunError(f"{file}: holds more answers than there are questions", "set answer_file, or remove that file")
+    if len(whole) < len(text):
+        file.write_bytes(whole)
+    return len(found)
+
+
+def _asked(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in fields.items() if key not in (ANSWER_KEY, ERROR_KEY)}

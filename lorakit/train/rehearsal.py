@@ -1,0 +1,107 @@
+"""Optimizer, schedule and metrics that ``trainer_args`` ask for, tried on a stand-in before any weight is loaded."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import Trainer, TrainingArguments, get_scheduler
+from transformers.trainer_optimizer import is_optimizer_factory
+
+from lorakit.errors import SettingsError
+from lorakit.train.state_files import write_state
+
+MEASURED = ("loss", "eval_loss")  # what a validation in training finds
+_STEPS = 100
+_BY_METRIC = ("reduce_lr_on_plateau", "greedy")  # schedules that wait for a validation
+
+_SCHEDULE_REMEDIES = {
+    "cosine_with_min_lr": "add lr_scheduler_kwargs: {min_lr_rate: 0.1}",
+    "cosine_warmup_with_min_lr": "add lr_scheduler_kwargs: {min_lr_rate: 0.1}",
+    "warmup_stable_decay": "add lr_scheduler_kwargs: {num_decay_steps: 10}",
+    "cosine": "min_lr and min_lr_rate belong to lr_scheduler_type: cosine_with_min_lr",
+}
+
+
+def rehearse(arguments: TrainingArguments) -> None:
+    """Try what a run would come to only after its first steps, or after its first epoch.
+
+    Raises:
+        SettingsError: A metric is not measured, or the optimizer or the schedule cannot be built, stepped or saved.
+    """
+    _check_metrics(arguments)
+    optimizer = _optimizer(arguments)
+    schedule = _schedule(arguments, optimizer)
+    if arguments.save_strategy == "no" or arguments.fsdp:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        states = {"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
+        try:
+            write_state(Path(folder) / "state", states)
+        except TypeError as error:
+            raise SettingsError(
+                f"trainer_args: a checkpoint cannot hold the state of this optimizer or schedule ({error})",
+                "choose another in trainer_args, or set trainer_args: {save_strategy: no}",
+            ) from error
+
+
+def _check_metrics(arguments: TrainingArguments) -> None:
+    metric = arguments.metric_for_best_model
+    if metric is not None and metric not in MEASURED:
+        raise SettingsError(
+            f"trainer_args: metric_for_best_model: {metric} is not measured in training",
+            "leave it out, or name eval_loss; --task evaluate scores answers",
+        )
+    waiting = next((name for name in _BY_METRIC if name == arguments.lr_scheduler_type), None)
+    waiting = f"lr_scheduler_type: {waiting}" if waiting else None
+    if arguments.save_strategy == "best":
+        waiting = "save_strategy: best"
+    if waiting and arguments.eval_strategy == "no":
+        raise SettingsError(f"trainer_args: {waiting} waits for a validation", "set validation_file and eval_strategy")
+
+
+def _optimizer(arguments: TrainingArguments) -> Any:
+    stand_in = torch.nn.Sequential(torch.nn.Linear(8, 8, bias=False)).to(arguments.device)
+    try:
+        kind, settings = Trainer.get_optimizer_cls_and_kwargs(arguments, stand_in)
+        if is_optimizer_factory(kind):
+            optimizer = kind()(stand_in, **settings)
+        else:
+            own = {name: value for name, value in settings.items() if name not in ("params", "model", "optimizer_dict")}
+            parameters = settings.get("params", settings.get("model", stand_in.parameters()))
+            optimizer = kind(parameters, **own)
+        stand_in(torch.ones(1, 8, device=arguments.device)).sum().backward()
+        optimizer.step()
+    except Exception as error:  # of torch, transformers and the packages behind an optimizer
+        raise SettingsError(
+            f"trainer_args: optim: {arguments.optim} cannot be used ({_reason(error)})",
+            "correct optim and optim_args, install the package that it needs, or leave them out",
+        ) from error
+    return optimizer
+
+
+def _schedule(arguments: TrainingArguments, optimizer: Any) -> Any:
+    name = str(getattr(arguments.lr_scheduler_type, "value", arguments.lr_scheduler_type))
+    try:
+        schedule = get_scheduler(
+            name,
+            optimizer=optimizer,
+            num_warmup_steps=arguments.get_warmup_steps(_STEPS),
+            num_training_steps=_STEPS,
+            scheduler_specific_kwargs=dict(arguments.lr_scheduler_kwargs or {}),
+        )
+        if name not in _BY_METRIC:
+            optimizer.step()
+            schedule.step()
+    except Exception as error:  # each schedule has its own arguments, and refuses others as it likes
+        raise SettingsError(
+            f"trainer_args: lr_scheduler_type: {name} cannot be used ({_reason(error)})",
+            _SCHEDULE_REMEDIES.get(name, "correct lr_scheduler_kwargs, or leave them out"),
+        ) from error
+    return schedule
+
+
+def _reason(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,67 @@
+"""What trainer_args ask for is tried before a model is loaded."""
+
+import pytest
+import torch
+
+from lorakit.config import Config
+from lorakit.engine import choose_dtype
+from lorakit.errors import SettingsError
+from lorakit.train.arguments import training_arguments
+
+DEVICE = torch.device("cpu")
+
+FAULTS = [
+    ({"metric_for_best_model": "accuracy"}, "accuracy is not measured", "eval_loss"),
+    ({"lr_scheduler_type": "cosine_with_min_lr"}, "cosine_with_min_lr cannot be used", "min_lr_rate: 0.1"),
+    ({"lr_scheduler_type": "cosine_warmup_with_min_lr"}, "cannot be used", "min_lr_rate: 0.1"),
+    ({"lr_scheduler_type": "warmup_stable_decay"}, "cannot be used", "num_decay_steps: 10"),
+    ({"lr_scheduler_type": "cosine", "lr_scheduler_kwargs": {"min_lr": 1e-5}}, "cannot be used", "cosine_with_min_lr"),
+    ({"lr_scheduler_type": "polynomial", "lr_scheduler_kwargs": {"pwoer": 2}}, "pwoer", "lr_scheduler_kwargs"),
+    ({"optim": "galore_adamw"}, "optim", "optim"),
+]
+WITHOUT_VALIDATION = [
+    ({"lr_scheduler_type": "reduce_lr_on_plateau"}, "requires an eval strategy", "TrainingArguments"),
+    ({"save_strategy": "best"}, "waits for a validation", "validation_file"),
+]
+GOOD = [
+    {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr_rate": 0.1}},
+    {"lr_scheduler_type": "warmup_stable_decay", "lr_scheduler_kwargs": {"num_decay_steps": 10}},
+    {"lr_scheduler_type": "reduce_lr_on_plateau"},
+    {"lr_scheduler_type": "inverse_sqrt"},
+    {"lr_scheduler_type": "cosine_with_restarts", "lr_scheduler_kwargs": {"num_cycles": 2}},
+    {"optim": "adafactor"},
+    {"optim": "sgd", "optim_args": "momentum=0.9"},
+    {"save_strategy": "best"},
+    {"metric_for_best_model": "loss"},
+]
+
+
+def arguments_of(trainer_args, **settings):
+    config = Config(trainer_args=trainer_args, **settings)
+    return training_arguments(config, choose_dtype("float32", DEVICE, False), DEVICE)
+
+
+@pytest.mark.parametrize(("trainer_args", "fault", "remedy"), FAULTS)
+def test_what_would_fail_after_an_epoch_is_refused_with_the_remedy(trainer_args, fault, remedy):
+    with pytest.raises(SettingsError, match="trainer_args") as refusal:
+        arguments_of(trainer_args)
+    assert fault in refusal.value.message
+    assert remedy in str(refusal.value.hint)
+
+
+@pytest.mark.parametrize(("trainer_args", "fault", "remedy"), WITHOUT_VALIDATION)
+def test_what_waits_for_a_validation_needs_one(trainer_args, fault, remedy):
+    with pytest.raises(SettingsError, match=fault) as refusal:
+        arguments_of(trainer_args, validation_file=None)
+    assert remedy in str(refusal.value.hint)
+
+
+@pytest.mark.parametrize("trainer_args", GOOD)
+def test_what_can_be_built_is_taken(trainer_args):
+    arguments_of(trainer_args)
+
+
+def test_the_best_adapter_is_saved_whenever_it_gets_better(command):
+    code, folder = command("--num_train_epochs", "2", "--set", "trainer_args={save_strategy: best}")
+    assert code == 0
+    assert list(folder.glob("checkpoint-*"))
