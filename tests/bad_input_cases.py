@@ -65,6 +65,7 @@ CONFIGS = [
     config("a decimal of thousands of digits", f"seed: {'9' * 5000}\n", "line 1", "cannot be read as int"),
     config("a setting that is empty", "output_dir: ''\n", "output_dir must not be empty"),
     config("a validation file that is empty", "validation_file: ''\n", "validation_file must be a path"),
+    config("a date that is none", "template_date: soon\n", "must be auto, today or a date such as"),
     config("null where it means nothing", "train_file: null\n", "train_file must be a path"),
     config("an adapter's path that is a mapping", "lora_model_path: {a: 1}\n", "must be a path or a list of paths"),
     config("no target modules", "target_modules: []\n", "target_modules must be a list of layer names"),

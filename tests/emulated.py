@@ -16,7 +16,7 @@ from types import SimpleNamespace
 
 import torch
 
-from lorakit.engine.kernel_build import FOLDER, KernelSource
+from lorakit.engine.kernel_build import FOLDER, SOURCES, KernelSource
 from lorakit.engine.kernel_levels import LEVELS
 
 DRIVER = Path(__file__).parent / "emulated_driver.cpp"
@@ -37,6 +37,9 @@ class Emulated:
         self.folder = folder
         self.level = next(one for one in LEVELS if one.name == level)
         self.loaded: dict[str, SimpleNamespace] = {}
+        for source in SOURCES:  # those too whose arguments lead to further memory, which cannot be handed over
+            library = str(folder / f"{source.name}.so")
+            subprocess.run([COMPILER, *source.flags(self.level), str(FOLDER / source.file), "-o", library], check=True)
 
     def load(self, source: KernelSource) -> SimpleNamespace:
         if source.file == "blocks.cpp":  # pointers to pointers do not go there: see test_matmul.py

@@ -86,7 +86,7 @@ def assistant_for(
         record: Of the adapter; None where there is none, or it has none.
         decoding: What computes the answers; None for weights as the model holds them.
     """
-    from peft import PeftModel
+    from lorakit.engine import base_model
 
     system_prompt, thinking = config.system_prompt, config.thinking is True
     if record is not None:
@@ -99,7 +99,7 @@ def assistant_for(
     tools = read_tools_file(config.tools) if config.tools else None
     if tools is not None:  # a template without a place for them should not wait for a question
         chat_format.prompt_ids([Message("tools", tools), Message("user", "?")])
-    is_adapted = isinstance(bundle.model, PeftModel)
+    is_adapted = base_model(bundle.model) is not bundle.model
     return Assistant(bundle, chat_format, is_adapted, system_prompt, thinking, decoding, tools)
 
 

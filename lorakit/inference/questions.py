@@ -163,7 +163,7 @@ def _answered(file: Path, questions: Sequence[Question]) -> int:
     lines = whole.decode("utf-8", "replace").splitlines()
     try:
         found = [json.loads(line) for line in islice(lines, len(questions) + 1)]
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{file}: is not JSON Lines ({error})", "set answer_file, or remove that file") from error
     for answer, question in zip(found, questions, strict=False):
         if not isinstance(answer, dict) or _asked(answer) != _asked(question.fields):

@@ -1,5 +1,7 @@
 """Packed equals one by one: loss and every LoRA gradient against plain transformers + PEFT in float32."""
 
+from functools import cache
+
 import pytest
 import torch
 from conftest import FAMILIES
@@ -25,20 +27,32 @@ def assert_packed_is_one_by_one(make):
     return gradients(model)
 
 
+@pytest.fixture(scope="module")
+def case_of(model_folder):
+    """Return a function from a family and the tokens that all rows begin with to its model's folder, rows, and what
+    these have one by one.
+    """
+
+    @cache
+    def case(family, beginning):
+        folder, rows = model_folder(family), sequences(beginning)
+        return folder, rows, reference(adapted(folder), rows)
+
+    return case
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("budget", [20, 10_000])
 @pytest.mark.parametrize("attention", ["sdpa", PACKED, "computed anew", "own kernels"])
 @pytest.mark.parametrize("beginning", [0, 9])
 def test_a_packed_step_has_the_loss_and_gradients_of_its_rows_one_by_one(
-    model_folder, monkeypatch, request, family, budget, attention, beginning
+    case_of, monkeypatch, request, family, budget, attention, beginning
 ):
     if attention == "own kernels":
         request.getfixturevalue("own_kernels")
     if attention == "computed anew":
         monkeypatch.setattr(row_attention, "_LONGEST_KEPT_ROW", 10)
-    folder = model_folder(family)
-    rows = sequences(beginning)
-    wanted = reference(adapted(folder), rows)
+    folder, rows, wanted = case_of(family, beginning)
     model = adapted(folder, "sdpa" if attention == "sdpa" else PACKED)
     accelerate(model)
     batches = list(pack_under_budget(rows, budget, is_beginning_shared=True))

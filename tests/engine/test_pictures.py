@@ -81,7 +81,12 @@ def reference(model, rows):
 OPTED_IN = [{}, {"train_projector": True}, {"train_vision": True, "train_projector": True}]
 
 
-@pytest.mark.parametrize("settings", OPTED_IN, ids=["language", "projector", "vision and projector"])
+@pytest.fixture(scope="module", params=OPTED_IN, ids=["language", "projector", "vision and projector"])
+def opted_in(request, folder, rows):
+    """Settings of what gets an adapter, and what rows with pictures have one by one with it."""
+    return request.param, reference(bundle(folder, **request.param), rows)
+
+
 @pytest.mark.parametrize(
     ("budget", "is_half"),
     [(20, False), (10_000, False), (10_000, True)],
@@ -89,10 +94,10 @@ OPTED_IN = [{}, {"train_projector": True}, {"train_vision": True, "train_project
 )
 @pytest.mark.parametrize("is_wanted", [False, True], ids=["PyTorch", "own kernels"])
 def test_a_packed_step_with_pictures_is_that_of_its_rows_one_by_one(
-    folder, rows, budget, settings, is_wanted, is_half, monkeypatch
+    folder, rows, budget, opted_in, is_wanted, is_half, monkeypatch
 ):
     monkeypatch.setattr(products, "_kernel_or_fault", lambda: NoKernelsError("it rounds"))
-    wanted = reference(bundle(folder, **settings), rows)
+    settings, wanted = opted_in
     model = bundle(folder, is_half, **settings)
     assert choose_kernels(is_wanted, CPU, torch.float32).is_used is is_wanted
     first, *others = pack_under_budget(rows, budget, is_beginning_shared=True)

@@ -1,5 +1,5 @@
 import pytest
-from conftest import family_tokenizer
+from conftest import examples, family_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from repetition_samples import LEGITIMATE, LOOPS
@@ -40,7 +40,8 @@ def shown(text, **options):
     return [stream.add(character) for character in text] + [stream.finish()]
 
 
-@settings(max_examples=150, deadline=None)
+@pytest.mark.generated
+@settings(max_examples=examples(150), deadline=None)
 @given(
     st.lists(
         st.one_of(

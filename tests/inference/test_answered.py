@@ -1,0 +1,44 @@
+"""A file of answers that an earlier run has left is gone on with only where it is one, and to these questions."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from lorakit.errors import LorakitError
+from lorakit.inference.questions import ANSWER_KEY, _answered
+
+QUESTIONS = [SimpleNamespace(fields={"text": text}) for text in ("a", "b")]
+
+
+def left(*rows):
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def test_whole_answers_are_counted_and_a_half_written_one_is_cut_off(tmp_path):
+    file = tmp_path / "answers.jsonl"
+    assert _answered(file, QUESTIONS) == 0
+    file.write_bytes(left({"text": "a", ANSWER_KEY: "x"}) + b'{"text": "b", "')
+    assert _answered(file, QUESTIONS) == 1
+    assert file.read_bytes() == left({"text": "a", ANSWER_KEY: "x"})
+
+
+REFUSED = {
+    b"no answers\n": "is not JSON Lines",
+    b"[" * 100_000 + b"\n": "is not JSON Lines",
+    b"\xff\xfe\n": "is not JSON Lines",
+    b"5\n": "holds answers to other questions",
+    b"[]\n": "holds answers to other questions",
+    left({"text": "another"}): "holds answers to other questions",
+    left({"text": "a"}, {"text": "b"}, {"text": "c"}): "holds more answers than there are questions",
+}
+
+
+@pytest.mark.parametrize("content", REFUSED, ids=[f"{number} {words}" for number, words in enumerate(REFUSED.values())])
+def test_a_file_that_is_none_is_refused_and_left_as_it_is(tmp_path, content):
+    file = tmp_path / "answers.jsonl"
+    file.write_bytes(content)
+    with pytest.raises(LorakitError, match=REFUSED[content]) as caught:
+        _answered(file, QUESTIONS)
+    assert "set answer_file, or remove that file" in str(caught.value)
+    assert file.read_bytes() == content
