@@ -46,7 +46,6 @@ OWNED = {
     "ignore_data_skip": "leave it out: a resumed run goes on with the row that comes next",
     "enable_jit_checkpoint": "leave it out: SIGTERM saves a checkpoint already",
     "save_on_each_node": "leave it out: one process writes",
-    "push_to_hub": "use --task push, which shows what is sent",
 }
 
 # What would send something from here without showing it first.
