@@ -1,5 +1,6 @@
 """How libraries of kernels are built, kept, refused and loaded, and what happens where there are none."""
 
+import itertools
 import os
 import shutil
 import stat
@@ -14,6 +15,7 @@ from lorakit.engine.kernels import kernels_for
 from lorakit.engine.row_attention import RowAttention
 
 CPU = torch.device("cpu")
+OF_PASSES = "kernels-*"
 
 
 @pytest.fixture
@@ -76,7 +78,7 @@ def test_the_path_of_a_library_that_fails_does_not_end_a_run(monkeypatch, tmp_pa
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    """A cache with one library in it, to be copied."""
+    """A cache with the libraries of one format in it, to be copied."""
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LORAKIT_CACHE", str(folder))
@@ -86,9 +88,9 @@ def built(tmp_path_factory):
 
 @pytest.fixture
 def library(cache, built):
-    """The one library in a cache of its own."""
+    """One of the libraries in a cache of its own."""
     shutil.copytree(built, cache)
-    [library] = cache.iterdir()
+    [library] = cache.glob(OF_PASSES)
     return library
 
 
@@ -119,7 +121,7 @@ DAMAGE = {"empty": (cut, 0), "half of it": (cut, 0.5), "nearly all": (cut, 0.99)
 @pytest.mark.parametrize(("damage", "share"), DAMAGE.values(), ids=DAMAGE)
 def test_a_damaged_library_is_never_run_but_built_anew(monkeypatch, built, library, damage, share):
     damage(library, share)
-    whole = next(built.iterdir()).read_bytes()
+    [whole] = (file.read_bytes() for file in built.glob(OF_PASSES))
 
     def run(command):
         if "-o" not in command:
@@ -129,7 +131,7 @@ def test_a_damaged_library_is_never_run_but_built_anew(monkeypatch, built, libra
     version = kernel_build._run([*kernel_build._compiler(), "--version"])
     monkeypatch.setattr(kernel_build, "_run", run)
     assert choose_kernels(True, CPU, torch.float32).is_used
-    [anew] = library.parent.iterdir()
+    [anew] = library.parent.glob(OF_PASSES)
     assert anew.read_bytes() == whole
 
 
@@ -152,10 +154,10 @@ def test_what_the_package_brings_needs_no_compiler_and_is_the_best_of_what_the_p
     monkeypatch.setattr(kernel_build, "_BUILT_IN", tmp_path)
     monkeypatch.setattr(shutil, "which", lambda name: None)
     monkeypatch.delenv("CXX", raising=False)
-    source, whole = kernel_build.FLOAT32_KERNELS, next(built.iterdir()).read_bytes()
-    for level in levels_here():
+    sources = (kernel_build.FLOAT32_KERNELS, kernel_build.FLOAT32_BLOCKS)
+    for source, level in itertools.product(sources, levels_here()):
         file = tmp_path / "library.so"
-        file.write_bytes(whole)
+        file.write_bytes(next(built.glob(f"{source.name}-*")).read_bytes())
         name = f"{kernel_build._built_in_name(source, level)}-{kernel_build._content_digest(file)}.so"
         file.rename(tmp_path / name)
     choice = choose_kernels(True, CPU, torch.float32)
