@@ -65,6 +65,7 @@ class AnswerStream:
         self._is_cleaned = is_cleaned
         self._text = ""
         self._given = ""
+        self._certain = 0  # characters of the text that `_given` is made of
 
     def add(self, piece: str) -> str:
         """Take a piece of the answer and return what may be shown now."""
@@ -74,13 +75,11 @@ class AnswerStream:
         return self._give(self._text[: len(self._text) - echo_length(self._text)])
 
     def finish(self) -> str:
-        """Return the rest of the cleaned answer (uncleaned, should it contradict what was already shown)."""
+        """Return the rest of the cleaned answer; uncleaned, should it contradict what was already shown."""
         if not self._is_cleaned:
             return ""
-        rest = clean_repetition(self._text)
-        if not rest.startswith(self._given):
-            rest = self._text
-        return rest[len(self._given) :] if rest.startswith(self._given) else ""
+        cleaned = clean_repetition(self._text)
+        return cleaned[len(self._given) :] if cleaned.startswith(self._given) else self._text[self._certain :]
 
     @property
     def is_hopeless(self) -> bool:
@@ -92,5 +91,5 @@ class AnswerStream:
         if not cleaned.startswith(self._given):  # never take back what was shown
             return ""
         fresh = cleaned[len(self._given) :]
-        self._given = cleaned
+        self._given, self._certain = cleaned, len(text)
         return fresh
