@@ -88,13 +88,13 @@ class ChatFormat:
             first_day: The date for ``template_date: auto``; None for the day's own.
         """
         chosen = {"auto": first_day, "today": None}.get(config.template_date, config.template_date)
-        date = None if chosen is None else datetime.date.fromisoformat(chosen)
+        date = None if chosen is None else _day(chosen)
         return cls(tokenizer, ImageFormat.of(image_processor, config), date, config.allow_tokens)
 
     def dated(self, day: str) -> ChatFormat:
         """Return the same format with the date of another day."""
         other = copy.copy(self)
-        other._template = self._template.dated(datetime.date.fromisoformat(day))
+        other._template = self._template.dated(_day(day))
         return other
 
     def of_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> ChatFormat:
@@ -278,3 +278,14 @@ def check_all_pictures(starts: Sequence[int], pictures: Sequence[Picture]) -> No
     """Refuse a template that loses a picture."""
     if len(starts) != len(pictures):
         raise TemplateError("the chat template loses a picture", "use the chat template of a vision-language model")
+
+
+def _day(text: str) -> datetime.date:
+    """Read a day that a record keeps."""
+    try:
+        return datetime.date.fromisoformat(text)
+    except ValueError:
+        raise SettingsError(
+            f"template_date: {text!r} is no date",
+            "it stands in the adapter's lorakit.json, or in run.json of the run that is resumed: correct it there",
+        ) from None

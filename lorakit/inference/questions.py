@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from lorakit import console
 from lorakit.config import Config
@@ -17,7 +17,7 @@ from lorakit.data_processing.example import Rejected
 from lorakit.data_processing.files import Reading, read_rows
 from lorakit.data_processing.formats import RowRules, to_example
 from lorakit.data_processing.raw import RawRow
-from lorakit.errors import DataError, LorakitError, RunError
+from lorakit.errors import DataError, LorakitError, RunError, SettingsError
 from lorakit.inference.assistant import Assistant
 
 ANSWER_KEY, ERROR_KEY = "generated", "error"
@@ -67,7 +67,7 @@ def answer_questions(assistant: Assistant, config: Config) -> int:
     if done:
         console.note(f"{file}: {done} of {len(questions)} are answered already")
     failed = 0
-    with open(file, "a", encoding="utf-8") as answers, console.progress(len(questions), "answering") as bar:
+    with _opened(file) as answers, console.progress(len(questions), "answering") as bar:
         for start in range(done, len(questions), config.per_device_eval_batch_size):
             batch = questions[start : start + config.per_device_eval_batch_size]
             for found in _answers(assistant, batch, config, start):
@@ -148,6 +148,15 @@ def _answers(assistant: Assistant, batch: Sequence[Question], config: Config, fi
     for place, question in enumerate(batch):
         reason = {ERROR_KEY: question.asked.reason} if isinstance(question.asked, Rejected) else {}
         yield {**question.fields, **outcome.get(place, reason)}
+
+
+def _opened(file: Path) -> TextIO:
+    try:
+        return open(file, "a", encoding="utf-8")
+    except OSError as error:
+        raise SettingsError(
+            f"answer_file: {file}: {error.strerror}", "name a file in a folder that is there"
+        ) from error
 
 
 def _answered(file: Path, questions: Sequence[Question]) -> int:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import Trainer, TrainingArguments, get_scheduler
+from transformers.integrations import get_reporting_integration_callbacks
 from transformers.trainer_optimizer import is_optimizer_factory
 
 from lorakit.errors import SettingsError
@@ -15,6 +17,7 @@ from lorakit.train.state_files import write_state
 
 MEASURED = ("loss", "eval_loss")  # what a validation in training finds
 _STEPS = 100
+_WORKERS_PER_CORE = 4
 _BY_METRIC = ("reduce_lr_on_plateau", "greedy")  # schedules that wait for a validation
 
 _SCHEDULE_REMEDIES = {
@@ -32,6 +35,8 @@ def rehearse(arguments: TrainingArguments) -> None:
         SettingsError: A metric is not measured, or the optimizer or the schedule cannot be built, stepped or saved.
     """
     _check_metrics(arguments)
+    _check_reporting(arguments)
+    _check_workers(arguments)
     optimizer = _optimizer(arguments)
     schedule = _schedule(arguments, optimizer)
     if arguments.save_strategy == "no" or arguments.fsdp:
@@ -60,6 +65,27 @@ def _check_metrics(arguments: TrainingArguments) -> None:
         waiting = "save_strategy: best"
     if waiting and arguments.eval_strategy == "no":
         raise SettingsError(f"trainer_args: {waiting} waits for a validation", "set validation_file and eval_strategy")
+
+
+def _check_reporting(arguments: TrainingArguments) -> None:
+    try:
+        for kind in get_reporting_integration_callbacks(arguments.report_to):
+            kind()
+    except Exception as error:  # of transformers and the packages behind a tracker
+        raise SettingsError(
+            f"trainer_args: report_to: {arguments.report_to!r} cannot be used ({_reason(error)})",
+            "name a tracker that transformers knows and install its package, or leave report_to out",
+        ) from error
+
+
+def _check_workers(arguments: TrainingArguments) -> None:
+    most = _WORKERS_PER_CORE * (os.cpu_count() or 1)
+    if arguments.dataloader_num_workers > most:
+        raise SettingsError(
+            f"trainer_args: dataloader_num_workers: {arguments.dataloader_num_workers} are more than {most}, "
+            f"{_WORKERS_PER_CORE} for each core",
+            "leave it out: rows are ready in memory",
+        )
 
 
 def _optimizer(arguments: TrainingArguments) -> Any:

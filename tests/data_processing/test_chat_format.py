@@ -198,3 +198,10 @@ def test_a_template_that_raises_refuses_its_conversation_only():
         list(chat_format.turns(CONVERSATIONS["system"]))
     assert "no system" in encode_row(Example(CONVERSATIONS["system"], "row"), chat_format, 999).reason
     check_contract(chat_format, CONVERSATIONS["single"])
+
+
+@pytest.mark.parametrize("day", ["2024-99-99", "\x1b]0;x\x07", "yesterday", ""])
+def test_a_record_s_day_that_is_none_is_refused(day):
+    with pytest.raises(SettingsError, match="is no date") as fault:
+        ChatFormat(family_tokenizer("qwen3")).dated(day)
+    assert "\x1b" not in str(fault.value)

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from lorakit.errors import LorakitError
-from lorakit.inference.questions import ANSWER_KEY, _answered
+from lorakit.inference.questions import ANSWER_KEY, _answered, _opened
 
 QUESTIONS = [SimpleNamespace(fields={"text": text}) for text in ("a", "b")]
 
@@ -42,3 +42,8 @@ def test_a_file_that_is_none_is_refused_and_left_as_it_is(tmp_path, content):
         _answered(file, QUESTIONS)
     assert "set answer_file, or remove that file" in str(caught.value)
     assert file.read_bytes() == content
+
+
+def test_a_file_in_a_folder_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(LorakitError, match=r"answer_file: .*No such file or directory"):
+        _opened(tmp_path / "nowhere" / "answers.jsonl")

@@ -18,6 +18,9 @@ FAULTS = [
     ({"lr_scheduler_type": "cosine", "lr_scheduler_kwargs": {"min_lr": 1e-5}}, "cannot be used", "cosine_with_min_lr"),
     ({"lr_scheduler_type": "polynomial", "lr_scheduler_kwargs": {"pwoer": 2}}, "pwoer", "lr_scheduler_kwargs"),
     ({"optim": "galore_adamw"}, "optim", "optim"),
+    ({"report_to": "evil"}, "report_to: ['evil'] cannot be used", "leave report_to out"),
+    ({"report_to": "wandb"}, "report_to: ['wandb'] cannot be used", "install its package"),
+    ({"dataloader_num_workers": 1_000_000}, "1000000 are more than", "leave it out"),
 ]
 WITHOUT_VALIDATION = [
     ({"lr_scheduler_type": "reduce_lr_on_plateau"}, "requires an eval strategy", "TrainingArguments"),
