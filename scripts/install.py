@@ -1,8 +1,9 @@
 """Install the project with its pinned packages: ``.venv/bin/python scripts/install.py vision``.
 
-By uv where that is installed, which finds the build of PyTorch for this machine: on Linux that for CPUs is a tenth of the
-size of the one with CUDA, which is all that pip knows. On Linux without a GPU uv is therefore fetched first. Where uv
-fails, pip does it. What will be fetched is said before. Byte code is made by all cores, and only of what a run may import.
+By uv where that is installed, which finds the build of PyTorch for this machine: on Linux that for CPUs is a tenth of
+the size of the one with CUDA, which is all that pip knows. On Linux without a GPU uv is therefore fetched first. Where
+uv fails, pip does it. What will be fetched is said before. Byte code is made by all cores, and only of what a run may
+import.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
 _WANTED = ("-c", "constraints.txt", "-e")
@@ -31,14 +32,13 @@ _NOT_COMPILED = re.compile(
 _SIZES = {
     "cpu": "about 0.4 GB to fetch: PyTorch for CPUs, as no GPU was found here, and the libraries beside it",
     "gpu": "3 to 5 GB to fetch: PyTorch with CUDA, as there is an NVIDIA GPU here, and the libraries beside it",
-    "blind": "3 to 5 GB to fetch: PyTorch with CUDA, which pip takes though there is no GPU here; the build for CPUs is a "
-    "tenth of that, where uv can be had (pip install uv)",
+    "blind": "3 to 5 GB to fetch: PyTorch with CUDA, which pip takes though there is no GPU here; the build for CPUs "
+    "is a tenth of that, where uv can be had (pip install uv)",
     "other": "about 0.5 GB to fetch: PyTorch, and the libraries beside it",
 }
 
 
-@dataclass(frozen=True)
-class Attempt:
+class Attempt(NamedTuple):
     """A way to install: its command, and what it will fetch."""
 
     command: list[str]

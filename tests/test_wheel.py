@@ -5,6 +5,7 @@ Its packages are those of this environment, without lorakit; with BARE_ENVIRONME
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -21,8 +22,12 @@ ROWS = json.loads(TRAIN_FILE.read_text(encoding="utf-8"))
 def lorakit(tmp_path_factory):
     """Return a function that runs the installed command in a folder where nothing else is."""
     root = tmp_path_factory.mktemp("wheel")
+    kept_out = shutil.ignore_patterns(".*", "output", "tests", "build", "*.egg-info", "__pycache__")
+    shutil.copytree(ROOT, root / "source", ignore=kept_out)
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
-    subprocess.run([*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", str(root), str(ROOT)], check=True)
+    subprocess.run(
+        [*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", str(root), str(root / "source")], check=True
+    )
     [wheel] = root.glob("lorakit-*.whl")
     environment = root / "environment"
     venv.create(environment, with_pip=True)
