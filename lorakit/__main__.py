@@ -9,7 +9,7 @@ import sys
 _OLDEST = (3, 11)
 
 
-def run():  # type: ignore[no-untyped-def]
+def run() -> int:
     """Run the task that the command line names; an interrupt ends it quietly at any moment, that of importing too."""
     if sys.version_info < _OLDEST:
         return _say(
@@ -32,16 +32,16 @@ def run():  # type: ignore[no-untyped-def]
         )
 
 
-def _say(fault, hint):  # type: ignore[no-untyped-def]
+def _say(fault: str, hint: str) -> int:
     sys.stderr.write("error: " + fault + "\nhint: " + hint + "\n")
     return 2
 
 
-def _root():  # type: ignore[no-untyped-def]
+def _root() -> str:
     return os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
-def _other_python():  # type: ignore[no-untyped-def]
+def _other_python() -> "str | None":
     """Return how to start it by the Python of the environment that set-up has made, if there is one."""
     for place in (("bin", "python"), ("Scripts", "python.exe")):
         python = os.path.join(_root(), ".venv", *place)
@@ -55,7 +55,7 @@ def _other_python():  # type: ignore[no-untyped-def]
     return None
 
 
-def _package():  # type: ignore[no-untyped-def]
+def _package() -> str:
     return "-e " + _root() if os.path.isfile(os.path.join(_root(), "pyproject.toml")) else "lorakit"
 
 

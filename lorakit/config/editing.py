@@ -23,11 +23,11 @@ def with_values(text: str, values: Mapping[str, Any]) -> str:
     """
     for name, value in values.items():
         line = re.compile(_LINE.format(name=re.escape(name)), re.MULTILINE)
-        written = _written(value)
-        if line.search(text):
-            text = line.sub(lambda found, new=written: f"{found['name']} {new}{found['comment'] or ''}", text, count=1)
+        if found := line.search(text):
+            changed = f"{found['name']} {_written(value)}{found['comment'] or ''}"
+            text = text[: found.start()] + changed + text[found.end() :]
         else:
-            text = f"{text.rstrip()}\n{name}: {written}\n"
+            text = f"{text.rstrip()}\n{name}: {_written(value)}\n"
     return text
 
 
