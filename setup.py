@@ -12,7 +12,7 @@ from setuptools import setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_py import build_py
 
-_ENGINE = Path(__file__).parent / "lorakit" / "engine"
+_PACKAGE = Path(__file__).parent / "lorakit"
 
 
 _SAMPLE = ("config.yaml", "data/train.json", "data/validation.json")
@@ -38,13 +38,13 @@ class WithKernels(WithSample):
     def run(self) -> None:
         """Copy the package, then compile into it."""
         super().run()
-        sys.path.insert(0, str(_ENGINE.parents[1]))
+        sys.path.insert(0, str(_PACKAGE.parent))
         engine = types.ModuleType("lorakit.engine")  # without what it imports, which is PyTorch
-        engine.__path__ = [str(_ENGINE)]
+        engine.__path__ = [str(_PACKAGE / "engine")]
         sys.modules["lorakit.engine"] = engine
-        from lorakit.engine.kernel_build import build_in
+        from lorakit.engine.backends.cpu.build import ROOM, build_in
 
-        for library in build_in(Path(self.build_lib) / "lorakit" / "engine"):
+        for library in build_in(Path(self.build_lib) / ROOM.relative_to(_PACKAGE.parent)):
             self.announce(f"compiled {library.name}", level=2)
 
 

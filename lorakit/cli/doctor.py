@@ -55,7 +55,7 @@ def _system() -> str:
 
 
 def _processor() -> str:
-    from lorakit.engine.processor import features
+    from lorakit.engine.runtime.processor import features
 
     known = features()
     instructions = ", ".join(name for name in _INSTRUCTIONS if name in known)
@@ -80,7 +80,7 @@ def _gpu_text(torch: Any, number: int) -> str:
 
 
 def _memory() -> str:
-    from lorakit.engine.machine_memory import machine_memory
+    from lorakit.engine.runtime.machine_memory import machine_memory
 
     memory = machine_memory()
     whose = "" if memory.whose == "the machine's" else " in this container"
@@ -178,7 +178,7 @@ def _advice_on_gpu() -> Iterator[tuple[str, str]]:
 
 
 def _advice_on_memory() -> Iterator[tuple[str, str]]:
-    from lorakit.engine.machine_memory import machine_memory
+    from lorakit.engine.runtime.machine_memory import machine_memory
 
     if machine_memory().free / 1e9 < _LITTLE_MEMORY_GB:
         yield "memory", "close other programs: less than 4 GB can be had, enough for the smallest models only"
