@@ -19,9 +19,9 @@ _WIDTHS = frozenset(
         *("word_embed_proj_dim", "num_experts", "num_local_experts"),
     )
 )
-_POSITIONS = frozenset(("max_position_embeddings", "n_positions", "n_ctx", "num_position_embeddings"))
+_POSITIONS = frozenset(("max_position_embeddings", "n_positions", "n_ctx", "num_position_embeddings", "sliding_window"))
 _MOST_POSITIONS = 10**9
-_MAY_BE_NULL = frozenset(("head_dim", "num_key_value_heads", "n_inner", "n_ctx"))
+_MAY_BE_NULL = frozenset(("head_dim", "num_key_value_heads", "n_inner", "n_ctx", "sliding_window"))
 _AGAIN = "fetch the model again, all its files from the same place"
 
 
