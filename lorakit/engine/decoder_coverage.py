@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch.nn.functional import pad
 
+from lorakit.engine.attention_layer import window_of as attention_window
 from lorakit.engine.decoding_weights import UNIT, held_as_is
 from lorakit.engine.half_weights import HalfLinear
 from lorakit.engine.kernel_build import DECODING
@@ -165,10 +166,7 @@ def angles(decoder: Any, positions: torch.Tensor, dtype: torch.dtype) -> tuple[t
 
 def window_of(attention: Any) -> int:
     """Return how many tokens a token of an attention layer sees, itself included."""
-    window = getattr(attention, "sliding_window", None)
-    if window is None and attention.config.model_type == "mistral":
-        window = getattr(attention.config, "sliding_window", None)
-    return int(window or _UNBOUNDED)
+    return attention_window(attention) or _UNBOUNDED
 
 
 def linears(base: Any) -> dict[str, Any]:
