@@ -58,9 +58,8 @@ def _own_code() -> str:
     """Name the code of the rooms that compute, whatever its version says."""
     root = Path(lorakit.__file__).parent
     digest = hashlib.sha256()
-    for file in sorted(
-        file for room in _ROOMS for file in (root / room).rglob("*") if file.suffix in {".py", ".cpp", ".h"}
-    ):
+    files = (file for room in _ROOMS for file in (root / room).rglob("*"))
+    for file in sorted(file for file in files if file.suffix in {".py", ".cpp", ".h"}):
         digest.update(file.read_bytes())
     return digest.hexdigest()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from lorakit.agreement.checks import answers_off, causality_off, engine_off, plain_result
@@ -16,8 +17,8 @@ from lorakit.agreement.rows import trial_rows
 from lorakit.agreement.twins import NotTriedError, Twins, twins_of
 from lorakit.engine import ALL, NONE, Pieces, is_out_of_memory
 
-# Rounding errors of a few thousand terms, grown on their way through the layers of a slice: of float32 3e-4. A window, a
-# factor or a mask that is missing changes a gradient by a hundredth of itself at least.
+# Rounding errors of a few thousand terms, grown on their way through the layers of a slice: of float32 3e-4. A window,
+# a factor or a mask that is missing changes a gradient by a hundredth of itself at least.
 _ROUNDINGS = 5000
 _MOST_TOLERATED = 0.1  # in formats of few digits
 _ORDER = ("linears", "kept_logits", "loss", "attention", "layers", "packing", "beginning")
@@ -100,9 +101,7 @@ class _Proof:
         pieces, fault = self._with_answers(pieces)
         if fault is not None:
             return self._refused(fault)
-        return Agreement(
-            pieces, off, None, {name: self._faults[name] for name in pieces.missing if name in self._faults}
-        )
+        return Agreement(pieces, off, faults={name: self._faults.get(name, "") for name in pieces.missing})
 
     def _refused(self, reason: str) -> Agreement:
         return Agreement(NONE, refusal=reason)
@@ -138,7 +137,7 @@ class _Proof:
         if pieces.attention:
             candidates[1:1] = [pieces.without("attention")]
         for candidate in candidates:
-            off, fault = _tried(lambda candidate=candidate: self._answers_off(candidate))
+            off, fault = _tried(partial(self._answers_off, candidate))
             if off is not None and off <= self._tolerance:
                 return candidate, None
             name = next((name for name in candidate.missing if name not in pieces.missing), "together")

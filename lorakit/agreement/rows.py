@@ -47,15 +47,12 @@ def next_ids(row: Sequence[int]) -> list[int]:
 def packed(rows: Sequence[Sequence[int]], is_shared: bool, device: torch.device) -> MicroBatch:
     """Lay rows end to end, with their beginning only once where it is shared."""
     left_out = _BEGINNING if is_shared else 0
-    ids, wanted, places, starts = (
-        list(rows[0][:left_out]),
-        [IGNORED_LABEL] * left_out,
-        list(range(left_out)),
-        [left_out],
-    )
+    ids, wanted, places = list(rows[0][:left_out]), [IGNORED_LABEL] * left_out, list(range(left_out))
+    starts = [left_out]
     for row in rows:
         ids += row[left_out:]
         wanted += next_ids(row)[left_out:]
         places += range(left_out, len(row))
         starts.append(len(ids))
-    return MicroBatch(*(torch.tensor([one]) for one in (ids, wanted, places)), torch.tensor(starts)).to(device)
+    input_ids, predicted, position_ids = (torch.tensor([one]) for one in (ids, wanted, places))
+    return MicroBatch(input_ids, predicted, position_ids, torch.tensor(starts)).to(device)

@@ -230,4 +230,4 @@ def _tokens(twin: Any) -> int:
 def _unit_roundoff(twin: Any) -> float:
     formats = {tensor.dtype for tensor in decoder_of(twin).parameters() if tensor.is_floating_point()}
     is_quantised = getattr(twin, "hf_quantizer", None) is not None
-    return max([torch.finfo(one).eps / 2 for one in formats] + [2.0**-8] * is_quantised)
+    return max([float(torch.finfo(one).eps) / 2 for one in formats] + [2.0**-8] * is_quantised)

@@ -12,15 +12,15 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy
 
-from lorakit.engine.attention import NO_MASK, PACKED
-from lorakit.engine.half_weights import HalfLinear
-from lorakit.engine.kernels import has_kernels, kernels_for
-from lorakit.engine.last_layer import place_rows
+from lorakit.engine.backends.cpu.kernels import has_kernels, kernels_for
+from lorakit.engine.images.pictures import picture_inputs
+from lorakit.engine.layers.half_weights import HalfLinear
+from lorakit.engine.layers.last_layer import place_rows
 from lorakit.engine.micro_batch import IGNORED_LABEL, MicroBatch, isolation_mask
-from lorakit.engine.pictures import picture_inputs
+from lorakit.engine.ops.packed_attention import NO_MASK, PACKED
+from lorakit.engine.ops.products import product
+from lorakit.engine.ops.row_dropout import begin_pass
 from lorakit.engine.pieces import pieces_of
-from lorakit.engine.products import product
-from lorakit.engine.row_dropout import begin_pass
 
 # The logits of a chunk take about so much, where that leaves no fewer targets than the other number, below which the
 # product waits for the weights to be read. From 32 MiB on, glibc takes memory fresh from the system each time.

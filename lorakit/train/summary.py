@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
-
 from transformers import TrainingArguments
 
 from lorakit import console
@@ -60,19 +57,3 @@ def _world_note(arguments: TrainingArguments) -> str:
     return f", {arguments.world_size} of them, " + (
         "the model sharded by FSDP" if arguments.fsdp else "a model on each"
     )
-
-
-def resume_command() -> str:
-    """Return the command line of this process, going on from its last checkpoint."""
-    given = sys.argv[1:]
-    resume = [] if "resume=true" in given else ["--set", "resume=true"]
-    return shlex.join(["python", "main.py", *given, *resume])
-
-
-def command_for(task: str) -> str:
-    """Return the command line of this process for another task."""
-    given = sys.argv[1:]
-    if "--task" in given:
-        place = given.index("--task") + 1
-        return shlex.join(["python", "main.py", *given[:place], task, *given[place + 1 :]])
-    return f"python main.py --task {task}"

@@ -28,6 +28,7 @@ from lorakit.evaluate.comparison import compare, show_comparison
 from lorakit.evaluate.fewer_bits import try_int8
 from lorakit.evaluate.reporting import Evaluated, leave_report
 from lorakit.inference import assistant_for
+from lorakit.invocation import this_command
 from lorakit.model_config import (
     RECORD_FILE,
     AdapterChoice,
@@ -77,7 +78,7 @@ from lorakit.train.resuming import (
 from lorakit.train.sharding import gather_trained
 from lorakit.train.step import TokenBudget, Trace
 from lorakit.train.stopping import StopOnSignal
-from lorakit.train.summary import command_for, resume_command, show_plan
+from lorakit.train.summary import show_plan
 from lorakit.train.trainer import LoraTrainer
 
 _ROWS_COMPARED = 4  # with and without the adapter, before it is saved
@@ -103,7 +104,11 @@ def run(config: Config) -> int:
 
 
 def _remedy() -> str:
-    return f"make room or mend the folder; the last checkpoint is as it was, go on with: {resume_command()}"
+    return f"make room or mend the folder; the last checkpoint is as it was, go on with: {_resume_command()}"
+
+
+def _resume_command() -> str:
+    return this_command("train", ["--set", "resume=true"])
 
 
 def _earlier_run(folder: Path, config: Config) -> EarlierRun | None:
@@ -223,7 +228,7 @@ def _train_steps(config: Config, prepared: Prepared, plan: RunPlan, folder: Path
         trainer.train(resume_from_checkpoint=str(earlier.checkpoint) if earlier else None)
     release_memory()  # so that curve and answers do not come on top of what the steps took
     if stop.is_stopped and not trainer.is_over:
-        console.note(f"stopped at step {trainer.state.global_step} of {steps}; continue with: {resume_command()}")
+        console.note(f"stopped at step {trainer.state.global_step} of {steps}; continue with: {_resume_command()}")
         if trainer.is_world_process_zero():
             leave_loss_curve(folder)
         return False
@@ -292,7 +297,7 @@ def _finish(config: Config, prepared: Prepared, folder: Path, trained: dict[str,
     adapter = (
         "" if config.lora_model_path is None else f" --lora_model_path {shlex.quote(str(folder / ADAPTER_FOLDER))}"
     )
-    console.note(f"ask it: {command_for('inference')}{adapter}")
+    console.note(f"ask it: {this_command('inference')}{adapter}")
 
 
 def _write_unused_rows(folder: Path, data: Data) -> None:

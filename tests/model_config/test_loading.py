@@ -6,7 +6,8 @@ import torch
 from conftest import FAMILIES
 
 from lorakit.config import Config
-from lorakit.engine import DtypeChoice, device
+from lorakit.engine import DtypeChoice
+from lorakit.engine.runtime import device
 from lorakit.errors import ModelError
 from lorakit.model_config import choose_format, load_model, load_tokenizer, locate_model, read_model_type
 
