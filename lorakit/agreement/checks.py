@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from torch.nn.functional import cross_entropy
 from lorakit.agreement.rows import PREFIX, next_ids, packed
 from lorakit.engine import IGNORED_LABEL, Pieces, summed_loss
 
-_NEW_TOKENS = 3
+NEW_TOKENS = 3
 # A gradient this small beside the largest is rounding alone.
 _NEGLIGIBLE = 1e-4
 
@@ -61,8 +62,10 @@ def plain_result(model: Any, rows: Sequence[Sequence[int]]) -> Result:
 
 def plain_logits(model: Any, row: Sequence[int]) -> torch.Tensor:
     """Return what the model's own code makes of a row by itself, [tokens, vocabulary]."""
-    device = model.get_input_embeddings().weight.device
-    return model(input_ids=torch.tensor([list(row)], device=device)).logits[0]  # type: ignore[no-any-return]
+    base = model.get_base_model()
+    device = base.get_input_embeddings().weight.device
+    settings = {"use_cache": False} if "use_cache" in inspect.signature(base.forward).parameters else {}
+    return model(input_ids=torch.tensor([list(row)], device=device), **settings).logits[0]  # type: ignore[no-any-return]
 
 
 def engine_result(model: Any, rows: Sequence[Sequence[int]], is_shared: bool) -> Result:
@@ -83,8 +86,8 @@ def engine_off(model: Any, rows: Sequence[Sequence[int]], pieces: Pieces, wanted
 def causality_off(model: Any, row: Sequence[int]) -> float:
     """Return by how much later tokens change the logits of those before."""
     with torch.no_grad():
-        whole, part = plain_logits(model, row), plain_logits(model, row[:PREFIX])
-    return relative(part, whole[:PREFIX])
+        whole, part = plain_logits(model, row), plain_logits(model, row[: min(PREFIX, len(row) - 1)])
+    return relative(part, whole[: len(part)])
 
 
 def relative(found: torch.Tensor, wanted: torch.Tensor) -> float:
@@ -126,7 +129,7 @@ def _written(
     ids = torch.tensor([[prompts[0][0]] * (longest - len(row)) + list(row) for row in prompts], device=device)
     mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in prompts], device=device)
     settings = GenerationConfig(
-        max_new_tokens=_NEW_TOKENS,
+        max_new_tokens=NEW_TOKENS,
         do_sample=False,
         use_cache=is_cached,
         output_logits=True,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from lorakit.agreement.checks import answers_off, causality_off, engine_off, plain_result
+from lorakit.agreement.checks import NEW_TOKENS, answers_off, causality_off, engine_off, plain_result
 from lorakit.agreement.rows import trial_rows
 from lorakit.agreement.twins import NotTriedError, Twins, twins_of
 from lorakit.engine import ALL, NONE, Pieces, is_out_of_memory
@@ -91,7 +91,7 @@ class _Proof:
         again = self._wanted.off(plain_result(reference, rows))
         if again > self._tolerance:
             return self._refused("its own code gives another result every time")
-        off = causality_off(reference, rows[1])
+        off = causality_off(reference, self._alike(0)[1])
         if off > self._tolerance:
             return self._refused(
                 f"a later token changes what is computed for those before it (by {off:.0%}), so it is no causal "
@@ -147,7 +147,16 @@ class _Proof:
 
     def _answers_off(self, pieces: Pieces) -> float:
         model = self._twins.engine(pieces).get_base_model()
-        return answers_off(model, self._twins.reference, self._rows, pieces.together, pieces.cached)
+        return answers_off(model, self._twins.reference, self._alike(NEW_TOKENS), pieces.together, pieces.cached)
+
+    def _alike(self, later: int) -> list[list[int]]:
+        """Return the rows, cut where more tokens would change the angles of those before them.
+
+        Args:
+            later: How many tokens will follow.
+        """
+        most = self._most_positions
+        return [row[: None if most is None else max(most - later, 2)] for row in self._rows]
 
 
 def _tried(compute: Callable[[], Any]) -> tuple[Any, str | None]:

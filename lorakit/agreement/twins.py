@@ -84,16 +84,16 @@ def twins_of(model: Any) -> Twins:
     lists = list(_layer_lists(model))
     kept = _layers_to_keep(model, lists)
     memo: dict[int, Any] = {id(part): part for part in _other_parts(model)}
-    shared = {id(tensor) for part in memo.values() for tensor in (*part.parameters(), *part.buffers())}
-    memo |= _cut_tables(model)
-    cut = [f"{name}.{number}." for name, layers in lists for number in range(kept, len(layers))]
+    cut = tuple(f"{name}.{number}." for name, layers in lists for number in range(kept, len(layers)))
+    quantised = _quantised(model, cut)
+    shared = {id(tensor) for part in (*memo.values(), *quantised) for tensor in (*part.parameters(), *part.buffers())}
+    memo |= {id(part): _like(part) for part in quantised} | _cut_tables(model)
     wanted = [
         tensor
         for name, tensor in model.named_parameters()
-        if id(tensor) not in memo and id(tensor) not in shared and not name.startswith(tuple(cut))
+        if id(tensor) not in memo and id(tensor) not in shared and not name.startswith(cut)
     ]
     is_exact = all(tensor.dtype in _FLOATS for tensor in wanted) and _bytes(wanted) < _MOST_EXACT_BYTES
-    is_exact = is_exact and getattr(model, "hf_quantizer", None) is None
     for tensor in wanted:
         exact = tensor.detach().to(torch.float32 if is_exact else tensor.dtype)
         memo[id(tensor)] = torch.nn.Parameter(exact, requires_grad=False)
@@ -112,6 +112,26 @@ def twins_of(model: Any) -> Twins:
 
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32)
+
+
+def _quantised(model: Any, cut: tuple[str, ...]) -> list[torch.nn.Linear]:
+    """List the linear layers that hold their weights in fewer bits, those that are left out aside."""
+    if getattr(model, "hf_quantizer", None) is None:
+        return []
+    named = model.named_modules()
+    return [
+        module
+        for name, module in named
+        if isinstance(module, torch.nn.Linear) and type(module) is not torch.nn.Linear and not name.startswith(cut)
+    ]
+
+
+def _like(linear: torch.nn.Linear) -> torch.nn.Linear:
+    """Return a plain layer in the place of one that the engine leaves to itself, and that must not be copied."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(linear.in_features)
+        made = torch.nn.Linear(linear.in_features, linear.out_features, linear.bias is not None)
+    return made.requires_grad_(False).to(linear.weight.device)
 
 
 def _bytes(tensors: list[torch.Tensor]) -> int:
@@ -229,5 +249,4 @@ def _tokens(twin: Any) -> int:
 
 def _unit_roundoff(twin: Any) -> float:
     formats = {tensor.dtype for tensor in decoder_of(twin).parameters() if tensor.is_floating_point()}
-    is_quantised = getattr(twin, "hf_quantizer", None) is not None
-    return max([float(torch.finfo(one).eps) / 2 for one in formats] + [2.0**-8] * is_quantised)
+    return max(float(torch.finfo(one).eps) / 2 for one in formats)
