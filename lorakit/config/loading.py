@@ -11,11 +11,11 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from lorakit.config.paths import fault_of_file
 from lorakit.config.settings import BOUNDS, Config, number_text
 from lorakit.config.trainer_arguments import check_trainer_arguments
 from lorakit.config.yaml_values import read_mapping, read_value
 from lorakit.errors import SettingsError
+from lorakit.incoming import fault_of_file
 from lorakit.invocation import command
 from lorakit.outgoing import holds_secret
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
 from lorakit.errors import ModelError
+from lorakit.incoming import read_json
 from lorakit.model_config.source import ModelSource, weight_files
+from lorakit.model_config.trust import first_line
 
 GENERATION_FILE = "generation_config.json"
 _LAYERS = frozenset(("num_hidden_layers", "num_layers", "n_layer", "n_layers", "depth"))
@@ -73,15 +74,15 @@ def check_generation_file(source: ModelSource) -> None:
     if not file.is_file():
         return
     try:
-        settings = json.loads(file.read_text(encoding="utf-8"))
+        settings = read_json(file)
         if not isinstance(settings, dict):
             raise TypeError("it is no object")
         ends = settings.get("eos_token_id")
         listed = ends if isinstance(ends, list) else [] if ends is None else [ends]
         if not all(isinstance(token, int) and not isinstance(token, bool) and 0 <= token < 2**31 for token in listed):
             raise TypeError("eos_token_id is not a token's number, or a list of them")
-    except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise ModelError(f"{source.name}: {GENERATION_FILE} is damaged ({str(error)[:200]})", _AGAIN) from error
+    except (OSError, ValueError, TypeError) as error:
+        raise ModelError(f"{source.name}: {GENERATION_FILE} is damaged ({first_line(error)[:200]})", _AGAIN) from error
 
 
 def _shown(value: Any) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lorakit.config.paths import fault_of_file, leads_out
+from lorakit.incoming import fault_of_file, leads_out, read_json
 
 _SETTINGS = (".json", ".jinja", ".txt", ".model", ".tiktoken", ".py")  # copied along into what is made of them
 _WEIGHTS = ".safetensors"
@@ -63,7 +62,7 @@ def _is_elsewhere(folder: Path, name: str) -> bool:
 
 def _object_in(file: Path) -> dict[str, Any]:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):  # absent, or damaged, which whoever reads it will say
+        content = read_json(file)
+    except (OSError, ValueError):  # absent, or damaged, which whoever reads it will say
         return {}
     return content if isinstance(content, dict) else {}
