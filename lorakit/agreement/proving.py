@@ -69,7 +69,8 @@ def positions_alike(model: Any) -> int | None:
             if kind in _DYNAMIC_ANGLES:
                 settings = module.config.rope_parameters
                 settings = settings.get(layer_type, settings) if layer_type else settings
-                limits.append(settings.get("original_max_position_embeddings") or module.original_max_seq_len)
+                most = settings.get("original_max_position_embeddings") or module.original_max_seq_len
+                limits.append(most - (kind == "dynamic"))  # whose angles return to the usual ones only below it
     return min(limits, default=None)
 
 
