@@ -8,12 +8,16 @@ import io
 import os
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from lorakit.cli.arguments import parse_arguments
 from lorakit.cli.failures import fault_of_surroundings, report_internal_error
 from lorakit.errors import LorakitError, RunError
 from lorakit.libraries import leave_out_triton, settle_libraries
 from lorakit.outgoing import for_a_screen
+
+if TYPE_CHECKING:
+    from lorakit.config import Config
 
 # Imported only when chosen: torch takes seconds, --help should not.
 _TASK_MODULES = {
@@ -30,6 +34,15 @@ _TASK_MODULES = {
 # Those that have no use for settings; they are told the arguments.
 _BESIDE_TASKS = {"init": "lorakit.cli.starting", "doctor": "lorakit.cli.doctor"}
 
+_DOING = {
+    "train": "at work",
+    "evaluate": "evaluating",
+    "plan": "planning",
+    "merge": "merging",
+    "export": "exporting",
+    "push": "looking at the files",
+    "preview": "reading",
+}
 _LONGEST_LINE = 900  # characters of a message
 _LOST = "another process of this task has ended, or no longer answers"
 _GO_ON = (
@@ -59,11 +72,27 @@ def main(argv: list[str] | None = None) -> int:
 
         config = load_config(arguments.config_file, arguments.flags, arguments.assignments)
         output_dir = config.output_dir
-        code = _run_of(arguments.task)(config)
+        from lorakit import console  # rich; not needed for faults in settings
+
+        console.speak(is_verbose=config.verbose)
+        with console.progress(None, "starting"):
+            run = _run_of(arguments.task)
+        code = _with_progress(run, arguments.task)(config)
         sys.stdout.flush()  # what cannot be written should be said now, not when the interpreter ends
         return code
     except BaseException as error:
         return _outcome_of(error, given, output_dir)
+
+
+def _with_progress(run: Callable[..., int], task: str) -> Callable[..., int]:
+    """Show that a task is at work, whatever it does; a session shows it where nobody types."""
+    from lorakit import console
+
+    def shown(config: Config) -> int:
+        with console.progress(None, _DOING[task]):
+            return run(config)
+
+    return shown if task in _DOING else run
 
 
 def _open_streams() -> None:
@@ -88,7 +117,7 @@ def _outcome_of(error: BaseException, given: list[str], output_dir: str | None) 
     if isinstance(error, LorakitError):
         return _report(error)
     if isinstance(error, KeyboardInterrupt):
-        sys.stderr.write("\ninterrupted\n")
+        sys.stderr.write("interrupted\n")
         return INTERRUPTED
     if isinstance(error, BrokenPipeError):  # the reader of our output has left: `... | head`
         sys.stderr.close()

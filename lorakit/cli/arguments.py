@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from lorakit import __version__
-from lorakit.config.settings import Setting, settings
+from lorakit.config.settings import Setting, settings, shown_value
 from lorakit.errors import SettingsError
 from lorakit.invocation import program
 
@@ -93,9 +93,10 @@ def _parser(flagged: list[Setting]) -> argparse.ArgumentParser:
     for setting in flagged:
         is_switch = setting.type_text == "true or false"
         extra: dict[str, Any] = {"nargs": "?", "const": "true"} if is_switch else {}
-        if "list of" in setting.type_text:
+        if setting.type_text.startswith("path or list of") or setting.type_text == "path, list of paths or null":
             extra = {"action": "extend", "nargs": "+"}
-        help_text = f"{setting.description.replace('%', '%%')} ({setting.type_text})"
+        default = f"default: {shown_value(setting.default)}"
+        help_text = f"{setting.description} ({setting.type_text}; {default})".replace("%", "%%")
         parser.add_argument(f"--{setting.name}", metavar="VALUE", help=help_text, **extra)
     parser.add_argument(
         "--set",

@@ -11,16 +11,15 @@ import torch
 
 from lorakit.config import Config
 from lorakit.engine import (
-    PACKED,
     PACKED_FAMILIES,
     DtypeChoice,
     Ranks,
     choose_dtype,
     hold_in_half,
-    register_packed_attention,
 )
 from lorakit.errors import ModelError
 from lorakit.model_config.adapter_bounds import is_finite
+from lorakit.model_config.computing import let_engine_compute
 from lorakit.model_config.config_bounds import check_generation_file, check_sizes
 from lorakit.model_config.quantization import loading_arguments
 from lorakit.model_config.source import ModelSource
@@ -188,7 +187,8 @@ def load_model(
         may_grow: Give the model rows for tokens that the tokenizer has beyond them, which an adapter must bring.
 
     Raises:
-        ModelError: They are missing or damaged, do not belong to the tokenizer, or the model does not generate text.
+        ModelError: They are missing or damaged, do not belong to the tokenizer, or the model is none that could be
+            trained or asked.
     """
     model = _read_weights(source, dtype, loading_arguments(quantization, dtype.dtype, device))
     rows = model.get_input_embeddings().weight.shape[0]
@@ -205,10 +205,11 @@ def load_model(
             f"{source.name}: {unsound} holds numbers that are not finite, so no answer could be computed",
             "fetch the model again, or choose another one",
         )
-    if dtype.is_half:
-        hold_in_half(model)
     if quantization is None:  # else it is there already, and bitsandbytes refuses to be moved
         model = model.to(device)
+    let_engine_compute(model, source)
+    if dtype.is_half:
+        hold_in_half(model)
     return ModelBundle(source, tokenizer, model, model.config.model_type, dtype, device)
 
 
@@ -222,17 +223,12 @@ def _read_weights(source: ModelSource, dtype: DtypeChoice, arguments: dict[str, 
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
     check_weight_files(source)
-    register_packed_attention()
     family, _ = read_model_type(source)
     kind = AutoModelForImageTextToText if family in VISION_FAMILIES else AutoModelForCausalLM
-    attention: str | dict[str, str] | None = PACKED if family in PACKED_FAMILIES else None
-    if family in VISION_FAMILIES:
-        attention = {"text_config": PACKED, "vision_config": "sdpa"}
     try:
         model, report = kind.from_pretrained(
             source.folder,
             dtype="auto" if dtype.is_half else dtype.dtype,  # as it is in the files, to be read without a copy
-            attn_implementation=attention,
             local_files_only=True,
             use_safetensors=True,
             trust_remote_code=source.runs_own_code,
