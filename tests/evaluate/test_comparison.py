@@ -1,4 +1,5 @@
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -208,6 +209,9 @@ def test_prompts_of_very_different_lengths_are_not_padded_to_each_other(monkeypa
     from lorakit.inference import generation
 
     monkeypatch.setattr(generation, "_room", lambda assistant, prompts: 10_000)
+    monkeypatch.setattr(generation, "pieces_of", lambda model: SimpleNamespace(together=True, most_positions=None))
+    monkeypatch.setattr(generation, "base_model", lambda model: model)
+    assistant = SimpleNamespace(bundle=SimpleNamespace(model=None))
     lengths = [5000, 20, 30, 100, 400, 25]
-    groups = list(generation._answered_together(None, [[0] * length for length in lengths], 8))
+    groups = list(generation._answered_together(assistant, [[0] * length for length in lengths], 8))
     assert [[lengths[place] for place in group] for group in groups] == [[20, 25, 30, 100], [400], [5000]]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from lorakit.engine.backends.torch.parts import Norm
-from lorakit.engine.layers.attention_layer import PROJECTIONS
+from lorakit.engine.layers.attention_layer import PROJECTIONS, window_of
 from lorakit.engine.layers.lora_linear import covered_projections
 from lorakit.engine.ops.packed_attention import PackedRows
 from lorakit.engine.ops.pointwise import is_known, is_silu
@@ -44,7 +44,7 @@ def _packed_forward(layer: Any) -> Callable[..., torch.Tensor]:
     own_forward = layer.forward
 
     def forward(hidden_states: torch.Tensor, packed_rows: PackedRows | None = None, **kwargs: Any) -> torch.Tensor:
-        if packed_rows is not None and _is_served(layer, hidden_states):
+        if packed_rows is not None and _is_served(layer, hidden_states, packed_rows.longest):
             linears = [getattr(layer.self_attn, name) for name in PROJECTIONS]
             linears += [layer.mlp.gate_proj, layer.mlp.up_proj, layer.mlp.down_proj]
             projections = covered_projections(linears, hidden_states.shape[1])
@@ -58,11 +58,13 @@ def _packed_forward(layer: Any) -> Callable[..., torch.Tensor]:
     return forward
 
 
-def _is_served(layer: Any, hidden: torch.Tensor) -> bool:
+def _is_served(layer: Any, hidden: torch.Tensor, longest: int) -> bool:
     """Whether the two functions compute what the layer would, and are of use."""
+    window = window_of(layer.self_attn)
     return (
         hidden.device.type == "cpu"
         and torch.is_grad_enabled()
+        and (window is None or longest <= window)
         and not torch.compiler.is_compiling()
         and not (layer.training and layer.self_attn.attention_dropout)
         and hidden.dtype is layer.input_layernorm.weight.dtype

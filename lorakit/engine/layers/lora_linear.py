@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import torch
 
-from lorakit.engine.layers.half_weights import HalfLinear
+from lorakit.engine.layers.half_weights import HalfLinear, half_kinds
 from lorakit.engine.ops.projections import LoraFactors, Projection, project
 from lorakit.engine.ops.row_dropout import place_dropouts
 
@@ -22,19 +23,27 @@ def accelerate_lora(model: Any) -> int:
         How many layers were prepared.
     """
     from peft.tuners.lora import Linear
-    from transformers.pytorch_utils import Conv1D
 
+    kinds = _plain_kinds()
     layers = [
         module
         for module in model.modules()
         if type(module) is Linear
-        and isinstance(module.base_layer, torch.nn.Linear | Conv1D)
+        and type(module.base_layer) in kinds  # a subclass may quantise what it is given, or its weights
         and "forward" not in vars(module)  # prepared when an earlier adapter was attached
     ]
     for layer in layers:
         layer.forward = _fast_forward(layer)
     place_dropouts(model, [module for module in model.modules() if type(module) is Linear])
     return len(layers)
+
+
+@cache
+def _plain_kinds() -> frozenset[type]:
+    """Layers that multiply by their weight and add their bias, and do nothing else."""
+    from transformers.pytorch_utils import Conv1D
+
+    return frozenset({torch.nn.Linear, Conv1D, *half_kinds().values()})
 
 
 def apply_linears(x: torch.Tensor, layers: Sequence[Any]) -> tuple[torch.Tensor, ...]:

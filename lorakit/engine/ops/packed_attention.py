@@ -21,6 +21,7 @@ import torch
 from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 
+from lorakit.engine.ops.limited_attention import Limits, attend_by_scores, attend_span
 from lorakit.engine.ops.row_attention import RowAttention, Span
 
 PACKED = "lorakit_packed"
@@ -45,6 +46,11 @@ class PackedRows:
     shared: int = 0
     tails: tuple[int, ...] | None = None
     wanted: torch.Tensor | None = None
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest sequence, with those it shares."""
+        return self.shared + max(self.lengths)
 
     def spans(self, is_tail: bool) -> tuple[Span, ...]:
         """Return the sequences one by one, the shared tokens as the first where there are any.
@@ -94,7 +100,7 @@ def packed_attention(  # noqa: PLR0913, PLR0917 - the signature is that of trans
         scaling: Of the products; None for one over the root of the head size.
         dropout: On the probabilities.
         packed_rows: Where the sequences lie.
-        kwargs: Passed on to SDPA.
+        kwargs: What else the layer gives: see `Limits.of`. Passed on to SDPA.
 
     Returns:
         [1, tokens, heads, head size], and None for the probabilities.
@@ -105,11 +111,15 @@ def packed_attention(  # noqa: PLR0913, PLR0917 - the signature is that of trans
     if packed_rows is None:
         return _attend_by_mask(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    limits = Limits.of(module, kwargs)
     is_tail = packed_rows.tails is not None and query.shape[2] < key.shape[2]
+    spans = packed_rows.spans(is_tail)
+    if limits.applies_to(packed_rows.longest) or query.shape[-1] != value.shape[-1]:
+        limited = [attend_span(query, key, value, span, scale, dropout, limits) for span in spans]
+        return torch.cat(limited, dim=2).transpose(1, 2).contiguous(), None
     attend_all = None if packed_rows.shared or is_tail else _serving(query, dropout)
     if attend_all is not None:
         return attend_all(query, key, value, packed_rows.lengths, scale), None
-    spans = packed_rows.spans(is_tail)
     if query.device.type == "cpu" and dropout == 0:
         return RowAttention.apply(query, key, value, spans, scale), None
     rows = [_attend(query, key, value, span, scale, dropout) for span in spans]
@@ -128,6 +138,15 @@ def _attend_by_mask(
 
     if mask is not None and mask.numel() == 1 < key.shape[2]:
         raise RuntimeError(f"{type(module).__name__} does not pass on the row lengths of a packed row")
+    limits = Limits.of(module, kwargs)
+    if limits.bends():
+        scale = query.shape[-1] ** -0.5 if kwargs["scaling"] is None else kwargs["scaling"]
+        if mask is None and query.shape[2] > 1:
+            tokens, asking = key.shape[2], query.shape[2]
+            mask = torch.ones(asking, tokens, dtype=torch.bool, device=query.device).tril(tokens - asking)[None, None]
+        mask = None if mask is None else mask[..., : key.shape[2]]
+        output = attend_by_scores(query, key, value, mask, scale, kwargs["dropout"], limits)
+        return output.transpose(1, 2).contiguous(), None
     return sdpa_attention_forward(module, query, key, value, mask, **kwargs)[0], None
 
 

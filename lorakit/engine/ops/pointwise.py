@@ -11,7 +11,6 @@ by hand and are held against finite differences in tests.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -24,7 +23,6 @@ from lorakit.engine.layers.lora_linear import apply_linears
 # Families whose modules compute exactly these formulas.
 _FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "qwen3_vl")
 _MODULES = tuple(f"transformers.models.{family}.modeling_{family}" for family in _FAMILIES)
-_ROTARY = "apply_rotary_pos_emb"
 
 
 class RmsNorm(torch.autograd.Function):
@@ -158,13 +156,6 @@ def gated_gradients(grad: torch.Tensor, gate: torch.Tensor, up: torch.Tensor) ->
     return torch.ops.aten.silu_backward(grad * up, gate), silu(gate).mul_(grad)
 
 
-def rotate(
-    query: torch.Tensor, key: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, unsqueeze_dim: int = 1
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rotate queries and keys; the signature is that of transformers' ``apply_rotary_pos_emb``."""
-    return rotated_by(query, cos, sin, unsqueeze_dim), rotated_by(key, cos, sin, unsqueeze_dim)
-
-
 def rotated_by(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, unsqueeze_dim: int = 1) -> torch.Tensor:
     """Rotate x [rows, heads, tokens, size] by cos and sin [rows, tokens, size]."""
     return Rotary.apply(x, cos.unsqueeze(unsqueeze_dim), sin.unsqueeze(unsqueeze_dim))  # type: ignore[no-any-return]
@@ -185,11 +176,9 @@ def accelerate_pointwise(model: torch.nn.Module) -> int:
     """
     prepared = 0
     for module in model.modules():
-        kind = type(module)
         if not is_known(module) or "forward" in vars(module):
             continue
-        setattr(sys.modules[kind.__module__], _ROTARY, rotate)
-        if kind.__name__.endswith("RMSNorm"):
+        if type(module).__name__.endswith("RMSNorm"):
             module.forward = _norm_forward(module)
         elif hasattr(module, "gate_proj") and is_silu(module):
             module.forward = _gated_forward(module)

@@ -7,7 +7,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 from transformers.models.llama import modeling_llama
 from transformers.models.qwen3.modeling_qwen3 import Qwen3MLP, Qwen3RMSNorm
 
-from lorakit.engine.ops.pointwise import RmsNorm, Rotary, SwiGlu, accelerate_pointwise, rotate
+from lorakit.engine.ops.pointwise import RmsNorm, Rotary, SwiGlu, accelerate_pointwise, rotated_by
 
 
 def numbers(*shape, dtype=torch.float64):
@@ -47,7 +47,7 @@ def test_the_norm_is_that_of_transformers(dtype):
 def test_the_rotation_is_that_of_transformers():
     query, key = (numbers(1, 5, heads, 8, dtype=torch.float32).transpose(1, 2) for heads in (4, 2))
     cos, sin = torch.randn(2, 1, 5, 8)
-    found = rotate(query, key, cos, sin)
+    found = [rotated_by(x, cos, sin) for x in (query, key)]
     query, key, cos, sin = (tensor.double() for tensor in (query, key, cos[:, None], sin[:, None]))
     assert_computes(found, lambda: [x * cos + modeling_llama.rotate_half(x) * sin for x in (query, key)])
 
