@@ -10,7 +10,8 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
-MOST_JSON_BYTES = 40_000_000  # as objects they take up to twenty times that; the longest known list of weights has 9 MB
+MOST_JSON_BYTES = 40_000_000  # as objects they take a dozen times that; the longest known list of weights has 9 MB
+_FEWEST_BYTES, _FEW_BRACKETS = 16, 200_000  # for each list or object: files of brackets alone take 25 times their size
 _NOTHING_THERE = "there is no such file"
 _NO_FILE = "is a device, a pipe or a socket, not a file"
 
@@ -71,9 +72,17 @@ def read_json(file: Path, most_bytes: int = MOST_JSON_BYTES) -> Any:
         ValueError: It is no JSON, or nested too deeply for any use.
     """
     try:
-        return json.loads(read_whole(file, most_bytes).decode("utf-8"))
+        content = read_whole(file, most_bytes)
+        if has_many_brackets(content):
+            raise ValueError("is mostly brackets")
+        return json.loads(content.decode("utf-8"))
     except RecursionError:
         raise ValueError("is nested too deeply") from None
+
+
+def has_many_brackets(content: bytes, fewest_bytes: int = _FEWEST_BYTES) -> bool:
+    """Tell whether JSON is made to fill the memory: with more lists and objects than anybody writes."""
+    return content.count(b"[") + content.count(b"{") > _FEW_BRACKETS + len(content) // fewest_bytes
 
 
 def leads_out(file: Path) -> bool:

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 TESTED_FAMILIES = {"qwen3": "Qwen3", "llama": "Llama", "gpt2": "GPT-2", "opt": "OPT", "qwen3_vl": "Qwen3-VL"}
 VISION_FAMILIES = frozenset({"qwen3_vl"})
+# How a model's forward pass is called, whatever its config.json says.
+_CALLED = {"return_dict": True, "output_hidden_states": False, "output_attentions": False, "is_encoder_decoder": False}
 
 
 @dataclass(frozen=True)
@@ -246,4 +248,20 @@ def _read_weights(source: ModelSource, dtype: DtypeChoice, arguments: dict[str, 
             f"{source.name}: the weight files lack {len(missing)} tensors, {missing[0]} among them",
             "the download is not complete: fetch the model again",
         )
+    _answer_plainly(model)
     return model  # type: ignore[no-any-return]
+
+
+def _answer_plainly(model: PreTrainedModel) -> None:
+    """Leave out what a model's files say of how it is to be called: that is for its callers to say.
+
+    Of generation_config.json, and of what config.json has of the same, only the tokens at which answers end are taken:
+    `generate` would take each other setting that it has been given none for, searches with code from a hub among them.
+    """
+    from transformers import GenerationConfig
+
+    ends = getattr(model.generation_config, "eos_token_id", None)
+    model.generation_config = GenerationConfig(eos_token_id=ends)
+    for settings in {id(part): part for part in (model.config, model.config.get_text_config())}.values():
+        for name, value in _CALLED.items():
+            setattr(settings, name, value)

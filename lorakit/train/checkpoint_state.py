@@ -12,7 +12,7 @@ from lorakit.incoming import read_json
 from lorakit.runs import step_of
 
 STATE_FILE = "trainer_state.json"  # transformers' name
-_MOST_BYTES = 1_000_000_000  # a line for each step of a long run
+_MOST_BYTES = 100_000_000  # a line for each step of a long run
 
 
 def _is_whole(value: Any) -> bool:
