@@ -62,7 +62,7 @@ class Ranks:
         """
         if self.count > 1 and not torch.distributed.is_initialized():
             wait = _LONGEST_WAIT if seconds is None else datetime.timedelta(seconds=seconds)
-            torch.distributed.init_process_group("gloo", timeout=wait)
+            torch.distributed.init_process_group(_backend(self.count), timeout=wait)
 
     def decided_by_first(self, decide: Callable[[], Item]) -> Item:
         """Let the first rank decide, and return on every rank what it has found.
@@ -82,6 +82,13 @@ class Ranks:
         if isinstance(outcome, LorakitError):
             raise outcome
         return outcome
+
+
+def _backend(count: int) -> str:
+    """Return what carries tensors: NCCL between GPUs, of which each process of this host needs one of its own."""
+    on_host = int(os.environ.get("LOCAL_WORLD_SIZE", count))
+    has_gpus = torch.distributed.is_nccl_available() and 0 < on_host <= torch.cuda.device_count()
+    return "cpu:gloo,cuda:nccl" if has_gpus else "gloo"
 
 
 def part_ranks() -> None:

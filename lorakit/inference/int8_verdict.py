@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lorakit.model_config import AdapterChoice, ModelSource, weights_hash
+from lorakit.outgoing import strict_json
 from lorakit.runs import cache_folder
 
 
@@ -52,7 +53,7 @@ def keep_verdict(key: str, verdict: Verdict) -> None:
     """Keep what was found; where the cache cannot be written, it will be found out again."""
     try:
         _file(key).parent.mkdir(parents=True, exist_ok=True)
-        _file(key).write_text(json.dumps(asdict(verdict)), encoding="utf-8")
+        _file(key).write_text(strict_json(asdict(verdict)), encoding="utf-8")
     except OSError:
         return
 

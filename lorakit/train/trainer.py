@@ -57,8 +57,6 @@ class LoraTrainer(SavingTrainer):
         callbacks: Further callbacks of transformers.
     """
 
-    control: Any  # of Trainer
-
     def __init__(
         self,
         *,
