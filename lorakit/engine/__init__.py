@@ -24,7 +24,7 @@ from lorakit.engine.memory import (
 from lorakit.engine.micro_batch import IGNORED_LABEL, MicroBatch, isolation_mask
 from lorakit.engine.pictures import Picture, announce_pictures, grids, kept_feature_bytes, picture_inputs
 from lorakit.engine.prefill import begin
-from lorakit.engine.ranks import Ranks, is_first_to_tell, is_lost_process, part_ranks
+from lorakit.engine.ranks import Ranks, is_lost_process, part_ranks, telling
 from lorakit.engine.seeds import seed_of
 
 __all__ = [
@@ -62,7 +62,6 @@ __all__ = [
     "grids",
     "held_as_is",
     "hold_in_half",
-    "is_first_to_tell",
     "is_lost_process",
     "is_out_of_memory",
     "isolation_mask",
@@ -77,5 +76,6 @@ __all__ = [
     "seed_of",
     "shares_beginning",
     "summed_loss",
+    "telling",
     "uncompiled",
 ]

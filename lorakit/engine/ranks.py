@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import datetime
+import gc
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -16,6 +20,7 @@ from lorakit.errors import LorakitError
 Item = TypeVar("Item")
 _LONGEST_WAIT = datetime.timedelta(days=1)
 _STORE_WAIT = datetime.timedelta(seconds=5)
+_LONGEST_STAY_SECONDS, _POLL_SECONDS = 2, 0.02
 
 
 @dataclass(frozen=True)
@@ -110,22 +115,57 @@ def is_lost_process(error: BaseException) -> bool:
     return Ranks.of_environment().count > 1 and is_told
 
 
-def is_first_to_tell() -> bool:
-    """Tell whether this process is the first of its task that has an error to print: the others have the same one.
+@contextmanager
+def telling(error: BaseException) -> Iterator[bool]:
+    """Yield whether this process is the first of its task that prints an error: those of others are its effect.
 
     The processes ask the store in which their launcher lets them meet. Where that is not to be had each of them prints.
+    Where the store lives in this process, it stays until the others have asked.
+
+    Args:
+        error: Ends this process; what its frames hold is let go.
     """
-    if Ranks.of_environment().count == 1:
-        return True
+    count = Ranks.of_environment().count
+    if count == 1:
+        yield True
+        return
+    key = f"lorakit-told-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
     try:
-        return int(_store().add(f"lorakit-told-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", 1)) == 1
+        store = _store()
+        is_first = int(store.add(key, 1)) == 1
     except Exception:  # the store's process may be the one that is gone
-        return True
+        yield True
+        return
+    yield is_first
+    if _hosts_store():
+        _part_by(error)
+        _await_others(store, key, count)
+
+
+def _part_by(error: BaseException) -> None:
+    """Let those who wait for this process learn that it is gone: gloo's connections close with the last reference."""
+    seen: BaseException | None = error
+    while seen is not None:
+        traceback.clear_frames(seen.__traceback__)
+        seen = seen.__cause__ or seen.__context__
+    gc.collect()
+    if torch.distributed.is_initialized() and torch.distributed.get_backend() == "gloo":
+        torch.distributed.destroy_process_group()
+
+
+def _await_others(store: Any, key: str, count: int) -> None:
+    deadline = time.monotonic() + _LONGEST_STAY_SECONDS
+    with suppress(Exception):
+        while int(store.add(key, 0)) < count and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
+
+
+def _hosts_store() -> bool:
+    return Ranks.of_environment().is_first and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
 
 
 def _store() -> Any:
     if torch.distributed.is_initialized():
         return torch.distributed.distributed_c10d._get_default_store()
-    is_leading = Ranks.of_environment().is_first and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    return torch.distributed.TCPStore(*place, is_master=is_leading, timeout=_STORE_WAIT, wait_for_workers=False)
+    return torch.distributed.TCPStore(*place, is_master=_hosts_store(), timeout=_STORE_WAIT, wait_for_workers=False)

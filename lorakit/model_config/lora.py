@@ -28,7 +28,7 @@ def attach_new_adapter(bundle: ModelBundle, config: Config) -> Any:
     """Wrap the bundle's model with a fresh, trainable adapter in float32.
 
     Raises:
-        SettingsError: A target module does not exist in the model.
+        SettingsError: A target module does not exist in the model, or cannot be adapted by these settings.
     """
     from peft import LoraConfig, get_peft_model
 
@@ -43,7 +43,13 @@ def attach_new_adapter(bundle: ModelBundle, config: Config) -> Any:
         target_modules=_within_parts(bundle, config) if bundle.family in VISION_FAMILIES else targets,
         fan_in_fan_out=_is_transposed(bundle.model),
     )
-    adapted = get_peft_model(bundle.model, lora)
+    try:
+        adapted = get_peft_model(bundle.model, lora)
+    except ValueError as error:  # experts that are one tensor take no dropout
+        raise SettingsError(
+            f"{config.model_name_or_path}: PEFT cannot adapt these layers so ({error})",
+            "set lora_dropout: 0, or name other target_modules",
+        ) from error
     accelerate(adapted)
     adapted.create_or_update_model_card = _write_no_card
     adapted.peft_config["default"].base_model_name_or_path = bundle.source.reference
