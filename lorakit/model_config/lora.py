@@ -28,7 +28,7 @@ def attach_new_adapter(bundle: ModelBundle, config: Config) -> Any:
     """Wrap the bundle's model with a fresh, trainable adapter in float32.
 
     Raises:
-        SettingsError: A target module does not exist in the model.
+        SettingsError: A target module does not exist in the model, or cannot be adapted by these settings.
     """
     from peft import LoraConfig, get_peft_model
 
@@ -45,7 +45,13 @@ def attach_new_adapter(bundle: ModelBundle, config: Config) -> Any:
         target_parameters=experts or None,
         fan_in_fan_out=_is_transposed(bundle.model),
     )
-    adapted = get_peft_model(bundle.model, lora)
+    try:
+        adapted = get_peft_model(bundle.model, lora)
+    except ValueError as error:  # some layers of some types are taken apart by the model's own code
+        raise SettingsError(
+            f"{config.model_name_or_path}: PEFT cannot adapt these layers so ({error})",
+            "set target_modules: all-linear, or name other ones",
+        ) from error
     if experts and config.lora_dropout:
         _drop_out_of_layers(adapted, config.lora_dropout)
     accelerate(adapted)
