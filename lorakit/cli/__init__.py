@@ -9,6 +9,7 @@ import io
 import os
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from lorakit.cli.arguments import parse_arguments
@@ -151,7 +152,8 @@ def _outcome_of(error: BaseException, given: list[str], output_dir: str | None) 
     if isinstance(error, Exception):
         if _is_lost_process(error):
             return _report(RunError(_LOST, _GO_ON))
-        return report_internal_error(error, given, output_dir)
+        with _telling(error):
+            return report_internal_error(error, given, output_dir)
     raise error
 
 
@@ -182,21 +184,26 @@ def _has_company() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
-def _is_silent() -> bool:
-    """Tell whether another process has printed an error already: this one's is the same, or comes of it."""
+def _telling(error: BaseException) -> AbstractContextManager[bool]:
+    """Yield whether this process is the one of its task that prints an error."""
     if not _has_company():
-        return False
-    from lorakit.engine import is_first_to_tell
+        return nullcontext(True)
+    from lorakit.engine import telling
 
-    return not is_first_to_tell()
+    return telling(error)
 
 
 def _report(error: LorakitError) -> int:
-    if _is_silent():
-        return error.exit_code
+    with _telling(error) as is_first:
+        if is_first:
+            _print_error(error)
+    return error.exit_code
+
+
+def _print_error(error: LorakitError) -> None:
     for number, line in enumerate(for_a_screen(str(error)).splitlines()):
         sys.stderr.write(f"error: {_cut(line)}\n" if number == 0 else f"{_cut(line)}\n")
-    return error.exit_code
+    sys.stderr.flush()
 
 
 def _cut(line: str) -> str:

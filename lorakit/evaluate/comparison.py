@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -22,6 +21,7 @@ from lorakit.evaluate.verdict import verdict
 from lorakit.inference import Assistant
 from lorakit.inference.generation import answer_batch
 from lorakit.inference.tool_calls import CallReader, same_calls
+from lorakit.outgoing import strict_json
 from lorakit.runs import PREDICTIONS_FILE, RESULTS_FILE, write_json, write_text
 
 _LOSS_TOKENS = 1024  # tokens in one forward pass of the loss: enough to be fast, few enough for a small machine
@@ -197,7 +197,7 @@ def _line(example: Example, answers: Answers) -> str:
     record: dict[str, Any] = {"origin": example.origin, "text": answers.question, "target": answers.reference}
     if images := example.messages[-2].images:
         record["images"] = list(images)
-    return json.dumps(record | answers.by_model, ensure_ascii=False) + "\n"
+    return strict_json(record | answers.by_model) + "\n"
 
 
 def show_comparison(comparison: Comparison) -> None:
