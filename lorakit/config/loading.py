@@ -218,7 +218,11 @@ _WANTED = {
 
 
 # A union is refused once for each of its members; these say what is wanted in one.
-_UNIONS = {"thinking": "auto, true or false", "max_tokens_per_microbatch": "auto or a whole number"}
+_UNIONS = {
+    "thinking": "auto, true or false",
+    "max_tokens_per_microbatch": "auto or a whole number",
+    "learning_rate": "auto or a number",
+}
 _BOUND_ERRORS = {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}
 
 
