@@ -164,12 +164,12 @@ def _validate(given: dict[str, Given], faults: list[Fault]) -> Config | None:
     try:
         config = Config(**{name: item.value for name, item in given.items()})
     except ValidationError as error:
-        named: set[str] = set()
-        for detail in error.errors(include_url=False):
+        told: dict[str, ErrorDetails] = {}
+        for detail in error.errors(include_url=False):  # a union reports once for each of its members
             name = str(detail["loc"][0])
-            if name not in named:  # a union reports once for each of its members
-                named.add(name)
-                faults.append(_settings_fault(name, given[name], detail))
+            if name not in told or detail["type"] in _BOUND_ERRORS:
+                told[name] = detail
+        faults += [_settings_fault(name, given[name], detail) for name, detail in told.items()]
     trainer_args = given.get("trainer_args")
     if trainer_args and isinstance(trainer_args.value, dict):
         for name, fault, remedy in check_trainer_arguments(trainer_args.value):
