@@ -1,4 +1,4 @@
-"""The loss: cross entropy of the trained tokens, as a sum and a count, without ever holding all logits."""
+"""Log-probabilities of the trained tokens of a micro-batch, and the loss as a sum and a count."""
 
 from __future__ import annotations
 
@@ -11,24 +11,18 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy
 
-from lorakit.engine.backends.cpu.kernels import has_kernels, kernels_for
+from lorakit.engine.backends.base import Backend
+from lorakit.engine.families import PACKED_FAMILIES, has_plain_head, isolates_packed_rows
 from lorakit.engine.images.pictures import picture_inputs
+from lorakit.engine.layers.attach import backend_of, base_model
 from lorakit.engine.layers.half_weights import HalfLinear
-from lorakit.engine.layers.last_layer import place_rows
+from lorakit.engine.layers.last_layer import lay_out
 from lorakit.engine.micro_batch import IGNORED_LABEL, MicroBatch, isolation_mask
-from lorakit.engine.ops.packed_attention import NO_MASK, PACKED
-from lorakit.engine.ops.products import product
+from lorakit.engine.ops.attention import NO_MASK, PACKED, Packed
 from lorakit.engine.ops.row_dropout import begin_pass
+from lorakit.engine.ops.token_logprobs import TokenLogprobs
 
-# The logits of a chunk take about so much, where that leaves no fewer targets than the other number, below which the
-# product waits for the weights to be read. From 32 MiB on, glibc takes memory fresh from the system each time.
-_CHUNK_BYTES = 33_000_000
-_FEWEST_CHUNK_TARGETS = 160
-# Families whose packed rows are proven equal to rows one by one; all others are computed one by one.
-PACKED_FAMILIES = frozenset({"gpt2", "llama", "mistral", "opt", "qwen2", "qwen3", "qwen3_vl"})
 _DROPOUTS = ("attention_dropout", "activation_dropout", "dropout", "attn_pdrop", "resid_pdrop", "embd_pdrop")
-# A model with one of these does more to its logits than multiply: the plain loss serves it.
-_LOGIT_CHANGES = ("final_logit_softcapping", "logit_scale", "logits_scaling", "output_multiplier_scale")
 
 
 @dataclass(frozen=True)
@@ -57,152 +51,57 @@ class LossSum:
         return math.exp(self.mean) if self.mean < 700 else math.inf
 
 
-class TargetLoss(torch.autograd.Function):
-    """Summed cross entropy of hidden states through a frozen output projection.
-
-    Loss and input gradient come from the same pass over chunks of rows: the logits of a chunk become its gradient in
-    place and are gone before the next chunk. The log-sum-exp is taken in float32 (float64 for float64 input).
-    """
-
-    @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor
-    ) -> torch.Tensor:
-        """Return the loss in nats, a scalar.
-
-        Args:
-            ctx: Of autograd.
-            hidden: [targets, hidden]
-            weight: [vocabulary, hidden], frozen.
-            targets: [targets], token ids.
-        """
-        gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        exact = torch.promote_types(hidden.dtype, torch.float32)
-        nats = torch.zeros((), dtype=exact, device=hidden.device)
-        rows = _chunk_targets(len(hidden), len(weight), hidden.dtype)
-        # Fresh memory of this size would cost more than the arithmetic on it, so all chunks share it.
-        buffer = hidden.new_empty(rows, weight.shape[0])
-        kernels = kernels_for(buffer)
-        exact_buffer = buffer if kernels else buffer.to(exact)  # the same where hidden is exact already
-        for start in range(0, len(hidden), rows):
-            chunk, wanted = slice(start, start + rows), targets[start : start + rows]
-            logits = product(hidden[chunk], weight.T, place=buffer[: len(wanted)])  # [rows, vocabulary]
-            if kernels:
-                each, total = nats.new_empty(len(wanted)), None
-                kernels.cross_entropy(logits, wanted, each, *logits.shape, gradient is not None)
-                nats += each.sum()
-            else:
-                loss, total = _cross_entropy(logits, wanted[:, None], exact_buffer[: len(wanted)])
-                nats += loss
-            if gradient is not None:
-                through_head = product(logits, weight, place=gradient[chunk])
-                if total is not None:
-                    through_head.div_(total)
-        if gradient is not None:
-            ctx.save_for_backward(gradient)
-        return nats
-
-    @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> Any:  # type: ignore[override]
-        """Scale the gradient that the forward pass has already computed."""
-        (gradient,) = ctx.saved_tensors
-        return gradient * grad.to(gradient.dtype), None, None
-
-
-def _cross_entropy(
-    logits: torch.Tensor, targets: torch.Tensor, exponents: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Take the loss, and turn logits into its gradient, (softmax - one-hot), times the total that is returned.
-
-    Args:
-        logits: [rows, vocabulary]
-        targets: [rows, 1]
-        exponents: Room for the logits in float32; logits itself where they have that format.
-
-    Returns:
-        Nats, and the total of each row, [rows, 1]: to divide the product is cheaper than to divide the gradient.
-    """
-    if exponents.data_ptr() != logits.data_ptr():
-        exponents.copy_(logits)
-    at_target = exponents.gather(1, targets)
-    largest = exponents.amax(dim=-1, keepdim=True)  # [rows, 1]
-    total = exponents.sub_(largest).exp_().sum(dim=-1, keepdim=True)  # [rows, 1]
-    nats = (total.log() + largest - at_target).sum()
-    if logits.dtype is torch.float16:  # it ends at 65,504, which the total may exceed
-        exponents.div_(total)
-        total.fill_(1)
-    exponents.scatter_add_(1, targets, -total)
-    logits.copy_(exponents)
-    return nats, total
-
-
-def _chunk_targets(targets: int, vocabulary: int, dtype: torch.dtype) -> int:
-    """Choose how many targets to project at a time: in as few chunks as fit, all of about one size."""
-    chunks = math.ceil(targets / _most_chunk_targets(vocabulary, dtype))
-    return math.ceil(targets / max(chunks, 1)) or 1
-
-
-def loss_buffer_bytes(targets: int, vocabulary: int, dtype: torch.dtype) -> int:
-    """Return the most that logits take for so many targets or fewer."""
-    rows = min(targets, _most_chunk_targets(vocabulary, dtype))
-    return rows * vocabulary * _logit_bytes(dtype)
-
-
-def _most_chunk_targets(vocabulary: int, dtype: torch.dtype) -> int:
-    return max(_CHUNK_BYTES // (vocabulary * _logit_bytes(dtype)), _FEWEST_CHUNK_TARGETS)
-
-
-def _logit_bytes(dtype: torch.dtype) -> int:
-    """Return what one logit takes, with the float32 copy that PyTorch's operations need."""
-    is_copied = dtype.itemsize < torch.float32.itemsize and not has_kernels(dtype)
-    return int(dtype.itemsize + (torch.float32.itemsize if is_copied else 0))
-
-
-def summed_loss(model: Any, micro_batch: MicroBatch, label_smoothing: float = 0.0) -> torch.Tensor:
-    """Sum the cross entropy of every trained token, in float32.
+def token_logprobs(model: Any, micro_batch: MicroBatch, label_smoothing: float = 0.0) -> torch.Tensor:
+    """Compute the log-probability of every trained token, sequence by sequence.
 
     Only the hidden states that predict a trained token are projected onto the vocabulary.
 
     Args:
         model: A causal language model of transformers, with or without a PEFT adapter or a distributed wrapper.
         micro_batch: On the model's device.
-        label_smoothing: As in `torch.nn.functional.cross_entropy`.
+        label_smoothing: As in `torch.nn.functional.cross_entropy`: the expected log-probability where so much of each
+            target is spread over the vocabulary.
 
     Returns:
-        A scalar, with gradient where the model has trainable parameters.
+        [targets] in float32, with gradient where the model has trainable parameters.
     """
     base = base_model(model)
-    if micro_batch.rows > 1 and not _isolates_packed_rows(base.config, micro_batch):
-        return torch.stack([summed_loss(model, row, label_smoothing) for row in micro_batch.split()]).sum()
+    longest = micro_batch.shared_tokens + max(micro_batch.row_lengths)
+    if micro_batch.rows > 1 and not isolates_packed_rows(base.config, longest):
+        return torch.cat([token_logprobs(model, row, label_smoothing) for row in micro_batch.split()])
     next_ids = micro_batch.next_ids[0]
     keep = (next_ids != IGNORED_LABEL).nonzero().squeeze(-1)  # [targets]
-    head = None if label_smoothing else _plain_head(base)
+    head, backend = None if label_smoothing else _plain_head(base), backend_of(base)
     is_own_attention = base.config.get_text_config()._attn_implementation == PACKED
     pictures = [picture for row in micro_batch.pictures for picture in row]
     mask = NO_MASK if is_own_attention else isolation_mask(micro_batch)
-    places, kept_places = place_rows(base, micro_batch, keep) if is_own_attention else (None, keep)
-    begin_pass(base, micro_batch, (places and places.tails) or ())
-    with _taking_loss(head, next_ids[keep]):
+    layout, kept_places = lay_out(base, micro_batch, keep, backend) if is_own_attention else (None, keep)
+    begin_pass(base, micro_batch, (layout and layout.tails) or ())
+    with _taking_logprobs(head, next_ids[keep], backend):
         output = model(
             input_ids=micro_batch.input_ids,
             attention_mask=mask,
             position_ids=micro_batch.position_ids,
             logits_to_keep=kept_places,
             use_cache=False,
-            **({"packed_rows": places} if places else {}),
+            **({"packed": Packed(layout, backend)} if layout else {}),
             **picture_inputs(base, pictures),
         ).logits
     if head is not None:
-        return output.squeeze()  # type: ignore[no-any-return]
+        return output.view(-1)  # type: ignore[no-any-return]
     logits = output[0].float()  # [targets, vocabulary]
-    return cross_entropy(logits, next_ids[keep], reduction="sum", label_smoothing=label_smoothing)
+    return -cross_entropy(logits, next_ids[keep], reduction="none", label_smoothing=label_smoothing)
+
+
+def summed_loss(model: Any, micro_batch: MicroBatch, label_smoothing: float = 0.0) -> torch.Tensor:
+    """Sum the cross entropy of every trained token; a scalar, else as `token_logprobs`."""
+    return -token_logprobs(model, micro_batch, label_smoothing).sum()
 
 
 def shares_beginning(model: Any) -> bool:
     """Whether the sequences of a packed row may share the tokens with which all of them begin.
 
-    Dropout draws anew for every sequence; what is shared would be drawn once. GPUs' attention kernels take sequences
-    that lie apart.
+    Dropout draws anew for every sequence; what is shared would be drawn once.
     """
     base = base_model(model)
     settings = base.config.get_text_config()
@@ -210,40 +109,21 @@ def shares_beginning(model: Any) -> bool:
         any(getattr(settings, name, 0) for name in _DROPOUTS)
         or any(module.p > 0 for module in model.modules() if isinstance(module, torch.nn.Dropout))
     )
-    return base.config.model_type in PACKED_FAMILIES and base.device.type == "cpu" and not is_drawn
-
-
-def base_model(model: Any) -> Any:
-    """Take a model out of a distributed wrapper and out of PEFT's."""
-    inner = getattr(model, "module", model)
-    return inner.get_base_model() if hasattr(inner, "get_base_model") else inner
-
-
-def _isolates_packed_rows(config: Any, micro_batch: MicroBatch) -> bool:
-    """Whether attention is all that connects the tokens of this model, and the mask all that limits attention.
-
-    Convolutions and state-space layers look across the border of two rows whatever the mask says, and a window would
-    be lost in the mask; such models take their rows one by one.
-    """
-    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
-    longest = micro_batch.shared_tokens + max(micro_batch.row_lengths)
-    return config.model_type in PACKED_FAMILIES and (window is None or longest <= window)
+    return base.config.model_type in PACKED_FAMILIES and backend_of(base).shares_prefix and not is_drawn
 
 
 def _plain_head(base: Any) -> torch.nn.Linear | None:
-    """Return the output projection where the loss may stand in for it: frozen, linear, and nothing after it."""
+    """Return the output projection where `TokenLogprobs` may stand in for it: frozen, linear, and nothing after it."""
     head = base.get_output_embeddings()
-    settings = base.config.get_text_config()
-    is_changed = any(getattr(settings, name, None) not in (None, 1, 1.0) for name in _LOGIT_CHANGES)
     is_plain = type(head) in (torch.nn.Linear, HalfLinear) and head.bias is None and not head.weight.requires_grad
-    return head if is_plain and not is_changed else None
+    return head if is_plain and has_plain_head(base) else None
 
 
 @contextmanager
-def _taking_loss(head: torch.nn.Linear | None, targets: torch.Tensor) -> Iterator[None]:
-    """Let the model return the summed loss [1, 1, 1] where it would return logits.
+def _taking_logprobs(head: torch.nn.Linear | None, targets: torch.Tensor, backend: Backend) -> Iterator[None]:
+    """Let the model return log-probabilities [1, targets, 1] where it would return logits.
 
-    The loss is taken inside the model's forward pass because a sharded model has its whole weights only there.
+    They are taken inside the model's forward pass because a sharded model has its whole weights only there.
     """
     if head is None:
         yield
@@ -251,7 +131,7 @@ def _taking_loss(head: torch.nn.Linear | None, targets: torch.Tensor) -> Iterato
 
     def forward(hidden: torch.Tensor) -> torch.Tensor:
         wanted = hidden[0] if isinstance(head, HalfLinear) else hidden[0].to(head.weight.dtype)
-        return TargetLoss.apply(wanted, head.weight, targets).view(1, 1, 1)  # type: ignore[no-any-return]
+        return TokenLogprobs.apply(wanted, head.weight, targets, backend).view(1, -1, 1)  # type: ignore[no-any-return]
 
     head.forward = forward  # type: ignore[method-assign]
     try:

@@ -15,8 +15,11 @@ from lorakit.config import Config
 from lorakit.engine import (
     PACKED,
     PACKED_FAMILIES,
+    Backend,
     DtypeChoice,
     Ranks,
+    attach_backend,
+    choose_backend,
     choose_dtype,
     hold_in_half,
     register_packed_attention,
@@ -178,6 +181,7 @@ def load_model(
     device: torch.device,
     quantization: str | None = None,
     may_grow: bool = False,
+    backend: Backend | None = None,
 ) -> ModelBundle:
     """Load the weights onto the device.
 
@@ -188,6 +192,7 @@ def load_model(
         device: Where it computes.
         quantization: See `quantization_of`.
         may_grow: Give the model rows for tokens that the tokenizer has beyond them, which an adapter must bring.
+        backend: What computes for it; PyTorch without one.
 
     Raises:
         ModelError: They are missing or damaged, do not belong to the tokenizer, or the model does not generate text.
@@ -207,10 +212,13 @@ def load_model(
             f"{source.name}: {unsound} holds numbers that are not finite, so no answer could be computed",
             "fetch the model again, or choose another one",
         )
+    if backend is None:
+        backend = choose_backend(False, device, dtype.dtype, "none was chosen")
     if dtype.is_half:
-        hold_in_half(model)
+        hold_in_half(model, backend)
     if quantization is None:  # else it is there already, and bitsandbytes refuses to be moved
         model = model.to(device)
+    attach_backend(model, backend)
     return ModelBundle(source, tokenizer, model, model.config.model_type, dtype, device)
 
 

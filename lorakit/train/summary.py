@@ -34,7 +34,7 @@ def show_plan(prepared: Prepared, plan: RunPlan, steps: int, after_step: int) ->
         ("validation", f"{len(validation.examples)} rows from {validation.name}" if validation else "none"),
         ("memory", memory_line(plan.memory, bundle.device)),
         ("time", f"about {duration(plan.seconds)} to train, validation and answers not counted"),
-        ("kernels", str(prepared.kernels)),
+        ("kernels", str(prepared.backend)),
         ("compiled", f"{'yes' if plan.is_compiled else 'no'} ({plan.compile_reason})"),
         ("steps", f"{steps} of {rows_a_step} rows" + (f", {after_step} done before" if after_step else "")),
     ]
