@@ -7,7 +7,6 @@ from lorakit.engine.decoder.coverage import NotCoveredError, decoder_fault
 from lorakit.engine.decoder.decoder import Decoder
 from lorakit.engine.decoder.prefill import begin
 from lorakit.engine.decoder.weights import PACKINGS, Held, held_as_is
-from lorakit.engine.families import PACKED_FAMILIES
 from lorakit.engine.images.pictures import Picture, announce_pictures, grids, kept_feature_bytes, picture_inputs
 from lorakit.engine.layers.attach import attach_backend, backend_of, base_model
 from lorakit.engine.layers.compilation import compiled_layers, decide_compilation, uncompiled
@@ -27,13 +26,16 @@ from lorakit.engine.memory import (
 )
 from lorakit.engine.micro_batch import IGNORED_LABEL, MicroBatch, isolation_mask
 from lorakit.engine.ops.attention import PACKED, register_packed_attention
+from lorakit.engine.pieces import ALL, NONE, PACKED_FAMILIES, Pieces, pieces_of, use_pieces
 from lorakit.engine.runtime.device import choose_device, device_memory, free_bytes
 from lorakit.engine.runtime.ranks import Ranks, is_first_to_tell, is_lost_process, part_ranks
 from lorakit.engine.runtime.seeds import seed_of
 
 __all__ = [
+    "ALL",
     "FORMATS",
     "IGNORED_LABEL",
+    "NONE",
     "PACKED",
     "PACKED_FAMILIES",
     "PACKINGS",
@@ -48,6 +50,7 @@ __all__ = [
     "MicroBatch",
     "NotCoveredError",
     "Picture",
+    "Pieces",
     "Probe",
     "Ranks",
     "accelerate",
@@ -76,6 +79,7 @@ __all__ = [
     "part_ranks",
     "peak_bytes",
     "picture_inputs",
+    "pieces_of",
     "probe",
     "register_packed_attention",
     "release_memory",
@@ -85,4 +89,5 @@ __all__ = [
     "summed_loss",
     "token_logprobs",
     "uncompiled",
+    "use_pieces",
 ]

@@ -68,6 +68,11 @@ class PackedLayout:
     tails: tuple[int, ...] | None = None
     wanted: torch.Tensor | None = None
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest sequence, with those of the prefix."""
+        return self.prefix_len + max(self.seqlens)
+
     @cached_property
     def spans(self) -> tuple[Span, ...]:
         """The sequences one by one, the prefix as the first where there is one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,6 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from lorakit.engine.backends.base import Backend
-from lorakit.engine.families import PACKED_FAMILIES, has_plain_head, isolates_packed_rows
 from lorakit.engine.images.pictures import picture_inputs
 from lorakit.engine.layers.attach import backend_of, base_model
 from lorakit.engine.layers.half_weights import HalfLinear
@@ -21,6 +21,7 @@ from lorakit.engine.micro_batch import IGNORED_LABEL, MicroBatch, isolation_mask
 from lorakit.engine.ops.attention import NO_MASK, PACKED, Packed
 from lorakit.engine.ops.row_dropout import begin_pass
 from lorakit.engine.ops.token_logprobs import TokenLogprobs
+from lorakit.engine.pieces import pieces_of
 
 _DROPOUTS = ("attention_dropout", "activation_dropout", "dropout", "attn_pdrop", "resid_pdrop", "embd_pdrop")
 
@@ -66,18 +67,22 @@ def token_logprobs(model: Any, micro_batch: MicroBatch, label_smoothing: float =
         [targets] in float32, with gradient where the model has trainable parameters.
     """
     base = base_model(model)
-    longest = micro_batch.shared_tokens + max(micro_batch.row_lengths)
-    if micro_batch.rows > 1 and not isolates_packed_rows(base.config, longest):
+    pieces, backend = pieces_of(base), backend_of(base)
+    if micro_batch.rows > 1 and not _may_be_packed(base, micro_batch):
         return torch.cat([token_logprobs(model, row, label_smoothing) for row in micro_batch.split()])
     next_ids = micro_batch.next_ids[0]
     keep = (next_ids != IGNORED_LABEL).nonzero().squeeze(-1)  # [targets]
-    head, backend = None if label_smoothing else _plain_head(base), backend_of(base)
+    targets = next_ids[keep]
+    if not pieces.kept_logits:
+        begin_pass(base, micro_batch, ())
+        return _logprobs_of(_all_logits(model, base, micro_batch)[0, keep], targets, label_smoothing)
+    head = _plain_head(base) if pieces.loss and not label_smoothing else None
     is_own_attention = base.config.get_text_config()._attn_implementation == PACKED
     pictures = [picture for row in micro_batch.pictures for picture in row]
     mask = NO_MASK if is_own_attention else isolation_mask(micro_batch)
     layout, kept_places = lay_out(base, micro_batch, keep, backend) if is_own_attention else (None, keep)
     begin_pass(base, micro_batch, (layout and layout.tails) or ())
-    with _taking_logprobs(head, next_ids[keep], backend):
+    with _taking_logprobs(head, targets, backend):
         output = model(
             input_ids=micro_batch.input_ids,
             attention_mask=mask,
@@ -89,8 +94,23 @@ def token_logprobs(model: Any, micro_batch: MicroBatch, label_smoothing: float =
         ).logits
     if head is not None:
         return output.view(-1)  # type: ignore[no-any-return]
-    logits = output[0].float()  # [targets, vocabulary]
-    return -cross_entropy(logits, next_ids[keep], reduction="none", label_smoothing=label_smoothing)
+    return _logprobs_of(output[0], targets, label_smoothing)
+
+
+def _all_logits(model: Any, base: Any, row: MicroBatch) -> torch.Tensor:
+    """Call a model as anybody would: [1, tokens, vocabulary] of one sequence."""
+    if row.pictures:
+        raise RuntimeError(f"{type(base).__name__} cannot be shown pictures together with positions")
+    settings = {"use_cache": False} if "use_cache" in inspect.signature(base.forward).parameters else {}
+    return model(input_ids=row.input_ids, **settings).logits  # type: ignore[no-any-return]
+
+
+def _logprobs_of(logits: torch.Tensor, targets: torch.Tensor, label_smoothing: float) -> torch.Tensor:
+    """Take the log-probabilities of targets out of logits [targets, vocabulary], in float32."""
+    if len(logits) != len(targets):
+        raise RuntimeError(f"{len(logits)} logits were returned where {len(targets)} were asked for")
+    exact = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return -cross_entropy(exact, targets, reduction="none", label_smoothing=label_smoothing)
 
 
 def summed_loss(model: Any, micro_batch: MicroBatch, label_smoothing: float = 0.0) -> torch.Tensor:
@@ -109,14 +129,30 @@ def shares_beginning(model: Any) -> bool:
         any(getattr(settings, name, 0) for name in _DROPOUTS)
         or any(module.p > 0 for module in model.modules() if isinstance(module, torch.nn.Dropout))
     )
-    return base.config.model_type in PACKED_FAMILIES and backend_of(base).shares_prefix and not is_drawn
+    pieces = pieces_of(base)
+    return pieces.packing and pieces.beginning and backend_of(base).shares_prefix and not is_drawn
+
+
+def _may_be_packed(base: Any, micro_batch: MicroBatch) -> bool:
+    """Whether rows together give what each of them gives alone.
+
+    A model's own attention would lose its window in the mask that keeps rows apart.
+    """
+    pieces, settings = pieces_of(base), base.config.get_text_config()
+    longest = micro_batch.shared_tokens + max(micro_batch.row_lengths)
+    limits = [pieces.most_positions]
+    if settings._attn_implementation != PACKED:
+        is_used = getattr(settings, "use_sliding_window", True)
+        limits += [getattr(settings, "sliding_window", None) if is_used else None]
+        limits += [getattr(settings, "attention_chunk_size", None)]
+    return pieces.packing and all(limit is None or longest <= limit for limit in limits)
 
 
 def _plain_head(base: Any) -> torch.nn.Linear | None:
-    """Return the output projection where `TokenLogprobs` may stand in for it: frozen, linear, and nothing after it."""
+    """Return the output projection where `TokenLogprobs` may stand in for it: frozen and linear."""
     head = base.get_output_embeddings()
     is_plain = type(head) in (torch.nn.Linear, HalfLinear) and head.bias is None and not head.weight.requires_grad
-    return head if is_plain and has_plain_head(base) else None
+    return head if is_plain else None
 
 
 @contextmanager

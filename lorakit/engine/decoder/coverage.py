@@ -17,6 +17,7 @@ from lorakit.engine.backends.cpu.library import load
 from lorakit.engine.decoder.weights import UNIT, held_as_is
 from lorakit.engine.families import is_known, is_silu
 from lorakit.engine.layers.attach import base_model
+from lorakit.engine.layers.attention_layer import window_of as attention_window
 from lorakit.engine.layers.half_weights import HalfLinear
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -165,10 +166,7 @@ def angles(decoder: Any, positions: torch.Tensor, dtype: torch.dtype) -> tuple[t
 
 def window_of(attention: Any) -> int:
     """Return how many tokens a token of an attention layer sees, itself included."""
-    window = getattr(attention, "sliding_window", None)
-    if window is None and attention.config.model_type == "mistral":
-        window = getattr(attention.config, "sliding_window", None)
-    return int(window or _UNBOUNDED)
+    return attention_window(attention) or _UNBOUNDED
 
 
 def linears(base: Any) -> dict[str, Any]:

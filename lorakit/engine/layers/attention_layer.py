@@ -73,8 +73,17 @@ def attend(
         scaling=attention.scaling,
         dropout=attention.attention_dropout if attention.training else 0.0,
         packed=packed,
+        sliding_window=window_of(attention),
     )
     return attention.o_proj(output.flatten(2))  # type: ignore[no-any-return]
+
+
+def window_of(attention: Any) -> int | None:
+    """Return how many tokens a token of an attention layer sees, itself included; None where it sees all before it."""
+    window = getattr(attention, "sliding_window", None)
+    if window is None and attention.config.model_type == "mistral":  # which has it in its settings alone
+        window = getattr(attention.config, "sliding_window", None)
+    return window or None
 
 
 def split_heads(attention: Any, projected: torch.Tensor, norm_name: str | None = None) -> torch.Tensor:

@@ -10,7 +10,7 @@ import torch
 from lorakit.engine.backends.base import Backend
 from lorakit.engine.backends.operands import Norm
 from lorakit.engine.families import is_known, is_silu
-from lorakit.engine.layers.attention_layer import PROJECTIONS
+from lorakit.engine.layers.attention_layer import PROJECTIONS, window_of
 from lorakit.engine.layers.lora_linear import covered_projections
 from lorakit.engine.layout import Span
 from lorakit.engine.ops.attention import Packed
@@ -38,7 +38,11 @@ def packed_forward(layer: Any, _: Backend) -> Callable[..., torch.Tensor]:
     own_forward = layer.forward
 
     def forward(hidden_states: torch.Tensor, packed: Packed | None = None, **kwargs: Any) -> torch.Tensor:
-        if packed is not None and packed.backend.fuses_layers and _is_served(layer, hidden_states):
+        if (
+            packed is not None
+            and packed.backend.fuses_layers
+            and _is_served(layer, hidden_states, packed.layout.longest)
+        ):
             linears = [getattr(layer.self_attn, name) for name in PROJECTIONS]
             linears += [layer.mlp.gate_proj, layer.mlp.up_proj, layer.mlp.down_proj]
             projections = covered_projections(linears, hidden_states.shape[1])
@@ -53,10 +57,12 @@ def packed_forward(layer: Any, _: Backend) -> Callable[..., torch.Tensor]:
     return forward
 
 
-def _is_served(layer: Any, hidden: torch.Tensor) -> bool:
+def _is_served(layer: Any, hidden: torch.Tensor, packed: Packed) -> bool:
     """Whether the two functions compute what the layer would, and are of use."""
+    window = window_of(layer.self_attn)
     return (
         torch.is_grad_enabled()
+        and (window is None or packed.layout.longest <= window)
         and not torch.compiler.is_compiling()
         and not (layer.training and layer.self_attn.attention_dropout)
         and hidden.dtype is layer.input_layernorm.weight.dtype

@@ -45,7 +45,8 @@ class HalfEmbedding(Half, torch.nn.Embedding):
 
 
 @cache
-def _kinds() -> dict[type, type]:
+def half_kinds() -> dict[type, type]:
+    """Return what the layers of a model become that hold their weight in float16."""
     from transformers.pytorch_utils import Conv1D
 
     class HalfConv1D(Half, Conv1D):  # type: ignore[misc]
@@ -69,7 +70,7 @@ def hold_in_half(model: Any, backend: Backend) -> None:
     """
     embedding = model.get_input_embeddings()
     for module in model.modules():
-        kind = _kinds().get(type(module))
+        kind = half_kinds().get(type(module))
         if kind is None or (kind is HalfEmbedding and module is not embedding):
             continue
         weight = module.weight.data

@@ -12,6 +12,7 @@ from lorakit.engine.backends.base import Backend
 from lorakit.engine.layers import attention_layer, decoder_layer, last_layer, lora_linear, pointwise
 from lorakit.engine.layers.attach import backend_of, base_model
 from lorakit.engine.ops.row_dropout import place_dropouts
+from lorakit.engine.pieces import pieces_of
 
 Forward = Callable[..., Any]
 _INSTALLED = "lorakit_installed"
@@ -24,22 +25,24 @@ class Part:
     Attributes:
         name: Of the kind.
         matches: Whether a module is of it, given the model that it belongs to, out of any wrapper.
+        piece: Of `Pieces`, without which the model keeps its own.
         forward: Makes the new forward of one, which falls back to what the module had where its state asks for more.
     """
 
     name: str
+    piece: str
     matches: Callable[[torch.nn.Module, Any], bool]
     forward: Callable[[Any, Backend], Forward]
 
 
 # In this order: the last layer wraps what the decoder layer has become.
 PARTS = (
-    Part("lora_linear", lora_linear.matches, lora_linear.fast_forward),
-    Part("norm", pointwise.is_norm, pointwise.norm_forward),
-    Part("mlp", pointwise.is_gated_mlp, pointwise.gated_forward),
-    Part("attention", attention_layer.matches, attention_layer.packed_forward),
-    Part("decoder_layer", decoder_layer.matches, decoder_layer.packed_forward),
-    Part("last_layer", last_layer.matches, last_layer.tail_forward),
+    Part("lora_linear", "linears", lora_linear.matches, lora_linear.fast_forward),
+    Part("norm", "layers", pointwise.is_norm, pointwise.norm_forward),
+    Part("mlp", "layers", pointwise.is_gated_mlp, pointwise.gated_forward),
+    Part("attention", "layers", attention_layer.matches, attention_layer.packed_forward),
+    Part("decoder_layer", "layers", decoder_layer.matches, decoder_layer.packed_forward),
+    Part("last_layer", "layers", last_layer.matches, last_layer.tail_forward),
 )
 PART_NAMES = frozenset(part.name for part in PARTS)
 
@@ -47,17 +50,19 @@ PART_NAMES = frozenset(part.name for part in PARTS)
 def accelerate(model: Any, without: Collection[str] = ()) -> None:
     """Let modules compute with the engine's functions, by the backend that is attached to the model.
 
-    Modules that these do not cover keep their own forward, those that have been prepared before what they have. The
+    Modules that these do not cover keep their own forward, and so do those of a model that they do not serve (see
+    `pieces`); those that have been prepared before what they have. The
     weights are not touched.
 
     Args:
         model: With or without a PEFT adapter.
         without: Names of `PARTS` that are left out.
     """
-    base, backend = base_model(model), backend_of(model)
+    base, backend, pieces = base_model(model), backend_of(model), pieces_of(base_model(model))
+    served = {part.name for part in PARTS if getattr(pieces, part.piece)}
     installed: dict[tuple[int, str], tuple[Any, Any]] = vars(base).setdefault(_INSTALLED, {})
     for part in PARTS:
-        if part.name in without:
+        if part.name in without or part.name not in served:
             continue
         for module in model.modules():
             key = (id(module), part.name)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import torch
 
 from lorakit.engine.backends.base import Backend
 from lorakit.engine.backends.operands import LoraFactors, Projection
-from lorakit.engine.layers.half_weights import HalfLinear
+from lorakit.engine.layers.half_weights import HalfLinear, half_kinds
 from lorakit.engine.ops.lora_linear import project
 
 
@@ -22,9 +23,17 @@ def matches(module: torch.nn.Module, base: Any) -> bool:
     if not hasattr(module, "base_layer"):
         return False
     from peft.tuners.lora import Linear
+
+    # a subclass may quantise what it is given, or its weights
+    return type(module) is Linear and type(module.base_layer) in _plain_kinds()
+
+
+@cache
+def _plain_kinds() -> frozenset[type]:
+    """Layers that multiply by their weight and add their bias, and do nothing else."""
     from transformers.pytorch_utils import Conv1D
 
-    return type(module) is Linear and isinstance(module.base_layer, torch.nn.Linear | Conv1D)
+    return frozenset({torch.nn.Linear, Conv1D, *half_kinds().values()})
 
 
 def apply_linears(x: torch.Tensor, layers: Sequence[Any], backend: Backend) -> tuple[torch.Tensor, ...]:

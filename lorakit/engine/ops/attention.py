@@ -24,6 +24,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from lorakit.engine.backends.base import Backend
 from lorakit.engine.backends.operands import AttentionInputs
 from lorakit.engine.layout import PackedLayout, Span
+from lorakit.engine.ops.limited_attention import Limits, attend_by_scores, attend_span
 
 PACKED = "lorakit_packed"
 # Stands in for the mask of a packed row, which would grow with the square of the row. Nothing ever attends by it.
@@ -112,7 +113,7 @@ def packed_attention(  # noqa: PLR0913, PLR0917 - the signature is that of trans
         scaling: Of the products; None for one over the root of the head size.
         dropout: On the probabilities.
         packed: Where the sequences lie, and who computes.
-        kwargs: Passed on to SDPA.
+        kwargs: What else the layer gives: see `Limits.of`. Passed on to SDPA.
 
     Returns:
         [1, tokens, heads, head size], and None for the probabilities.
@@ -124,11 +125,15 @@ def packed_attention(  # noqa: PLR0913, PLR0917 - the signature is that of trans
         return _attend_by_mask(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs)
     layout, backend = packed.layout, packed.backend
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    limits = Limits.of(module, kwargs)
     is_tail = layout.tails is not None and query.shape[2] < key.shape[2]
+    spans = layout.tail_spans if is_tail else layout.spans
+    if limits.applies_to(layout.longest) or query.shape[-1] != value.shape[-1]:
+        limited = [attend_span(query, key, value, span, scale, dropout, limits) for span in spans]
+        return torch.cat(limited, dim=2).transpose(1, 2).contiguous(), None
     attend_all = None if layout.prefix_len or is_tail else _serving(query, dropout)
     if attend_all is not None:
         return attend_all(query, key, value, layout.seqlens, scale), None
-    spans = layout.tail_spans if is_tail else layout.spans
     if backend.attends_packed and dropout == 0:
         return PackedAttention.apply(query, key, value, spans, scale, backend), None
     sequences = [_attend(query, key, value, span, scale, dropout) for span in spans]
@@ -147,6 +152,15 @@ def _attend_by_mask(
 
     if mask is not None and mask.numel() == 1 < key.shape[2]:
         raise RuntimeError(f"{type(module).__name__} does not pass on the lengths of sequences of a packed row")
+    limits = Limits.of(module, kwargs)
+    if limits.bends():
+        scale = query.shape[-1] ** -0.5 if kwargs["scaling"] is None else kwargs["scaling"]
+        if mask is None and query.shape[2] > 1:
+            tokens, asking = key.shape[2], query.shape[2]
+            mask = torch.ones(asking, tokens, dtype=torch.bool, device=query.device).tril(tokens - asking)[None, None]
+        mask = None if mask is None else mask[..., : key.shape[2]]
+        output = attend_by_scores(query, key, value, mask, scale, kwargs["dropout"], limits)
+        return output.transpose(1, 2).contiguous(), None
     return sdpa_attention_forward(module, query, key, value, mask, **kwargs)[0], None
 
 

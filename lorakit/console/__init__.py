@@ -7,68 +7,116 @@ from __future__ import annotations
 
 import atexit
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from lorakit.console.streams import err as _err
+from lorakit.console.streams import manner, silence, speak
+from lorakit.console.streams import out as _out
+from lorakit.console.under_way import ProgressLine, display, progress
 from lorakit.outgoing import for_a_screen, printable
 
 _KEPT_LINES = 1000  # of a session's history
+_FEWEST_COLUMNS = 20
+_NO_END = 10**9  # columns of a file
 
 
-def silence() -> None:
-    """Print nothing any more, in a process that works beside the one that speaks; errors still show."""
-    _out().quiet = True
-    _err().quiet = True
-
-
-@cache
-def _out() -> Console:
-    # Outside a terminal rich assumes 80 columns, too few for answers side by side.
-    width = None if sys.stdout.isatty() else 120
-    return Console(highlight=False, soft_wrap=True, width=width)
-
-
-@cache
-def _err() -> Console:
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+__all__ = [
+    "MarkedText",
+    "ProgressLine",
+    "detail",
+    "details",
+    "edit_lines",
+    "facts",
+    "is_interactive",
+    "label",
+    "marked",
+    "note",
+    "progress",
+    "prompt",
+    "result",
+    "silence",
+    "speak",
+    "stream",
+    "suggest",
+    "table",
+    "warn",
+]
 
 
 def result(text: str = "") -> None:
     """Print a line that belongs to the task's result."""
-    _out().print(for_a_screen(text), markup=False)
+    with display().paused():
+        _print(_out(), Text(for_a_screen(text)))
 
 
 def note(text: str) -> None:
     """Say what is going on, or what was chosen and why."""
-    _err().print(for_a_screen(text), markup=False)
+    display().break_line()
+    _print(_err(), Text(for_a_screen(text)))
+
+
+def detail(text: str) -> None:
+    """Say what only somebody who looks for something can use: with ``--verbose`` alone."""
+    if manner().is_verbose:
+        note(text)
 
 
 def warn(text: str) -> None:
     """Say what the user should look at though the run goes on."""
-    _err().print(Text.assemble(("warning:", "yellow"), " ", for_a_screen(text)))
+    display().break_line()
+    _print(_err(), Text.assemble(("warning:", "yellow"), " ", for_a_screen(text)))
+
+
+def suggest(what: str, command: str, say: Callable[[str], None] = note) -> None:
+    """Name a next step, with the command on a line of its own that nothing breaks, to be pasted.
+
+    Args:
+        what: It does.
+        command: The command line.
+        say: `note`, or `result`.
+    """
+    console = _out() if say is result else _err()
+    say(f"{what}:")
+    with display().paused():
+        console.print(Text(f"  {for_a_screen(command)}"), soft_wrap=True)
+
+
+def _print(console: Console, text: Text) -> None:
+    """Break lines between words in a terminal; in a file, not at all."""
+    console.print(text, soft_wrap=not console.is_terminal)
 
 
 def facts(title: str, rows: Sequence[tuple[str, str]], say: Callable[[str], None] = note) -> None:
-    """Print name/value pairs, one a line, under a title.
+    """Print name/value pairs under a title; in a terminal, long values go on below their beginning.
 
     Args:
         title: Above them.
         rows: The pairs.
         say: `note`, or `result` where they are what the task was asked for.
     """
-    width = max(len(name) for name, _ in rows)
+    width = max(cell_len(name) for name, _ in rows)
+    console = _out() if say is result else _err()
+    room = max(console.width - width - 4, _FEWEST_COLUMNS) if console.is_terminal else _NO_END
     say(title)
     for name, value in rows:
-        say(f"  {name:<{width}}  {value}")
+        lines = [line.plain.rstrip() for line in Text(for_a_screen(value)).wrap(console, room)] or [""]
+        for start, line in zip([name, *[""] * (len(lines) - 1)], lines, strict=True):
+            say(f"  {set_cell_size(start, width)}  {line}")
+
+
+def details(title: str, rows: Sequence[tuple[str, str]]) -> None:
+    """Print facts as `detail` does a line."""
+    if manner().is_verbose:
+        facts(title, rows)
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -80,7 +128,8 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
         drawn.add_column(_plain(column), overflow="fold")
     for row in rows:
         drawn.add_row(*map(_plain, row))
-    _out().print(drawn, soft_wrap=False)
+    with display().paused():
+        _out().print(drawn, soft_wrap=False)
 
 
 def _plain(text: str) -> Text:
@@ -106,20 +155,23 @@ def marked(parts: Sequence[MarkedText]) -> None:
             line.append("|", style="bright_black")
         else:
             line.append(f"[{text}]" if part.is_trained else f"{text}|")
-    _out().print(line)
+    with display().paused():
+        _out().print(line)
 
 
 def stream(text: str) -> None:
     """Write a piece of an answer to standard output at once; control characters are shown, not obeyed."""
-    sys.stdout.write(printable(text))
-    sys.stdout.flush()
+    with display().paused():
+        sys.stdout.write(printable(text))
+        sys.stdout.flush()
 
 
 def label(text: str) -> None:
     """Print a label without a line end, before a stream; it goes where `prompt` puts its own."""
     channel = sys.stdout if is_interactive() else sys.stderr
-    channel.write(for_a_screen(text))
-    channel.flush()
+    with display().paused():
+        channel.write(for_a_screen(text))
+        channel.flush()
 
 
 def prompt(label: str) -> str:
@@ -132,7 +184,9 @@ def prompt(label: str) -> str:
     if is_interactive():
         with suppress(ImportError):  # absent on Windows, whose terminal edits lines by itself
             import readline  # noqa: F401 - gives input() line editing and history
-        return input(label)
+        with display().paused():
+            return input(label)
+    display().break_line()
     sys.stderr.write(label)
     sys.stderr.flush()
     line = sys.stdin.readline()
@@ -177,29 +231,3 @@ def _keep_history(readline: Any, file: Path) -> None:
 def is_interactive() -> bool:
     """Whether a person types and reads here, rather than a pipe."""
     return sys.stdin.isatty() and sys.stdout.isatty()
-
-
-class ProgressLine:
-    """A bar with a loss and a speed beside it; in a log file, one line whenever the caller says so."""
-
-    def __init__(self, progress: Progress, total: int | None, description: str) -> None:
-        self._progress = progress
-        self._task = progress.add_task(description, total=total, figures="")
-
-    def update(self, completed: int, figures: str = "") -> None:
-        """Move the bar to ``completed`` and show ``figures`` beside it."""
-        self._progress.update(self._task, completed=completed, figures=figures)
-
-
-@contextmanager
-def progress(total: int | None, description: str) -> Iterator[ProgressLine]:
-    """Show a progress bar on standard error while the block runs (nothing outside a terminal); None: no known end."""
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[figures]}", markup=False),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=_err(), disable=not _err().is_terminal) as bar:
-        yield ProgressLine(bar, total, description)
