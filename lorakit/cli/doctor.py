@@ -127,7 +127,7 @@ def _format() -> str:
 
 
 def _kernels() -> str:
-    from lorakit.engine import choose_device, choose_dtype, choose_backend
+    from lorakit.engine import choose_backend, choose_device, choose_dtype
 
     device = choose_device()
     return str(choose_backend(True, device, choose_dtype("auto", device).dtype))

@@ -38,11 +38,7 @@ def packed_forward(layer: Any, _: Backend) -> Callable[..., torch.Tensor]:
     own_forward = layer.forward
 
     def forward(hidden_states: torch.Tensor, packed: Packed | None = None, **kwargs: Any) -> torch.Tensor:
-        if (
-            packed is not None
-            and packed.backend.fuses_layers
-            and _is_served(layer, hidden_states, packed.layout.longest)
-        ):
+        if packed is not None and packed.backend.fuses_layers and _is_served(layer, hidden_states, packed):
             linears = [getattr(layer.self_attn, name) for name in PROJECTIONS]
             linears += [layer.mlp.gate_proj, layer.mlp.up_proj, layer.mlp.down_proj]
             projections = covered_projections(linears, hidden_states.shape[1])
