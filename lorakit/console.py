@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import atexit
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -47,13 +48,38 @@ def result(text: str = "") -> None:
     _out().print(for_a_screen(text), markup=False)
 
 
+# What is said in a block, for who wants to say it again.
+_overhearing: ContextVar[list[tuple[str, str]] | None] = ContextVar("overhearing", default=None)
+
+
+@contextmanager
+def overheard() -> Iterator[list[tuple[str, str]]]:
+    """Collect the notes and warnings of a block, which are printed all the same; see `repeat`."""
+    said: list[tuple[str, str]] = []
+    token = _overhearing.set(said)
+    try:
+        yield said
+    finally:
+        _overhearing.reset(token)
+
+
+def repeat(said: Iterable[tuple[str, str]]) -> None:
+    """Print notes and warnings again."""
+    for kind, text in said:
+        (warn if kind == "warning" else note)(text)
+
+
 def note(text: str) -> None:
     """Say what is going on, or what was chosen and why."""
+    if (said := _overhearing.get()) is not None:
+        said.append(("note", text))
     _err().print(for_a_screen(text), markup=False)
 
 
 def warn(text: str) -> None:
     """Say what the user should look at though the run goes on."""
+    if (said := _overhearing.get()) is not None:
+        said.append(("warning", text))
     _err().print(Text.assemble(("warning:", "yellow"), " ", for_a_screen(text)))
 
 
