@@ -288,6 +288,13 @@ class Sequences(_Selected[EncodedExample]):
         counted = np.add.reduceat(trained, starts, dtype=np.int64) - trained[starts]
         return np.asarray(counted if self.chosen is None else counted[self.chosen])
 
+    def all_targets(self) -> int:
+        """Count the tokens of all together that carry loss, as `targets` does."""
+        if self.chosen is not None:
+            return int(self.targets().sum())
+        ends, trained = self.columns.arrays["token_ends"], self.columns.arrays["trained"]
+        return int(np.count_nonzero(trained)) - int(trained[0]) - int(np.count_nonzero(trained[ends[:-1]]))
+
     def pictures(self) -> Iterator[Picture]:
         """Yield the pictures of all sequences."""
         if self.columns.pictures:

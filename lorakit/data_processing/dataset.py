@@ -60,7 +60,7 @@ class Dataset:
     @property
     def targets(self) -> int:
         """The tokens that carry loss."""
-        return int(self.encoded.targets().sum())
+        return self.encoded.all_targets()
 
     @property
     def longest(self) -> int:
