@@ -22,9 +22,10 @@ coverage:  ## the same, and which lines they ran
 slow: $(VENV)/installed-dev $(VENV)/llama/installed  ## the slow tests: real training, the README's commands, llama.cpp
 	ALL_EXAMPLES=1 LLAMA_CPP_PYTHON=$(VENV)/llama/bin/python $(BIN)/python -m pytest -m "slow or generated" $(ARGS)
 
+FUZZED := tests/test_fuzz_strangers.py tests/config/test_fuzz.py tests/data_processing/test_fuzz.py
 fuzz: $(VENV)/installed-dev  ## look for input that is not answered in one sentence, ten minutes for each kind
-	for test in $$(sed -n 's/^def \(test_[a-z_]*\).*/\1/p' tests/test_fuzz_strangers.py); do \
-		LORAKIT_FUZZ=1 timeout 600 $(BIN)/python -m pytest tests/test_fuzz_strangers.py -m slow -k $$test; \
+	for test in $$(sed -n 's/^def \(test_[a-z_]*\).*/\1/p' $(FUZZED)); do \
+		LORAKIT_FUZZ=1 timeout -s INT -k 30 600 $(BIN)/python -m pytest $(FUZZED) -k "$$test"; \
 		code=$$?; [ $$code -eq 0 ] || [ $$code -eq 124 ] || exit $$code; \
 	done
 

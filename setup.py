@@ -1,6 +1,6 @@
-"""A wheel with the kernels inside, where it is asked for: ``LORAKIT_BUILD_KERNELS=1 python -m build``.
+"""A wheel with what `lorakit init` writes, and where it is asked for, with the kernels inside.
 
-Everything else about the package stands in pyproject.toml.
+``LORAKIT_BUILD_KERNELS=1 python -m build`` compiles them. Everything else about the package stands in pyproject.toml.
 """
 
 import os
@@ -12,22 +12,39 @@ from setuptools import setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_py import build_py
 
-_ENGINE = Path(__file__).parent / "lorakit" / "engine"
+_PACKAGE = Path(__file__).parent / "lorakit"
 
 
-class WithKernels(build_py):
+_SAMPLE = ("config.yaml", "data/train.json", "data/validation.json")
+
+
+class WithSample(build_py):
+    """Copies what a newcomer begins with into the package; a checkout has it at its root."""
+
+    def run(self) -> None:
+        """Copy the package, then the sample."""
+        super().run()
+        if self.editable_mode:
+            return
+        for name in _SAMPLE:
+            target = Path(self.build_lib) / "lorakit" / "sample" / name
+            self.mkpath(str(target.parent))
+            self.copy_file(str(Path(__file__).parent / name), str(target))
+
+
+class WithKernels(WithSample):
     """Compiles every library for every level of this kind of processor."""
 
     def run(self) -> None:
         """Copy the package, then compile into it."""
         super().run()
-        sys.path.insert(0, str(_ENGINE.parents[1]))
+        sys.path.insert(0, str(_PACKAGE.parent))
         engine = types.ModuleType("lorakit.engine")  # without what it imports, which is PyTorch
-        engine.__path__ = [str(_ENGINE)]
+        engine.__path__ = [str(_PACKAGE / "engine")]
         sys.modules["lorakit.engine"] = engine
-        from lorakit.engine.kernel_build import build_in
+        from lorakit.engine.backends.cpu.build import ROOM, build_in
 
-        for library in build_in(Path(self.build_lib) / "lorakit" / "engine"):
+        for library in build_in(Path(self.build_lib) / ROOM.relative_to(_PACKAGE.parent)):
             self.announce(f"compiled {library.name}", level=2)
 
 
@@ -45,4 +62,4 @@ class ForPlatform(bdist_wheel):
 
 
 has_kernels = os.environ.get("LORAKIT_BUILD_KERNELS") == "1"
-setup(cmdclass={"build_py": WithKernels, "bdist_wheel": ForPlatform} if has_kernels else {})
+setup(cmdclass={"build_py": WithKernels, "bdist_wheel": ForPlatform} if has_kernels else {"build_py": WithSample})

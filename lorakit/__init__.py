@@ -21,6 +21,9 @@ def __getattr__(name: str) -> Any:
     """Import the Python interface when it is first asked for (PEP 562)."""
     if name not in _IN_API:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from lorakit.libraries import settle_libraries
+
+    settle_libraries()
     return getattr(importlib.import_module("lorakit.api"), name)
 
 

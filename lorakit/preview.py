@@ -7,6 +7,7 @@ from lorakit.config import Config
 from lorakit.data_processing import ChatFormat, load_datasets
 from lorakit.data_processing.ledger import field_lines
 from lorakit.data_processing.overview import counts, field_table, marked_tokens, names_without_rows
+from lorakit.invocation import this_command
 from lorakit.model_config import load_image_processor, load_tokenizer, locate_model, read_model_type
 
 _SHOWN_ROWS = 3
@@ -38,6 +39,8 @@ def run(config: Config) -> int:
         _name_rows("the same question has different answers", dataset.contradictions)
     if validation is not None:
         _name_rows("stands in the training file too, so its score proves nothing", validation.overlap(train))
+    console.suggest("what a training would take", this_command("plan"))
+    console.suggest("train", this_command("train"))
     return 0
 
 

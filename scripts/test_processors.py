@@ -17,13 +17,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lorakit.engine.kernel_levels import levels_here
+from lorakit.engine.backends.cpu.levels import levels_here
 
 ROOT = Path(__file__).parents[1]
 ENGINE = ("tests/test_tolerances.py", "tests/engine")
 # What calls kernels one by one, each of which an emulator can be handed.
-CALLS = tuple(f"tests/engine/test_{name}.py" for name in ("kernels", "matmul", "products", "residual_blocks"))
-KERNELS = (*CALLS, "tests/engine/test_decoding.py")
+CALLS = tuple(
+    f"tests/engine/{name}.py"
+    for name in (
+        "backends/cpu/test_kernels",
+        "backends/cpu/test_matmul",
+        "ops/test_products",
+        "ops/test_residual_blocks",
+    )
+)
+KERNELS = (*CALLS, "tests/engine/decoder/test_decoder.py")
 
 
 @dataclass(frozen=True)

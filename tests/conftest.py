@@ -129,7 +129,8 @@ def _emulated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         if level:
             from emulated import Emulated
 
-            from lorakit.engine import kernels, products
+            from lorakit.engine.backends.cpu import kernels
+            from lorakit.engine.ops import products
 
             load = Emulated(tmp_path_factory.mktemp("emulated"), level).load
             patch.setattr(kernels, "load", load)
@@ -151,7 +152,7 @@ def _without_kernels() -> Iterator[None]:
 @pytest.fixture
 def half_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     """Multiply by half_products.cpp, on processors too where that is slow."""
-    from lorakit.engine import products
+    from lorakit.engine.ops import products
 
     kernel = products.half_kernel()
     monkeypatch.setattr(products, "_kernel_or_fault", lambda: kernel)

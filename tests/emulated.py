@@ -16,8 +16,8 @@ from types import SimpleNamespace
 
 import torch
 
-from lorakit.engine.kernel_build import FOLDER, SOURCES, KernelSource
-from lorakit.engine.kernel_levels import LEVELS
+from lorakit.engine.backends.cpu.build import FOLDER, SOURCES, KernelSource
+from lorakit.engine.backends.cpu.levels import LEVELS
 
 DRIVER = Path(__file__).parent / "emulated_driver.cpp"
 COMPILER, EMULATOR = "aarch64-linux-gnu-g++", "qemu-aarch64"
@@ -98,6 +98,6 @@ def memory(tensor: torch.Tensor | None) -> memoryview | None:
 
 def described(folder: Path, source: KernelSource) -> dict[str, str]:
     """The functions of a library and the kinds of their arguments, as this machine's own compiler finds them."""
-    from lorakit.engine import kernel_library
+    from lorakit.engine.backends.cpu import library as kernel_library
 
     return {name: function.kinds for name, function in vars(kernel_library.load(source)).items() if name != "how"}

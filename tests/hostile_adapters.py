@@ -72,7 +72,7 @@ REACHING = [
     adapter("adapter settings that are a list", writing(SETTINGS, '["peft_type"]'), SETTINGS, "damaged"),
     adapter("adapter settings that are not text", writing(SETTINGS, b"\xff\xfe\x00"), SETTINGS, "damaged"),
     adapter("adapter settings nested without end", writing(SETTINGS, "[" * 100_000), SETTINGS, "damaged"),
-    adapter("adapter settings of megabytes", writing(SETTINGS, " " * 11_000_000), SETTINGS, "far too many"),
+    adapter("adapter settings of megabytes", writing(SETTINGS, " " * 11_000_000), "more than 5 MB"),
 ]
 
 ENDLESS = [

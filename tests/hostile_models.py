@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bad_input import Case, Lab, changing_tensors, model, setting_json, writing
+from bad_input import ABSENT, Case, Lab, changing_tensors, model, setting_json, writing
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -39,6 +39,11 @@ def as_link(name: str, target: str) -> Callable[[Path], Any]:
         (folder / name).symlink_to(target)
 
     return damage
+
+
+def sized(name: str, size: int) -> Callable[[Path], Any]:
+    """Damage: a file of so many bytes, noughts at its end, which take no room on the disk."""
+    return lambda folder: os.truncate(folder / name, size)
 
 
 def moved_out(name: str) -> Callable[[Path], Any]:
@@ -78,6 +83,12 @@ def with_list(text: str) -> Callable[[Path], Any]:
 
 
 FILES = [
+    *[
+        model(f"{name} of brackets alone", writing(name, "[" + "[]," * 1_000_000 + "[]]"), f"{name} is mostly brackets")
+        for name in ("config.json", "tokenizer.json", "tokenizer_config.json", INDEX)
+    ],
+    model("settings of megabytes", writing("config.json", " " * 6_000_000), "config.json has more than 5 MB"),
+    model("a tokenizer of gigabytes", sized("tokenizer.json", 10**10), "tokenizer.json has more than 80 MB"),
     model("weights that are a pipe", as_pipe(WEIGHTS), WEIGHTS, "is a device, a pipe"),
     model("weights that are a device", as_link(WEIGHTS, "/dev/zero"), WEIGHTS, "is a device, a pipe"),
     model("weights that are a folder", as_folder(WEIGHTS), WEIGHTS, "is a folder"),
@@ -131,6 +142,11 @@ SIZES = [
         for name in ("hidden_size", "vocab_size", "num_attention_heads", "num_key_value_heads", "head_dim")
         for value in (-1, 0, 1.5, [], {}, "8", True)
     ],
+    *[
+        model(f"no {name}, for which the family has a large one", setting_json("config.json", **{name: ABSENT}), name)
+        for name in ("hidden_size", "vocab_size", "intermediate_size")
+    ],
+    model("no sizes at all", writing("config.json", '{"model_type": "llama"}'), "weights have"),
     model("positions beyond all numbers", setting_json("config.json", max_position_embeddings=10**30), "max_position"),
     model("positions that are text", setting_json("config.json", max_position_embeddings="far"), "max_position"),
 ]

@@ -5,7 +5,6 @@
 
 import io
 import json
-import os
 import re
 import resource
 import shutil
@@ -14,14 +13,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, family_tokenizer
-from hypothesis import HealthCheck, example, given, settings
+from bad_input import Lab, listed_anew
+from conftest import family_tokenizer
+from hypothesis import example, given
 from hypothesis import strategies as st
-from hypothesis.database import DirectoryBasedExampleDatabase
 from PIL import Image
 from random_adapters import save_random_adapter
+from safetensors.torch import load_file
+from searching import counted, trying
 from transformers import TrainerState
 
+from lorakit.cli import main
 from lorakit.cli.failures import fault_of_surroundings
 from lorakit.config import Config
 from lorakit.data_processing import ChatFormat
@@ -36,25 +38,20 @@ from lorakit.model_config.adapter_settings import lora_config
 from lorakit.outgoing import for_a_screen
 from lorakit.runs import read_identity, read_records
 from lorakit.train.checkpoint_state import fault_of_state
+from lorakit.train.resuming import find_earlier_run
+from lorakit.train.saving import _reading as naming_part
+from lorakit.train.state_files import read_state
 
 pytestmark = pytest.mark.slow
-IS_SEARCHING = os.environ.get("LORAKIT_FUZZ") == "1"
 MOST_SECONDS, MOST_BYTES = 10, 1_000_000_000
-searching = settings(
-    derandomize=not IS_SEARCHING,
-    database=DirectoryBasedExampleDatabase(ROOT / "tests" / "seeds") if IS_SEARCHING else None,
-    max_examples=1_000_000_000 if IS_SEARCHING else 150,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-    print_blob=IS_SEARCHING,
-)
+searching = trying(150)
 
 
 def bounded(call):
     """Call something; hold it to a sentence, ten seconds and a gigabyte."""
     started, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     try:
-        return call()
+        return counted(call)
     except LorakitError as error:
         said = error.message
     except (Exception, MemoryError) as error:
@@ -183,6 +180,45 @@ def test_records_of_a_run(tmp_path_factory, lines, identity):
     bounded(lambda: list(read_records(folder)))
     bounded(lambda: read_identity(folder))
     shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def run_left(model_folder, tmp_path_factory):
+    """What a training of a few steps leaves."""
+    folder = tmp_path_factory.mktemp("left")
+    lab = Lab(folder, model_folder, folder / "none")
+    quick = ("--num_train_epochs", "1", "--learning_rate", "0.01", "--set=max_new_tokens=1", "--set=cpu_kernels=false")
+    assert main(lab.command("train", *quick)) == 0
+    return folder / "out"
+
+
+def read_checkpoint(folder):
+    """Read all of a checkpoint that resuming does."""
+    found = find_earlier_run(Config(resume="auto"), folder)
+    if found is None:
+        return
+    assert 0 < found.plan.max_tokens < 2**53
+    list(read_records(folder))
+    for file in found.checkpoint.glob("*.safetensors"):
+        with naming_part(file):
+            read_state(file) if "tree" in file.read_text(errors="replace") else load_file(file)
+
+
+@searching
+@given(data=st.data())
+def test_a_folder_of_a_run(run_left, tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("run") / "out"
+    shutil.copytree(run_left, folder)
+    checkpoint = max(folder.glob("checkpoint-*"))
+    for _ in range(data.draw(st.integers(1, 2))):
+        file = data.draw(st.sampled_from([*sorted(checkpoint.glob("*.*")), *sorted(folder.glob("*.json*"))]))
+        whole = file.read_bytes()
+        head = len(whole) if file.suffix != ".safetensors" else 8 + int.from_bytes(whole[:8], "little")
+        file.write_bytes(mutated(data.draw, whole[:head]) + whole[head:])
+    if data.draw(st.booleans()):
+        listed_anew(checkpoint)
+    bounded(lambda: read_checkpoint(folder))
+    shutil.rmtree(folder.parent)
 
 
 STATE = ("global_step", "max_steps", "epoch", "log_history", "stateful_callbacks", "best_model_checkpoint", "x")

@@ -31,30 +31,45 @@ def run(monkeypatch):
 
 
 def test_without_uv_pip_installs_the_pinned_packages_into_this_environment(run):
-    code, [command] = run(programs=())
+    code, [command] = run(programs=("nvidia-smi",))
     assert code == 0
     assert command[:4] == [sys.executable, "-m", "pip", "install"]
     assert command[-4:] == ["-c", "constraints.txt", "-e", ".[dev]"]
 
 
-def test_uv_fetches_the_build_for_cpus_where_there_is_no_gpu(run):
-    _, [command] = run(programs=("uv",))
-    assert command[:3] == ["/bin/uv", "pip", "install"]
-    assert command[command.index("--python") + 1] == sys.executable
-    assert "--torch-backend=cpu" in command
+def test_uv_finds_the_build_for_this_machine(run):
+    for programs in (("uv",), ("uv", "nvidia-smi")):
+        _, [command] = run(programs)
+        assert command[:3] == ["/bin/uv", "pip", "install"]
+        assert command[command.index("--python") + 1] == sys.executable
+        assert "--torch-backend=auto" in command
 
 
-def test_with_a_gpu_the_build_for_it_is_fetched(run):
-    _, [command] = run(programs=("uv", "nvidia-smi"))
-    assert command[0] == "/bin/uv"
-    assert "--torch-backend=cpu" not in command
+def test_without_a_gpu_uv_is_fetched_rather_than_gigabytes_for_gpus(run):
+    _, [fetching, command] = run(programs=())
+    assert fetching[-1] == "uv"
+    assert command[:4] == [sys.executable, "-m", "uv", "pip"]
+    assert "--torch-backend=auto" in command
 
 
-@pytest.mark.parametrize(("fails", "attempts"), [(["--torch-backend=cpu"], 2), (["/bin/uv"], 3)])
+def test_where_uv_cannot_be_had_the_size_is_said_before_it_is_fetched(run, capsys):
+    _, called = run(programs=(), fails=["uv"])
+    assert called[-1][:4] == [sys.executable, "-m", "pip", "install"]
+    said = capsys.readouterr().err
+    assert said.startswith("3 to 5 GB to fetch: PyTorch with CUDA, which pip takes though there is no GPU here")
+
+
+@pytest.mark.parametrize(("programs", "size"), [(("uv",), "0.4 GB"), (("uv", "nvidia-smi"), "3 to 5 GB")])
+def test_what_will_be_fetched_is_said_with_its_reason(run, capsys, programs, size):
+    run(programs)
+    assert size in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("fails", "attempts"), [(["--torch-backend=auto"], 2), (["/bin/uv"], 3)])
 def test_where_one_way_fails_the_next_is_gone(run, fails, attempts):
     code, called = run(("uv",), fails)
     assert (code, len(called)) == (0, attempts)
-    assert "--torch-backend=cpu" not in called[-1]
+    assert "--torch-backend=auto" not in called[-1]
 
 
 def test_what_cannot_be_installed_at_all_is_a_failure(run):

@@ -40,7 +40,7 @@ BY_OTHER_WORDS = {
 # What only another machine, or a fault of lorakit itself, leads to.
 NOT_HERE = {
     "lorakit/data_processing/tool_calls.py as_json": "values that JSON has not, from Parquet or datasets",
-    "lorakit/engine/kernel_build.py": "PyTorch of another system, or other threads than GNU's",
+    "lorakit/engine/backends/cpu/build.py": "PyTorch of another system, or other threads than GNU's",
     "lorakit/export/merging.py read_plainly": "lorakit would have written a model with a tensor less",
     "lorakit/train/preparing.py gather": "FSDP, which wants several processes",
 }

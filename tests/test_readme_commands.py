@@ -43,7 +43,7 @@ def trained(tmp_path_factory):
     kept_out = shutil.ignore_patterns(".*", "output", "tests", "*.egg-info", "__pycache__")
     shutil.copytree(ROOT, folder, ignore=kept_out)
     outcome = run("python main.py --task train", folder)
-    assert "ask it: python main.py --task inference" in outcome.stderr
+    assert "main.py --task inference" in outcome.stderr
     return folder
 
 

@@ -8,11 +8,16 @@ import io
 import os
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from lorakit.cli.arguments import parse_arguments
 from lorakit.cli.failures import fault_of_surroundings, report_internal_error
 from lorakit.errors import LorakitError, RunError
+from lorakit.libraries import leave_out_triton, settle_libraries
 from lorakit.outgoing import for_a_screen
+
+if TYPE_CHECKING:
+    from lorakit.config import Config
 
 # Imported only when chosen: torch takes seconds, --help should not.
 _TASK_MODULES = {
@@ -26,16 +31,18 @@ _TASK_MODULES = {
     "preview": "lorakit.preview",
 }
 
-# Read by libraries once, when they are imported. What the user has set stands.
-_LIBRARY_SETTINGS = {
-    # oneDNN keeps 1,024 compiled kernels by default, 190 MB after three epochs of rows of many lengths. A step needs
-    # about 25 of them, so 128 are as fast.
-    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128",
-    # Threads that wait for each other look so many times, about 20 microseconds, before they sleep; by default for
-    # milliseconds, in which other work has the core that the last one waits for.
-    "GOMP_SPINCOUNT": "10000",
-}
+# Those that have no use for settings; they are told the arguments.
+_BESIDE_TASKS = {"init": "lorakit.cli.starting", "doctor": "lorakit.cli.doctor"}
 
+_DOING = {
+    "train": "at work",
+    "evaluate": "evaluating",
+    "plan": "planning",
+    "merge": "merging",
+    "export": "exporting",
+    "push": "looking at the files",
+    "preview": "reading",
+}
 _LONGEST_LINE = 900  # characters of a message
 _LOST = "another process of this task has ended, or no longer answers"
 _GO_ON = (
@@ -54,21 +61,38 @@ def main(argv: list[str] | None = None) -> int:
         The exit code: 0 done, 1 a fault of lorakit itself, 2 a fault its message says how to mend, 130 interrupted.
     """
     _open_streams()
-    for name, value in _LIBRARY_SETTINGS.items():
-        os.environ.setdefault(name, value)
+    settle_libraries()
     given = sys.argv[1:] if argv is None else argv
     output_dir = None
     try:
         arguments = parse_arguments(given)
+        if arguments.task in _BESIDE_TASKS:
+            return int(importlib.import_module(_BESIDE_TASKS[arguments.task]).run(arguments))
         from lorakit.config import load_config  # pydantic; not needed for --help
 
         config = load_config(arguments.config_file, arguments.flags, arguments.assignments)
         output_dir = config.output_dir
-        code = _run_of(arguments.task)(config)
+        from lorakit import console  # rich; not needed for faults in settings
+
+        console.speak(is_verbose=config.verbose)
+        with console.progress(None, "starting"):
+            run = _run_of(arguments.task)
+        code = _with_progress(run, arguments.task)(config)
         sys.stdout.flush()  # what cannot be written should be said now, not when the interpreter ends
         return code
     except BaseException as error:
         return _outcome_of(error, given, output_dir)
+
+
+def _with_progress(run: Callable[..., int], task: str) -> Callable[..., int]:
+    """Show that a task is at work, whatever it does; a session shows it where nobody types."""
+    from lorakit import console
+
+    def shown(config: Config) -> int:
+        with console.progress(None, _DOING[task]):
+            return run(config)
+
+    return shown if task in _DOING else run
 
 
 def _open_streams() -> None:
@@ -93,11 +117,13 @@ def _outcome_of(error: BaseException, given: list[str], output_dir: str | None) 
     if isinstance(error, LorakitError):
         return _report(error)
     if isinstance(error, KeyboardInterrupt):
-        sys.stderr.write("\ninterrupted\n")
+        sys.stderr.write("interrupted\n")
         return INTERRUPTED
     if isinstance(error, BrokenPipeError):  # the reader of our output has left: `... | head`
         sys.stderr.close()
         return 0
+    if isinstance(error, ModuleNotFoundError) and not (error.name or "lorakit").startswith("lorakit"):
+        raise error  # a package is not there: `lorakit.__main__` says how to start instead
     surroundings = fault_of_surroundings(error)
     if isinstance(error, OSError) and error.filename is None:
         _drop_output()
@@ -118,19 +144,11 @@ def _run_of(task: str) -> Callable[..., int]:
     """
     gc.disable()
     try:
-        _leave_out_triton()
+        leave_out_triton()
         return importlib.import_module(_TASK_MODULES[task]).run  # type: ignore[no-any-return]
     finally:
         gc.enable()
         gc.freeze()
-
-
-def _leave_out_triton() -> None:
-    """Without a GPU nothing is compiled with triton, which PyTorch's compiler loads all the same: 79 MB."""
-    import torch
-
-    if not torch.accelerator.is_available():
-        sys.modules.setdefault("triton", None)  # type: ignore[arg-type]
 
 
 def _is_lost_process(error: Exception) -> bool:

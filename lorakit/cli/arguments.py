@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
+import shlex
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from lorakit import __version__
-from lorakit.config.settings import Setting, settings
+from lorakit.config.settings import Setting, settings, shown_value
 from lorakit.errors import SettingsError
+from lorakit.invocation import program
 
 TASKS = {
     "train": "fine-tune an adapter on train_file, then compare it with the base model",
@@ -21,6 +23,8 @@ TASKS = {
     "export": "write an adapter for other tools: GGUF for llama.cpp and Ollama, or PEFT in another shape",
     "push": "send an adapter, or what was merged or exported, to a hub; shows what, and asks first",
     "preview": "show what the model will see: tokens, which of them are trained, and counts",
+    "init": "write config.yaml and the sample rows into this folder, to begin with",
+    "doctor": "show what this machine has and can do, and what would make lorakit faster",
 }
 
 
@@ -38,7 +42,7 @@ class _Parser(argparse.ArgumentParser):
     """argparse whose complaints are SettingsError, as all other faults of settings are."""
 
     def error(self, message: str) -> NoReturn:
-        raise SettingsError(f"command line: {message}", "python main.py --help lists every flag")
+        raise SettingsError(f"command line: {message}", f"{shlex.join(program())} --help lists every flag")
 
 
 def parse_arguments(argv: list[str]) -> Arguments:
@@ -47,6 +51,8 @@ def parse_arguments(argv: list[str]) -> Arguments:
     Raises:
         SettingsError: An unknown flag or task, or a missing value.
     """
+    if argv and argv[0] in TASKS:
+        argv = ["--task", *argv]
     flagged = [setting for setting in settings() if setting.has_flag]
     known, unknown = _parser(flagged).parse_known_args(argv)
     if unknown:
@@ -68,14 +74,15 @@ def _unknown(flag: str, flagged: list[str]) -> SettingsError:
     elif close:
         hint = f"did you mean --{close[0]}?"
     else:
-        hint = "python main.py --help lists every flag; any other setting: --set key=value"
+        hint = f"{shlex.join(program())} --help lists every flag; any other setting: --set key=value"
     return SettingsError(f"command line: {flag} is not a flag", hint)
 
 
 def _parser(flagged: list[Setting]) -> argparse.ArgumentParser:
     tasks = "\n".join(f"  {name:<10} {help_text}" for name, help_text in TASKS.items())
     parser = _Parser(
-        prog="python main.py",
+        prog=shlex.join(program()),
+        usage="%(prog)s --task TASK [--flag VALUE ...] [--set KEY=VALUE ...]",
         description="lorakit: fine-tune, evaluate and chat with a LoRA adapter.\n\ntasks:\n" + tasks,
         epilog="Every setting, its default and bounds: docs/settings.md",
         allow_abbrev=False,
@@ -86,9 +93,10 @@ def _parser(flagged: list[Setting]) -> argparse.ArgumentParser:
     for setting in flagged:
         is_switch = setting.type_text == "true or false"
         extra: dict[str, Any] = {"nargs": "?", "const": "true"} if is_switch else {}
-        if "list of" in setting.type_text:
+        if setting.type_text.startswith("path or list of") or setting.type_text == "path, list of paths or null":
             extra = {"action": "extend", "nargs": "+"}
-        help_text = f"{setting.description.replace('%', '%%')} ({setting.type_text})"
+        default = f"default: {shown_value(setting.default)}"
+        help_text = f"{setting.description} ({setting.type_text}; {default})".replace("%", "%%")
         parser.add_argument(f"--{setting.name}", metavar="VALUE", help=help_text, **extra)
     parser.add_argument(
         "--set",

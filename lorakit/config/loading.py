@@ -11,11 +11,12 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from lorakit.config.paths import fault_of_file
 from lorakit.config.settings import BOUNDS, Config, number_text
 from lorakit.config.trainer_arguments import check_trainer_arguments
 from lorakit.config.yaml_values import read_mapping, read_value
 from lorakit.errors import SettingsError
+from lorakit.incoming import fault_of_file
+from lorakit.invocation import command
 from lorakit.outgoing import holds_secret
 
 _MOST_BYTES = 1_000_000  # of a file of settings
@@ -102,7 +103,9 @@ def _checked(given: dict[str, Given], faults: list[Fault]) -> Config:
 
 def _from_file(config_file: str, faults: list[Fault]) -> dict[str, Given]:
     if (fault := _fault_of_config_file(config_file)) is not None:
-        faults.append(Fault(config_file, fault, "name a file of settings with --config, or copy config.yaml"))
+        faults.append(
+            Fault(config_file, fault, f"name a file of settings with --config, or begin with one: {command('init')}")
+        )
         return {}
     try:
         mapping = read_mapping(Path(config_file).read_bytes().decode("utf-8-sig"))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
-from lorakit.config.settings import SECTIONS, Setting, settings
+from lorakit.config.settings import SECTIONS, Setting, settings, shown_value
 from lorakit.config.trainer_arguments import OWNED
 
 _HEAD = """# Settings
@@ -51,13 +50,7 @@ def reference_page() -> str:
 def _row(setting: Setting) -> str:
     name = f"`{setting.name}`" + (f"<br>flag `--{setting.name}`" if setting.has_flag else "")
     type_text = setting.type_text + (f", {setting.bounds_text}" if setting.bounds_text else "")
-    return f"| {name} | {type_text} | `{_yaml(setting.default)}` | {setting.description} |\n"
-
-
-def _yaml(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return f"[{', '.join(value)}]" if isinstance(value, list) else str(value)
+    return f"| {name} | {type_text} | `{shown_value(setting.default)}` | {setting.description} |\n"
 
 
 if __name__ == "__main__":

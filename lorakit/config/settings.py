@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 
-SECTIONS = ("Model", "Data", "LoRA", "Training", "Generation", "Evaluation", "Export")
+SECTIONS = ("Model", "Data", "LoRA", "Training", "Generation", "Evaluation", "Export", "Terminal")
 
 
 @dataclass(frozen=True)
@@ -141,13 +141,13 @@ class Config(BaseModel):
         False, description="The same in 8 bits (LLM.int8): half of their memory."
     )
 
-    train_file: Annotated[RowSources, Shown("Data")] = Field(
+    train_file: Annotated[RowSources, Shown("Data", flag=True)] = Field(
         "data/train.json",
         description="Training rows: a JSON, JSON Lines, CSV, Parquet or Excel file, a folder of them, or the name of a "
         "Hub dataset. A list mixes several, each a path or `{path, weight, max_rows, split, config}`: weight 2 trains "
         "the rows twice in each epoch, 0.5 half of them; split and config are those of a Hub dataset.",
     )
-    validation_file: Annotated[RowSources | None, Shown("Data")] = Field(
+    validation_file: Annotated[RowSources | None, Shown("Data", flag=True)] = Field(
         "data/validation.json",
         description=(
             "Rows for the validation loss and for `--task evaluate`. null: no validation, and training rows are "
@@ -431,6 +431,10 @@ class Config(BaseModel):
         False, description="Send without asking, for scripts. Otherwise `--task push` shows the files and asks."
     )
 
+    verbose: Annotated[bool, Shown("Terminal", flag=True)] = Field(
+        False, description="Say every detail: what was decided and why, what was tried, where memory goes."
+    )
+
     @field_validator("encoding")
     @classmethod
     def _check_encoding(cls, value: str | None) -> str | None:
@@ -540,3 +544,10 @@ def settings() -> list[Setting]:
             )
         )
     return listed
+
+
+def shown_value(value: Any) -> str:
+    """Write a default as it would stand in a configuration."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return f"[{', '.join(value)}]" if isinstance(value, list) else str(value)

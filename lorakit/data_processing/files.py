@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from lorakit import console
-from lorakit.config.paths import fault_of_file, is_folder, is_missing
 from lorakit.data_processing.encodings import decode
 from lorakit.data_processing.example import Rejected, shortened
 from lorakit.data_processing.json_rows import read_json_text
 from lorakit.data_processing.raw import RawRow
 from lorakit.data_processing.tables import read_csv, read_parquet, read_xlsx
 from lorakit.errors import DataError
+from lorakit.incoming import fault_of_file, is_folder, is_missing
 
 _HUB_NAME = re.compile(r"^[\w.-]+/[\w.-]+(:[\w.\-\[\]%:]+)?$")
 _ROWS = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".xlsx")

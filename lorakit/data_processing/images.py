@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import xxhash
 
 from lorakit.config import Config
-from lorakit.config.paths import fault_of_file, is_missing
 from lorakit.data_processing.example import has_half_character, shortened
 from lorakit.engine import Picture
 from lorakit.errors import DataError, SettingsError
+from lorakit.incoming import fault_of_file, is_missing, read_whole
 
 if TYPE_CHECKING:
     import torch
@@ -173,9 +173,7 @@ def _read(path: str) -> bytes:
     if fault is not None and not is_missing(fault):
         raise ImageError(f"picture {path} {fault}")
     try:
-        if Path(path).stat().st_size > _MOST_BYTES:
-            raise ImageError(f"picture {path} is a file of more than {_MOST_BYTES // 10**6} MB; reduce it")
-        return Path(path).read_bytes()
+        return read_whole(Path(path), _MOST_BYTES)
     except FileNotFoundError:
         raise ImageError(f"picture {path} does not exist (paths in rows are relative to the data file)") from None
     except OSError as error:

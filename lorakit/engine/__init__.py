@@ -1,15 +1,15 @@
 """What computes: device and number format, packed micro-batches, attention, the loss, the LoRA layers."""
 
-from lorakit.engine.accelerate import accelerate
-from lorakit.engine.attention import PACKED, register_packed_attention
-from lorakit.engine.compilation import compiled_layers, decide_compilation, uncompiled
-from lorakit.engine.decoder_coverage import NotCoveredError, decoder_fault
-from lorakit.engine.decoding import Decoder
-from lorakit.engine.decoding_weights import PACKINGS, Held, held_as_is
-from lorakit.engine.device import FORMATS, DtypeChoice, choose_device, choose_dtype, device_memory, free_bytes
-from lorakit.engine.half_weights import activation_dtype, hold_in_half
-from lorakit.engine.kernels import KernelChoice, choose_kernels
-from lorakit.engine.loss import PACKED_FAMILIES, LossSum, base_model, shares_beginning, summed_loss
+from lorakit.engine.backends.cpu.kernels import KernelChoice, choose_kernels
+from lorakit.engine.decoder.coverage import NotCoveredError, decoder_fault
+from lorakit.engine.decoder.decoder import Decoder
+from lorakit.engine.decoder.prefill import begin
+from lorakit.engine.decoder.weights import PACKINGS, Held, held_as_is
+from lorakit.engine.images.pictures import Picture, announce_pictures, grids, kept_feature_bytes, picture_inputs
+from lorakit.engine.layers.compilation import compiled_layers, decide_compilation, uncompiled
+from lorakit.engine.layers.half_weights import activation_dtype, hold_in_half
+from lorakit.engine.layers.install import accelerate
+from lorakit.engine.loss import LossSum, base_model, shares_beginning, summed_loss
 from lorakit.engine.memory import (
     PROBE_TOKENS,
     MemoryPlan,
@@ -22,14 +22,17 @@ from lorakit.engine.memory import (
     reset_peak,
 )
 from lorakit.engine.micro_batch import IGNORED_LABEL, MicroBatch, isolation_mask
-from lorakit.engine.pictures import Picture, announce_pictures, grids, kept_feature_bytes, picture_inputs
-from lorakit.engine.prefill import begin
-from lorakit.engine.ranks import Ranks, is_first_to_tell, is_lost_process, part_ranks
-from lorakit.engine.seeds import seed_of
+from lorakit.engine.ops.packed_attention import PACKED, register_packed_attention
+from lorakit.engine.pieces import ALL, NONE, PACKED_FAMILIES, Pieces, pieces_of, use_pieces
+from lorakit.engine.runtime.device import FORMATS, DtypeChoice, choose_device, choose_dtype, device_memory, free_bytes
+from lorakit.engine.runtime.ranks import Ranks, is_first_to_tell, is_lost_process, part_ranks
+from lorakit.engine.runtime.seeds import seed_of
 
 __all__ = [
+    "ALL",
     "FORMATS",
     "IGNORED_LABEL",
+    "NONE",
     "PACKED",
     "PACKED_FAMILIES",
     "PACKINGS",
@@ -44,6 +47,7 @@ __all__ = [
     "MicroBatch",
     "NotCoveredError",
     "Picture",
+    "Pieces",
     "Probe",
     "Ranks",
     "accelerate",
@@ -70,6 +74,7 @@ __all__ = [
     "part_ranks",
     "peak_bytes",
     "picture_inputs",
+    "pieces_of",
     "probe",
     "register_packed_attention",
     "release_memory",
@@ -78,4 +83,5 @@ __all__ = [
     "shares_beginning",
     "summed_loss",
     "uncompiled",
+    "use_pieces",
 ]

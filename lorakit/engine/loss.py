@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,24 +12,21 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy
 
-from lorakit.engine.attention import NO_MASK, PACKED
-from lorakit.engine.half_weights import HalfLinear
-from lorakit.engine.kernels import has_kernels, kernels_for
-from lorakit.engine.last_layer import place_rows
+from lorakit.engine.backends.cpu.kernels import has_kernels, kernels_for
+from lorakit.engine.images.pictures import picture_inputs
+from lorakit.engine.layers.half_weights import HalfLinear
+from lorakit.engine.layers.last_layer import place_rows
 from lorakit.engine.micro_batch import IGNORED_LABEL, MicroBatch, isolation_mask
-from lorakit.engine.pictures import picture_inputs
-from lorakit.engine.products import product
-from lorakit.engine.row_dropout import begin_pass
+from lorakit.engine.ops.packed_attention import NO_MASK, PACKED
+from lorakit.engine.ops.products import product
+from lorakit.engine.ops.row_dropout import begin_pass
+from lorakit.engine.pieces import pieces_of
 
 # The logits of a chunk take about so much, where that leaves no fewer targets than the other number, below which the
 # product waits for the weights to be read. From 32 MiB on, glibc takes memory fresh from the system each time.
 _CHUNK_BYTES = 33_000_000
 _FEWEST_CHUNK_TARGETS = 160
-# Families whose packed rows are proven equal to rows one by one; all others are computed one by one.
-PACKED_FAMILIES = frozenset({"gpt2", "llama", "mistral", "opt", "qwen2", "qwen3", "qwen3_vl"})
 _DROPOUTS = ("attention_dropout", "activation_dropout", "dropout", "attn_pdrop", "resid_pdrop", "embd_pdrop")
-# A model with one of these does more to its logits than multiply: the plain loss serves it.
-_LOGIT_CHANGES = ("final_logit_softcapping", "logit_scale", "logits_scaling", "output_multiplier_scale")
 
 
 @dataclass(frozen=True)
@@ -172,17 +170,22 @@ def summed_loss(model: Any, micro_batch: MicroBatch, label_smoothing: float = 0.
         A scalar, with gradient where the model has trainable parameters.
     """
     base = base_model(model)
-    if micro_batch.rows > 1 and not _isolates_packed_rows(base.config, micro_batch):
+    pieces = pieces_of(base)
+    if micro_batch.rows > 1 and not _may_be_packed(base, micro_batch):
         return torch.stack([summed_loss(model, row, label_smoothing) for row in micro_batch.split()]).sum()
     next_ids = micro_batch.next_ids[0]
     keep = (next_ids != IGNORED_LABEL).nonzero().squeeze(-1)  # [targets]
-    head = None if label_smoothing else _plain_head(base)
+    targets = next_ids[keep]
+    if not pieces.kept_logits:
+        begin_pass(base, micro_batch, ())
+        return _cross_entropy_sum(_all_logits(model, base, micro_batch)[0, keep], targets, label_smoothing)
+    head = _plain_head(base) if pieces.loss and not label_smoothing else None
     is_own_attention = base.config.get_text_config()._attn_implementation == PACKED
     pictures = [picture for row in micro_batch.pictures for picture in row]
     mask = NO_MASK if is_own_attention else isolation_mask(micro_batch)
     places, kept_places = place_rows(base, micro_batch, keep) if is_own_attention else (None, keep)
     begin_pass(base, micro_batch, (places and places.tails) or ())
-    with _taking_loss(head, next_ids[keep]):
+    with _taking_loss(head, targets):
         output = model(
             input_ids=micro_batch.input_ids,
             attention_mask=mask,
@@ -194,8 +197,23 @@ def summed_loss(model: Any, micro_batch: MicroBatch, label_smoothing: float = 0.
         ).logits
     if head is not None:
         return output.squeeze()  # type: ignore[no-any-return]
-    logits = output[0].float()  # [targets, vocabulary]
-    return cross_entropy(logits, next_ids[keep], reduction="sum", label_smoothing=label_smoothing)
+    return _cross_entropy_sum(output[0], targets, label_smoothing)
+
+
+def _all_logits(model: Any, base: Any, row: MicroBatch) -> torch.Tensor:
+    """Call a model as anybody would: [1, tokens, vocabulary] of one sequence."""
+    if row.pictures:
+        raise RuntimeError(f"{type(base).__name__} cannot be shown pictures together with positions")
+    settings = {"use_cache": False} if "use_cache" in inspect.signature(base.forward).parameters else {}
+    return model(input_ids=row.input_ids, **settings).logits  # type: ignore[no-any-return]
+
+
+def _cross_entropy_sum(logits: torch.Tensor, targets: torch.Tensor, label_smoothing: float) -> torch.Tensor:
+    """Take the loss of logits [targets, vocabulary], in float32."""
+    if len(logits) != len(targets):
+        raise RuntimeError(f"{len(logits)} logits were returned where {len(targets)} were asked for")
+    exact = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return cross_entropy(exact, targets, reduction="sum", label_smoothing=label_smoothing)
 
 
 def shares_beginning(model: Any) -> bool:
@@ -210,7 +228,8 @@ def shares_beginning(model: Any) -> bool:
         any(getattr(settings, name, 0) for name in _DROPOUTS)
         or any(module.p > 0 for module in model.modules() if isinstance(module, torch.nn.Dropout))
     )
-    return base.config.model_type in PACKED_FAMILIES and base.device.type == "cpu" and not is_drawn
+    pieces = pieces_of(base)
+    return pieces.packing and pieces.beginning and base.device.type == "cpu" and not is_drawn
 
 
 def base_model(model: Any) -> Any:
@@ -219,24 +238,26 @@ def base_model(model: Any) -> Any:
     return inner.get_base_model() if hasattr(inner, "get_base_model") else inner
 
 
-def _isolates_packed_rows(config: Any, micro_batch: MicroBatch) -> bool:
-    """Whether attention is all that connects the tokens of this model, and the mask all that limits attention.
+def _may_be_packed(base: Any, micro_batch: MicroBatch) -> bool:
+    """Whether rows together give what each of them gives alone.
 
-    Convolutions and state-space layers look across the border of two rows whatever the mask says, and a window would
-    be lost in the mask; such models take their rows one by one.
+    A model's own attention would lose its window in the mask that keeps rows apart.
     """
-    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+    pieces, settings = pieces_of(base), base.config.get_text_config()
     longest = micro_batch.shared_tokens + max(micro_batch.row_lengths)
-    return config.model_type in PACKED_FAMILIES and (window is None or longest <= window)
+    limits = [pieces.most_positions]
+    if settings._attn_implementation != PACKED:
+        is_used = getattr(settings, "use_sliding_window", True)
+        limits += [getattr(settings, "sliding_window", None) if is_used else None]
+        limits += [getattr(settings, "attention_chunk_size", None)]
+    return pieces.packing and all(limit is None or longest <= limit for limit in limits)
 
 
 def _plain_head(base: Any) -> torch.nn.Linear | None:
-    """Return the output projection where the loss may stand in for it: frozen, linear, and nothing after it."""
+    """Return the output projection where the loss may stand in for it: frozen and linear."""
     head = base.get_output_embeddings()
-    settings = base.config.get_text_config()
-    is_changed = any(getattr(settings, name, None) not in (None, 1, 1.0) for name in _LOGIT_CHANGES)
     is_plain = type(head) in (torch.nn.Linear, HalfLinear) and head.bias is None and not head.weight.requires_grad
-    return head if is_plain and not is_changed else None
+    return head if is_plain else None
 
 
 @contextmanager
@@ -250,6 +271,8 @@ def _taking_loss(head: torch.nn.Linear | None, targets: torch.Tensor) -> Iterato
         return
 
     def forward(hidden: torch.Tensor) -> torch.Tensor:
+        if hidden.shape[1] != len(targets):  # C++ would read beyond its end
+            raise RuntimeError(f"{hidden.shape[1]} logits are computed where {len(targets)} were asked for")
         wanted = hidden[0] if isinstance(head, HalfLinear) else hidden[0].to(head.weight.dtype)
         return TargetLoss.apply(wanted, head.weight, targets).view(1, 1, 1)  # type: ignore[no-any-return]
 

@@ -17,11 +17,11 @@ from typing import Any
 import psutil
 import torch
 
-from lorakit.engine.device import device_memory, free_bytes
-from lorakit.engine.half_weights import activation_dtype
+from lorakit.engine.layers.half_weights import activation_dtype
 from lorakit.engine.loss import loss_buffer_bytes, summed_loss
-from lorakit.engine.machine_memory import resident_bytes
 from lorakit.engine.micro_batch import MicroBatch
+from lorakit.engine.runtime.device import device_memory, free_bytes
+from lorakit.engine.runtime.machine_memory import resident_bytes
 
 PROBE_TOKENS = 128
 # Values of the MLP's width, of one token, that one layer needs for a moment in its backward pass.

@@ -11,7 +11,7 @@ from itertools import cycle
 
 import torch
 
-from lorakit.engine.pictures import Picture
+from lorakit.engine.images.pictures import Picture
 
 IGNORED_LABEL = -100  # the label that cross entropy skips, as in torch and transformers
 

@@ -10,6 +10,7 @@ from lorakit.config import Config, load_config
 from lorakit.data_processing import ChatFormat, Dataset, load_training, load_validation
 from lorakit.errors import LorakitError, SettingsError
 from lorakit.inference import chosen_adapters, open_assistant
+from lorakit.invocation import this_command
 from lorakit.runs import REPORT_FILE, RESULTS_FILE, USED_CONFIG_FILE, explaining_write_errors, open_folder
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def run(config: Config) -> int:
     with explaining_write_errors(folder, "make room, or set another output_dir"):
         _evaluate_into(folder, config, ranks)
     console.note(f"written: {folder / RESULTS_FILE} and {folder / REPORT_FILE}")
+    console.suggest("ask it", this_command("inference"))
     return 0
 
 
@@ -51,7 +53,9 @@ def _evaluate_into(folder: Path, config: Config, ranks: Ranks) -> None:
     train = _training_rows(adapter, evaluated, assistant.chat_format, limit) if adapter else None
     for line in warnings(dataset, train if train and train.name != dataset.name else None):
         console.warn(line)
-    comparison = compare(assistant, dataset, config, config.max_generated_rows, folder, ranks)
+    comparison = compare(
+        assistant, dataset, config, config.max_generated_rows, folder, ranks, train.name if train else None
+    )
     show_comparison(comparison)
     part_ranks()
     if ranks.is_first:

@@ -18,6 +18,7 @@ from lorakit.data_processing import Dataset, EncodedExample, Example
 from lorakit.data_processing.packing import pack_under_budget
 from lorakit.engine import LossSum, MicroBatch, Ranks, seed_of, shares_beginning, summed_loss, uncompiled
 from lorakit.evaluate.metrics import AnswerScores, bleu_tokenizer, without_reasoning
+from lorakit.evaluate.verdict import verdict
 from lorakit.inference import Assistant
 from lorakit.inference.generation import answer_batch
 from lorakit.inference.tool_calls import CallReader, same_calls
@@ -65,11 +66,13 @@ class Comparison:
         scores: For ``base`` and ``tuned``: loss, perplexity, exact_match, chrf, bleu, rouge_l, rows, target_tokens,
             bleu_rows, generated_rows; tool_calls where some are expected.
         shown: The first few questions with their answers.
+        verdict: All of it in one sentence.
     """
 
     data: str
     scores: dict[str, dict[str, Any]]
     shown: tuple[Answers, ...]
+    verdict: str = ""
 
 
 def dataset_loss(
@@ -109,6 +112,7 @@ def compare(
     most_rows: int | None,
     folder: Path,
     ranks: Ranks = _ALONE,
+    trained_on: str | None = None,
 ) -> Comparison:
     """Evaluate the base model and, where there is one, its adapter; leave the results in ``folder``.
 
@@ -118,6 +122,7 @@ def compare(
         config: The generation settings.
         most_rows: Answer only the first so many rows; None answers all. The loss is always over all.
         folder: Receives eval_results.json, and predictions.jsonl with every answer, in the order of the rows.
+        trained_on: The name of the training rows, where it is known.
         ranks: Share the rows; all of them return the whole comparison, the first one writes it.
     """
     names = ["base", "tuned"] if assistant.has_adapter else ["base"]
@@ -143,7 +148,8 @@ def compare(
         lines = (_line(row.example, answers) for row, answers in zip(asked, answered, strict=True))
         write_text(folder / PREDICTIONS_FILE, "".join(lines))
         write_json(folder / RESULTS_FILE, {"data": dataset.name, **scores})
-    return Comparison(dataset.name, scores, tuple(answered[:_SHOWN_ANSWERS]))
+    sentence = verdict(scores, dataset.name == trained_on)
+    return Comparison(dataset.name, scores, tuple(answered[:_SHOWN_ANSWERS]), sentence)
 
 
 @dataclass(frozen=True)
@@ -187,7 +193,9 @@ def _line(example: Example, answers: Answers) -> str:
 
 
 def show_comparison(comparison: Comparison) -> None:
-    """Print the scores and a few answers side by side."""
+    """Print the verdict, the scores and a few answers side by side."""
+    console.result(comparison.verdict)
+    console.result()
     scores = comparison.scores
     counts = next(iter(scores.values()))
     labels = {key: label for key, label in METRIC_NAMES.items() if key in counts}

@@ -46,5 +46,5 @@ def try_int8(
     )
     verdict = Verdict(len(asked), sum(one == other for one, other in zip(same, packed, strict=True)))
     keep_verdict(verdict_key(assistant.bundle.source, adapters), verdict)
-    console.note(f"decode_weights: {'int8' if verdict.is_same else 'same'} from now on (with int8 {verdict})")
+    console.detail(f"decode_weights: {'int8' if verdict.is_same else 'same'} from now on (with int8 {verdict})")
     return verdict

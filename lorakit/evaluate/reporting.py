@@ -59,6 +59,7 @@ def leave_report(folder: Path, evaluated: Evaluated, config: Config) -> Path:
         evaluated=evaluated.dataset.name,
         configuration=as_yaml(config),
         data=_overview(evaluated),
+        verdict=evaluated.comparison.verdict,
         metrics=tuple(_metrics(evaluated.comparison, answered)),
         answered=answered,
         memorised=tuple(_memorised(evaluated, answered)) if has_adapter else (),

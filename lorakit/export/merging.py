@@ -25,6 +25,7 @@ from lorakit.export.placing import unproven
 from lorakit.export.producing import Written, export_folder, open_combined, produce
 from lorakit.export.proof import Reader, Reference
 from lorakit.inference import Adapters, Assistant
+from lorakit.invocation import command
 from lorakit.model_config import ModelBundle
 from lorakit.model_config.trust import first_line
 
@@ -39,6 +40,7 @@ def run(config: Config) -> int:
         produce(open_combined(config), config, writing, write_merged)
     seconds = time.perf_counter() - started
     console.note(f"merged: {folder} ({seconds:.0f} s, peak memory {peak_bytes(torch.device('cpu')) / 1e9:.2f} GB)")
+    console.suggest("ask it", command("inference", "--model_name_or_path", str(folder), "--use_original_model"))
     return 0
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from lorakit.config.paths import is_folder
 from lorakit.errors import AdapterError, RunError
 from lorakit.export.placing import PROOF_FILE, UNPROVEN
+from lorakit.incoming import is_folder, read_json
 from lorakit.model_config.record import RECORD_FILE
 from lorakit.runs import CARD_FILE
 
@@ -102,8 +101,8 @@ def _check_proven(folder: Path) -> None:
     if not file.exists():
         return
     try:
-        is_proven = json.loads(file.read_text(encoding="utf-8"))["proven"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        is_proven = read_json(file)["proven"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{file}: is damaged ({type(error).__name__}), so nothing is sent", remedy) from error
     if is_proven is not True:
         raise RunError(f"{file}: says that it is not what it was made from, so it is not sent", remedy)

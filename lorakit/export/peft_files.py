@@ -12,12 +12,12 @@ from typing import Any
 import torch
 
 from lorakit.config import Config
-from lorakit.config.paths import leads_out
 from lorakit.errors import ProofError, SettingsError
 from lorakit.export.merged import FORMATS
 from lorakit.export.merging import read_plainly
 from lorakit.export.producing import Written
 from lorakit.export.proof import Reader, Reference
+from lorakit.incoming import leads_out
 from lorakit.inference import Adapters, Assistant
 from lorakit.model_config import ModelBundle
 

@@ -6,7 +6,6 @@ replaced, and of that only the files that it lists.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lorakit.errors import ProofError, SettingsError
+from lorakit.incoming import read_json
 from lorakit.runs import (
     clear_working_folder,
     explaining_write_errors,
@@ -84,7 +84,7 @@ def _take_over(folder: Path, writing: Path) -> None:
 def _files_of(folder: Path) -> set[str]:
     """Return the names in a folder that lorakit has written."""
     with suppress(OSError, ValueError, KeyError, TypeError):
-        return {PROOF_FILE, *map(str, json.loads((folder / PROOF_FILE).read_text(encoding="utf-8"))["files"])}
+        return {PROOF_FILE, *map(str, read_json(folder / PROOF_FILE)["files"])}
     return {PROOF_FILE}
 
 

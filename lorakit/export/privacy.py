@@ -10,6 +10,7 @@ from typing import Any
 from lorakit.errors import RunError
 from lorakit.export.parcel import MODELFILE, Parcel
 from lorakit.export.placing import PROOF_FILE
+from lorakit.incoming import read_whole
 from lorakit.model_config.record import RECORD_FILE
 from lorakit.outgoing import holds_secret
 from lorakit.runs import CARD_FILE
@@ -63,7 +64,7 @@ def _prompt_warning(parcel: Parcel, names: list[str]) -> Iterator[str]:
 
 
 def _read(parcel: Parcel, name: str) -> str:
-    return (parcel.folder / name).read_text(encoding="utf-8", errors="replace")
+    return read_whole(parcel.folder / name, _MOST_BYTES).decode("utf-8", "replace")
 
 
 def _as_json(text: str) -> Any:

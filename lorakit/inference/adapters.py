@@ -213,8 +213,10 @@ def open_adapters(config: Config, may_be_half: bool = True) -> Adapters:
     if choices:
         adapters.use(choices[0].name)
     shown = ", ".join(describe(choice) for choice in choices) or "none: the original model"
-    rows = [("model", source.name), ("adapter", shown), ("dtype", f"{dtype.name} ({dtype.reason})")]
-    console.facts("loaded", [*rows, ("device", str(device)), ("answers by", str(adapters.assistant.decoding))])
+    console.facts("loaded", [("model", source.name), ("adapter", shown)])
+    chosen = "torch_dtype auto: " if config.torch_dtype == "auto" else ""
+    rows = [("dtype", f"{dtype.name} ({chosen}{dtype.reason})"), ("device", str(device))]
+    console.details("in detail", [*rows, ("answers by", str(adapters.assistant.decoding))])
     return adapters
 
 

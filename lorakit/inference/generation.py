@@ -13,7 +13,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from lorakit.config import Config
 from lorakit.data_processing import Message
-from lorakit.engine import NotCoveredError, base_model, grids, picture_inputs
+from lorakit.engine import NotCoveredError, base_model, grids, picture_inputs, pieces_of
 from lorakit.errors import SettingsError
 from lorakit.inference.assistant import Assistant, pad_left
 from lorakit.inference.decoding import Writing, write_answers
@@ -87,7 +87,15 @@ def answer_ids(
 def _with_the_same_room(
     assistant: Assistant, prompts: Sequence[Sequence[int]], most_new_tokens: int
 ) -> Iterator[list[int]]:
-    """Group prompts by the tokens that each leaves for its answer, so that none is cut short by a longer neighbour."""
+    """Group prompts by the tokens that each leaves for its answer, so that none is cut short by a longer neighbour.
+
+    Those that would be answered otherwise beside others are left by themselves: see `Pieces`.
+    """
+    pieces = pieces_of(base_model(assistant.bundle.model))
+    most = sys.maxsize if pieces.most_positions is None else pieces.most_positions
+    if not pieces.together or max(map(len, prompts)) + most_new_tokens > most:
+        yield from ([place] for place in range(len(prompts)))
+        return
     groups: dict[int, list[int]] = {}
     for place, prompt in enumerate(prompts):
         groups.setdefault(min(most_new_tokens, _room(assistant, [prompt])), []).append(place)
@@ -216,6 +224,7 @@ def _generation_config(assistant: Assistant, config: Config, pad_id: int) -> Gen
         no_repeat_ngram_size=0,
         num_beams=1,
         min_new_tokens=0,
+        use_cache=pieces_of(base_model(assistant.bundle.model)).cached,
         eos_token_id=assistant.stop_ids,
         pad_token_id=pad_id,
         bos_token_id=assistant.bundle.tokenizer.bos_token_id,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from lorakit.incoming import read_json
 from lorakit.model_config import AdapterChoice, ModelSource, weights_hash
-from lorakit.runs import cache_folder
+from lorakit.runs import cache_folder, write_json
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def verdict_key(source: ModelSource, adapters: Sequence[AdapterChoice]) -> str:
 def read_verdict(key: str) -> Verdict | None:
     """Return what was found earlier; None where nothing was, or the note is damaged."""
     try:
-        found = json.loads(_file(key).read_text(encoding="utf-8"))
+        found = read_json(_file(key))
         return Verdict(int(found["rows"]), int(found["equal"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -52,7 +52,7 @@ def keep_verdict(key: str, verdict: Verdict) -> None:
     """Keep what was found; where the cache cannot be written, it will be found out again."""
     try:
         _file(key).parent.mkdir(parents=True, exist_ok=True)
-        _file(key).write_text(json.dumps(asdict(verdict)), encoding="utf-8")
+        write_json(_file(key), asdict(verdict))
     except OSError:
         return
 

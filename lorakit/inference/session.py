@@ -64,7 +64,8 @@ def run(config: Config) -> int:
     """Answer questions from the terminal, or from a pipe line by line."""
     from lorakit.inference.commands import COMMANDS, complete, obey
 
-    adapters = open_adapters(config)
+    with console.progress(None, "loading"):
+        adapters = open_adapters(config)
     session = Session(adapters, config)
     adapters.assistant.chat_format.pictures([question("", session.images)])  # a fault should not wait for a question
     if config.question_file or config.jsonl:

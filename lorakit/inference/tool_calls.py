@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lorakit.config.paths import fault_of_file
 from lorakit.data_processing import ChatFormat, Message, ToolCall
 from lorakit.data_processing.chat_template import TemplateError
 from lorakit.data_processing.example import UnusableError
 from lorakit.data_processing.tool_calls import as_json, read_tools
 from lorakit.errors import SettingsError
+from lorakit.incoming import fault_of_file, read_whole
 
 _Found = tuple[str, Any]  # the function's name, and its arguments as an object or JSON text
 _ARGUMENTS = ("arguments", "parameters")
@@ -242,7 +242,7 @@ def read_tools_file(name: str) -> str | None:
     if (fault := fault_of_file(name)) is not None:
         raise SettingsError(f"tools: {name}: {fault}", "name a JSON file with a list of tools")
     try:
-        return read_tools(json.loads(Path(name).read_bytes().decode("utf-8-sig")))
+        return read_tools(json.loads(read_whole(Path(name)).decode("utf-8-sig")))
     except (OSError, ValueError, RecursionError, UnusableError) as error:
         raise SettingsError(
             f"tools: {name}: is not a list of tools in JSON ({error})",

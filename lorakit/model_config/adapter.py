@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from lorakit import console
-from lorakit.config.paths import fault_of_file, is_missing
 from lorakit.engine import accelerate, base_model
 from lorakit.errors import AdapterError
+from lorakit.incoming import fault_of_file, is_missing
 from lorakit.model_config.adapter_bounds import check_bounds, is_finite
 from lorakit.model_config.adapter_settings import SETTINGS_FILE, lora_config, read_settings_file
 from lorakit.model_config.fingerprint import KIND

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lorakit.config.paths import is_folder
 from lorakit.errors import SettingsError
+from lorakit.incoming import is_folder
 from lorakit.runs import ADAPTER_FOLDER
 
 BASE = "base"  # how the model without an adapter is called

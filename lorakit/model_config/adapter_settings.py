@@ -7,7 +7,6 @@ it asks for; so only the fields below reach PEFT, each checked, and never what i
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import re
 from collections.abc import Callable, Iterable
@@ -15,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from lorakit import console
-from lorakit.config.paths import fault_of_file
 from lorakit.errors import AdapterError
+from lorakit.incoming import fault_of_file, read_json
 from lorakit.model_config.layer_names import PatternError, plain_pattern, resolved_patterns
 
 SETTINGS_FILE = "adapter_config.json"
@@ -105,12 +104,10 @@ def read_settings_file(folder: Path) -> dict[str, Any]:
     if fault is not None:
         raise AdapterError(f"{file}: {fault}", _AGAIN)
     try:
-        if file.stat().st_size > _MOST_BYTES:
-            raise ValueError(f"has more than {_MOST_BYTES} bytes, far too many for settings")
-        settings = json.loads(file.read_text(encoding="utf-8"))
+        settings = read_json(file, _MOST_BYTES)
         kind = settings["peft_type"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        reason = "peft_type is missing" if isinstance(error, KeyError) else error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = "peft_type is missing" if isinstance(error, KeyError) else getattr(error, "strerror", None) or error
         raise AdapterError(f"{file}: is damaged ({reason})", _AGAIN) from error
     if settings.get("bias", "none") != "none":
         raise AdapterError(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
 from lorakit.errors import ModelError
+from lorakit.incoming import read_json
 from lorakit.model_config.source import ModelSource, weight_files
+from lorakit.model_config.trust import first_line, is_fault
 
 GENERATION_FILE = "generation_config.json"
 _LAYERS = frozenset(("num_hidden_layers", "num_layers", "n_layer", "n_layers", "depth"))
@@ -18,9 +19,9 @@ _WIDTHS = frozenset(
         *("word_embed_proj_dim", "num_experts", "num_local_experts"),
     )
 )
-_POSITIONS = frozenset(("max_position_embeddings", "n_positions", "n_ctx", "num_position_embeddings"))
+_POSITIONS = frozenset(("max_position_embeddings", "n_positions", "n_ctx", "num_position_embeddings", "sliding_window"))
 _MOST_POSITIONS = 10**9
-_MAY_BE_NULL = frozenset(("head_dim", "num_key_value_heads", "n_inner", "n_ctx"))
+_MAY_BE_NULL = frozenset(("head_dim", "num_key_value_heads", "n_inner", "n_ctx", "sliding_window"))
 _AGAIN = "fetch the model again, all its files from the same place"
 
 
@@ -33,7 +34,7 @@ def check_sizes(source: ModelSource, settings: dict[str, Any]) -> None:
     tensors, widest = _extent(source)
     limits = {**dict.fromkeys(_LAYERS, tensors), **dict.fromkeys(_WIDTHS, widest)}
     limits |= dict.fromkeys(_POSITIONS, _MOST_POSITIONS)
-    for name, value in _sizes(settings):
+    for name, value in (*_sizes(settings), *_sizes(_with_defaults(source))):
         if value is None and name in _MAY_BE_NULL:
             continue
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -41,6 +42,19 @@ def check_sizes(source: ModelSource, settings: dict[str, Any]) -> None:
         if value > limits[name]:
             reason = "more than any text has" if name in _POSITIONS else f"its weights have {limits[name]} at most"
             raise ModelError(f"{source.name}: config.json: {name} is {_shown(value)}, but {reason}", _AGAIN)
+
+
+def _with_defaults(source: ModelSource) -> dict[str, Any]:
+    """Return what a model's config.json comes to: a size that it leaves out is that of the family's usual model."""
+    from transformers import AutoConfig
+
+    try:
+        found = AutoConfig.from_pretrained(source.folder, local_files_only=True, trust_remote_code=source.runs_own_code)
+        return dict(found.to_dict())
+    except BaseException as error:  # loading the model will say it
+        if not is_fault(error):
+            raise
+        return {}
 
 
 def _sizes(settings: dict[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -73,15 +87,15 @@ def check_generation_file(source: ModelSource) -> None:
     if not file.is_file():
         return
     try:
-        settings = json.loads(file.read_text(encoding="utf-8"))
+        settings = read_json(file)
         if not isinstance(settings, dict):
             raise TypeError("it is no object")
         ends = settings.get("eos_token_id")
         listed = ends if isinstance(ends, list) else [] if ends is None else [ends]
         if not all(isinstance(token, int) and not isinstance(token, bool) and 0 <= token < 2**31 for token in listed):
             raise TypeError("eos_token_id is not a token's number, or a list of them")
-    except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise ModelError(f"{source.name}: {GENERATION_FILE} is damaged ({str(error)[:200]})", _AGAIN) from error
+    except (OSError, ValueError, TypeError) as error:
+        raise ModelError(f"{source.name}: {GENERATION_FILE} is damaged ({first_line(error)[:200]})", _AGAIN) from error
 
 
 def _shown(value: Any) -> str:

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 
 import xxhash
 
+from lorakit.incoming import read_json
 from lorakit.runs import cache_folder, write_json
 
 # Says how it was taken: one without it was taken by an earlier version, from samples, and tells nothing.
@@ -61,7 +62,7 @@ def _tensors_of(file: Path) -> list[str]:
     identity = [found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
     kept = cache_folder() / "fingerprints" / f"{found.st_dev}-{found.st_ino}.json"
     with suppress(OSError, ValueError, KeyError, TypeError):
-        content = json.loads(kept.read_text(encoding="utf-8"))
+        content = read_json(kept)
         if content["file"] == identity and all(isinstance(line, str) for line in content["tensors"]):
             return list(content["tensors"])
     tensors = list(_hashed(file))

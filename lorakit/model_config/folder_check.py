@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lorakit.config.paths import fault_of_file, leads_out
+from lorakit.incoming import MOST_JSON_BYTES, fault_of_file, has_many_brackets, leads_out, read_json, read_whole
 
 _SETTINGS = (".json", ".jinja", ".txt", ".model", ".tiktoken", ".py")  # copied along into what is made of them
 _WEIGHTS = ".safetensors"
 _MORE_TEMPLATES = "additional_chat_templates"
-_MOST_BYTES = 500_000_000  # of a file that is read whole: a large tokenizer has a tenth
+_LIST_OF_WEIGHTS = "model.safetensors.index.json"
+# What is read whole, by libraries several times over: the largest known tokenizers have 35 MB, other settings one.
+_VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "merges.txt", "added_tokens.json")
+_MOST_BYTES, _MOST_OF_A_VOCABULARY = 5_000_000, 80_000_000
+_BYTES_OF_A_MERGE = 8  # at least: a list of two words
 
 
 def fault_in_folder(folder: Path) -> str | None:
@@ -36,9 +39,21 @@ def _faults(folder: Path) -> Iterator[str]:
             yield f"{file.name} {fault}"
         elif file.suffix != _WEIGHTS and leads_out(file):
             yield f"{file.name} is a link that leads out of the folder"
-        elif file.suffix != _WEIGHTS and file.stat().st_size > _MOST_BYTES:
-            yield f"{file.name} has more than {_MOST_BYTES // 1_000_000} MB"
+        elif file.suffix != _WEIGHTS:
+            yield from _excess(file)
     yield from _named_elsewhere(folder)
+
+
+def _excess(file: Path) -> Iterator[str]:
+    """Yield what makes a file too large to be read whole."""
+    is_vocabulary = file.name in _VOCABULARIES or file.suffix in (".model", ".tiktoken")
+    most = _MOST_OF_A_VOCABULARY if is_vocabulary else MOST_JSON_BYTES if file.name == _LIST_OF_WEIGHTS else _MOST_BYTES
+    if file.stat().st_size > most:
+        yield f"{file.name} has more than {most // 1_000_000} MB"
+    elif file.suffix == ".json":
+        fewest = {"fewest_bytes": _BYTES_OF_A_MERGE} if is_vocabulary else {}
+        if has_many_brackets(read_whole(file, most), **fewest):
+            yield f"{file.name} is mostly brackets"
 
 
 def _named_elsewhere(folder: Path) -> Iterator[str]:
@@ -46,7 +61,7 @@ def _named_elsewhere(folder: Path) -> Iterator[str]:
     for name, value in _object_in(folder / "tokenizer_config.json").items():
         if name.endswith("_file") and isinstance(value, str) and _is_elsewhere(folder, value):
             yield f"tokenizer_config.json names a file of another folder ({name})"
-    listed = _object_in(folder / "model.safetensors.index.json").get("weight_map")
+    listed = _object_in(folder / _LIST_OF_WEIGHTS).get("weight_map")
     names = listed.values() if isinstance(listed, dict) else ()
     for name in sorted({name for name in names if isinstance(name, str)}):
         if Path(name).name != name:
@@ -63,7 +78,7 @@ def _is_elsewhere(folder: Path, name: str) -> bool:
 
 def _object_in(file: Path) -> dict[str, Any]:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):  # absent, or damaged, which whoever reads it will say
+        content = read_json(file)
+    except (OSError, ValueError):  # absent, or damaged, which whoever reads it will say
         return {}
     return content if isinstance(content, dict) else {}

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import logging
-import os
 import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -13,16 +11,15 @@ import torch
 
 from lorakit.config import Config
 from lorakit.engine import (
-    PACKED,
     PACKED_FAMILIES,
     DtypeChoice,
     Ranks,
     choose_dtype,
     hold_in_half,
-    register_packed_attention,
 )
 from lorakit.errors import ModelError
 from lorakit.model_config.adapter_bounds import is_finite
+from lorakit.model_config.computing import let_engine_compute
 from lorakit.model_config.config_bounds import check_generation_file, check_sizes
 from lorakit.model_config.quantization import loading_arguments
 from lorakit.model_config.source import ModelSource
@@ -40,6 +37,8 @@ if TYPE_CHECKING:
 
 TESTED_FAMILIES = {"qwen3": "Qwen3", "llama": "Llama", "gpt2": "GPT-2", "opt": "OPT", "qwen3_vl": "Qwen3-VL"}
 VISION_FAMILIES = frozenset({"qwen3_vl"})
+# How a model's forward pass is called, whatever its config.json says.
+_CALLED = {"return_dict": True, "output_hidden_states": False, "output_attentions": False, "is_encoder_decoder": False}
 
 
 @dataclass(frozen=True)
@@ -65,11 +64,9 @@ class ModelBundle:
 
 def quiet_libraries() -> None:
     """Keep progress bars and advice of the libraries out of our output; errors still show."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     import transformers
 
     transformers.utils.logging.set_verbosity_error()
-    logging.getLogger("bitsandbytes").setLevel(logging.CRITICAL)  # it misses kernels it can do without
     transformers.utils.logging.disable_progress_bar()
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft)\b.*")
 
@@ -190,7 +187,8 @@ def load_model(
         may_grow: Give the model rows for tokens that the tokenizer has beyond them, which an adapter must bring.
 
     Raises:
-        ModelError: They are missing or damaged, do not belong to the tokenizer, or the model does not generate text.
+        ModelError: They are missing or damaged, do not belong to the tokenizer, or the model is none that could be
+            trained or asked.
     """
     model = _read_weights(source, dtype, loading_arguments(quantization, dtype.dtype, device))
     rows = model.get_input_embeddings().weight.shape[0]
@@ -207,10 +205,11 @@ def load_model(
             f"{source.name}: {unsound} holds numbers that are not finite, so no answer could be computed",
             "fetch the model again, or choose another one",
         )
-    if dtype.is_half:
-        hold_in_half(model)
     if quantization is None:  # else it is there already, and bitsandbytes refuses to be moved
         model = model.to(device)
+    let_engine_compute(model, source)
+    if dtype.is_half:
+        hold_in_half(model)
     return ModelBundle(source, tokenizer, model, model.config.model_type, dtype, device)
 
 
@@ -224,17 +223,12 @@ def _read_weights(source: ModelSource, dtype: DtypeChoice, arguments: dict[str, 
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
     check_weight_files(source)
-    register_packed_attention()
     family, _ = read_model_type(source)
     kind = AutoModelForImageTextToText if family in VISION_FAMILIES else AutoModelForCausalLM
-    attention: str | dict[str, str] | None = PACKED if family in PACKED_FAMILIES else None
-    if family in VISION_FAMILIES:
-        attention = {"text_config": PACKED, "vision_config": "sdpa"}
     try:
         model, report = kind.from_pretrained(
             source.folder,
             dtype="auto" if dtype.is_half else dtype.dtype,  # as it is in the files, to be read without a copy
-            attn_implementation=attention,
             local_files_only=True,
             use_safetensors=True,
             trust_remote_code=source.runs_own_code,
@@ -254,4 +248,20 @@ def _read_weights(source: ModelSource, dtype: DtypeChoice, arguments: dict[str, 
             f"{source.name}: the weight files lack {len(missing)} tensors, {missing[0]} among them",
             "the download is not complete: fetch the model again",
         )
+    _answer_plainly(model)
     return model  # type: ignore[no-any-return]
+
+
+def _answer_plainly(model: PreTrainedModel) -> None:
+    """Leave out what a model's files say of how it is to be called: that is for its callers to say.
+
+    Of generation_config.json, and of what config.json has of the same, only the tokens at which answers end are taken:
+    `generate` would take each other setting that it has been given none for, searches with code from a hub among them.
+    """
+    from transformers import GenerationConfig
+
+    ends = getattr(model.generation_config, "eos_token_id", None)
+    model.generation_config = GenerationConfig(eos_token_id=ends)
+    for settings in {id(part): part for part in (model.config, model.config.get_text_config())}.values():
+        for name, value in _CALLED.items():
+            setattr(settings, name, value)

@@ -8,8 +8,8 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from lorakit import __version__
-from lorakit.config.paths import fault_of_file, is_missing
 from lorakit.errors import AdapterError
+from lorakit.incoming import fault_of_file, is_missing, read_whole
 
 RECORD_FILE = "lorakit.json"
 MASK_RULE = "answers and their end-of-turn token are trained, prompts and pictures are not"
@@ -71,7 +71,7 @@ def read_record(folder: Path) -> AdapterRecord | None:
     if fault is not None:
         raise AdapterError(f"{file}: {fault}", "copy the adapter's folder again")
     try:
-        return TypeAdapter(AdapterRecord).validate_json(file.read_bytes(), strict=True)
+        return TypeAdapter(AdapterRecord).validate_json(read_whole(file), strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"])

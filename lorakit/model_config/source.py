@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lorakit.config.paths import fault_of_file, is_folder
 from lorakit.errors import ModelError
+from lorakit.incoming import fault_of_file, is_folder, read_json
 from lorakit.model_config.fingerprint import read_header, weights_fingerprint
 from lorakit.model_config.folder_check import fault_in_folder
 from lorakit.model_config.starter import STARTER, starter_folder
@@ -60,7 +60,7 @@ class ModelSource:
 
     def config_fingerprint(self) -> str:
         """Hash what matters in config.json: not who wrote it, nor in which number format."""
-        settings = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
+        settings = read_json(self.folder / "config.json")
         return hashlib.sha256(json.dumps(_without_notes(settings), sort_keys=True).encode()).hexdigest()
 
     def fingerprint(self) -> str:
@@ -194,7 +194,4 @@ def weight_files(folder: Path) -> list[Path]:
         return [folder / "model.safetensors"]
     if not index.is_file():
         return sorted(folder.glob("*.safetensors"))
-    return [
-        folder / Path(name).name
-        for name in sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    ]
+    return [folder / Path(name).name for name in sorted(set(read_json(index)["weight_map"].values()))]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from lorakit import console
 from lorakit.engine import is_out_of_memory
 from lorakit.errors import ModelError
+from lorakit.incoming import read_json
 from lorakit.model_config.source import ModelSource
 
 _QUANTIZED = ("bitsandbytes", "gptq", "awq", "compressed-tensors")
@@ -43,13 +43,13 @@ def _check_list_of_weights(source: ModelSource) -> None:
     if not file.is_file() or (source.folder / "model.safetensors").is_file():
         return
     try:
-        listed = json.loads(file.read_text(encoding="utf-8"))["weight_map"]
+        listed = read_json(file)["weight_map"]
         names = {name for name in listed.values() if isinstance(name, str)}
         if not all(name.endswith(".safetensors") for name in names):
             raise TypeError("it names other files than safetensors, which may be pickles")
         if not listed or len(names) < len({str(name) for name in listed.values()}):
             raise TypeError("it names no files")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(
             f"{source.name}: the model cannot be loaded: its list of weights ({file.name}) is damaged "
             f"({first_line(error)[:200]})",
@@ -122,12 +122,12 @@ def read_settings(source: ModelSource) -> dict[str, Any]:
         ModelError: It is damaged.
     """
     try:
-        settings = json.loads((source.folder / "config.json").read_text(encoding="utf-8"))
+        settings = read_json(source.folder / "config.json")
         if not isinstance(settings["model_type"], str):
             raise TypeError("model_type is not text")
         if not isinstance(settings.get("text_config", {}), dict):
             raise TypeError("text_config is not an object")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         reason = "model_type is missing" if isinstance(error, KeyError) else first_line(error)
         raise ModelError(f"{source.name}: its config.json is damaged ({reason})", "fetch the model again") from error
     return settings  # type: ignore[no-any-return]
@@ -140,5 +140,5 @@ def is_fault(error: BaseException) -> bool:
 
 def first_line(error: BaseException) -> str:
     """Return the first line of what a library says, or its kind where it says nothing."""
-    text = str(error).strip()
+    text = (getattr(error, "strerror", None) or str(error)).strip()
     return text.splitlines()[0] if text else type(error).__name__

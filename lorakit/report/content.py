@@ -122,6 +122,7 @@ class Report:
         run_folder: Where the records of the training lie.
         evaluated: The file whose rows were answered.
         configuration: The settings as YAML.
+        verdict: What was found, in one sentence.
         data: The files of rows.
         metrics: Base against tuned.
         answered: All rows that were answered, in the order of their file.
@@ -135,6 +136,7 @@ class Report:
     run_folder: Path | None
     evaluated: str
     configuration: str
+    verdict: str = ""
     data: DataOverview | None = None
     metrics: tuple[Metric, ...] = ()
     answered: tuple[AnsweredRow, ...] = ()

@@ -57,6 +57,12 @@ def page(report: Report) -> str:
 
 
 def _heading(report: Report) -> Markup:
-    adapter = f"adapter {report.adapter.as_posix()}" if report.adapter else "without an adapter"
-    facts = [report.model, adapter, f"answers to {report.evaluated}", f"{report.task}, {datetime.now():%Y-%m-%d %H:%M}"]
-    return joined([element("h1", "lorakit report"), element("p", " · ".join(facts))])
+    adapter = f"adapter {report.adapter.name}" if report.adapter else "without an adapter"
+    facts = [
+        report.model,
+        adapter,
+        f"answers to {Path(report.evaluated).name}",
+        f"{report.task}, {datetime.now():%Y-%m-%d %H:%M}",
+    ]
+    sentence = element("p", report.verdict, class_="verdict") if report.verdict else ""
+    return joined([element("h1", "lorakit report"), sentence, element("p", " · ".join(facts))])

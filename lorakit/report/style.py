@@ -16,6 +16,7 @@ main { max-width: 1120px; margin: 0 auto; padding: 16px; overflow-wrap: anywhere
 h1 { font-size: 1.5rem; margin: .5rem 0 .25rem; }
 h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem; padding-bottom: .25rem; border-bottom: 1px solid var(--edge); }
 p { margin: .5rem 0; }
+.verdict { font-size: 1.1rem; font-weight: 600; }
 .note, small, figcaption { color: var(--faint); }
 .note { max-width: 75ch; font-size: .92rem; }
 .box { overflow-x: auto; margin: .75rem 0; }

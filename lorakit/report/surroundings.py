@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from lorakit import __version__
+from lorakit.incoming import read_whole
 from lorakit.report.content import Report
 from lorakit.report.markup import Markup, element, folded, note, section, table
 from lorakit.runs import ADAPTER_FOLDER, USED_CONFIG_FILE
@@ -26,7 +27,7 @@ def reproduction(report: Report) -> Markup:
     parts: list[str] = []
     if used is not None:
         parts.append(element("pre", "\n".join(commands(used.parent)), tabindex="0"))
-        text = without_secrets(used.read_text(encoding="utf-8"))
+        text = without_secrets(read_whole(used).decode("utf-8"))
         parts.append(folded(f"{USED_CONFIG_FILE}, of the training", element("pre", text, tabindex="0")))
     if used is None or report.task != "train":
         text = without_secrets(report.configuration)

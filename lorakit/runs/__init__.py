@@ -1,6 +1,6 @@
 """The folder of a run and the records in it."""
 
-from lorakit.runs.archive import archive_previous_run, finish_archiving
+from lorakit.runs.archive import PREVIOUS, archive_previous_run, finish_archiving, has_run, has_unfinished_run
 from lorakit.runs.cache import cache_folder
 from lorakit.runs.checkpoints import (
     CheckpointFacts,
@@ -45,6 +45,7 @@ __all__ = [
     "CURVE_FILE",
     "FILES_OF_A_RUN",
     "PREDICTIONS_FILE",
+    "PREVIOUS",
     "REPORT_FILE",
     "RESULTS_FILE",
     "UNUSED_ROWS_FILE",
@@ -66,6 +67,8 @@ __all__ = [
     "explaining_write_errors",
     "fault_in",
     "finish_archiving",
+    "has_run",
+    "has_unfinished_run",
     "locked",
     "new_mark",
     "open_folder",

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lorakit.errors import RunError
-from lorakit.runs.names import CHECKPOINT, FILES_OF_A_RUN
+from lorakit.runs.names import ADAPTER_FOLDER, CHECKPOINT, FILES_OF_A_RUN
 from lorakit.runs.storage import clear_working_folder, discard, make_durable, make_tree_durable, write_text
 
 PREVIOUS = "previous"
@@ -52,6 +52,17 @@ def archive_previous_run(folder: Path) -> Path | None:
     make_durable(folder)
     finish_archiving(folder)
     return archive
+
+
+def has_run(folder: Path) -> bool:
+    """Tell whether an earlier run has left something that `archive_previous_run` would move."""
+    return any(_pieces(folder)) if folder.is_dir() else False
+
+
+def has_unfinished_run(folder: Path) -> bool:
+    """Tell whether a run has left checkpoints and no adapter."""
+    pieces = list(_pieces(folder)) if folder.is_dir() else []
+    return any(CHECKPOINT.match(path.name) for path in pieces) and not (folder / ADAPTER_FOLDER).is_dir()
 
 
 def finish_archiving(folder: Path) -> None:
@@ -99,4 +110,6 @@ def _is_the_same(piece: Path, kept: Path) -> bool:
         return piece.is_symlink() and kept.is_symlink() and os.readlink(piece) == os.readlink(kept)
     if piece.is_dir() and kept.is_dir():
         return all(_is_the_same(path, kept / path.name) for path in piece.iterdir())
-    return piece.is_file() and kept.is_file() and filecmp.cmp(piece, kept, shallow=False)
+    if not (piece.is_file() and kept.is_file()):
+        return os.path.lexists(piece) and os.path.samefile(piece, kept)  # a pipe, which has no content
+    return os.path.samefile(piece, kept) or filecmp.cmp(piece, kept, shallow=False)

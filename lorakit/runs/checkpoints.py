@@ -6,12 +6,15 @@ Each carries the mark of its run, so that no other run goes on from it or delete
 from __future__ import annotations
 
 import hashlib
-import json
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field, TypeAdapter
+
+from lorakit.incoming import fault_of_file, leads_out, open_file, read_json
 from lorakit.runs.names import CHECKPOINT
 from lorakit.runs.records import PlanRecord
 from lorakit.runs.storage import discard, files_in, place_folder, write_json
@@ -31,7 +34,7 @@ class CheckpointFacts:
 
     run: str
     plan: PlanRecord
-    max_tokens: tuple[int, ...]
+    max_tokens: Annotated[tuple[Annotated[int, Field(gt=0, lt=2**53)], ...], Field(min_length=1)]
 
 
 def step_of(checkpoint: Path) -> int:
@@ -84,20 +87,25 @@ def read_facts(checkpoint: Path) -> CheckpointFacts | None:
     """Read what a checkpoint says of its run; None where it does not say it."""
     try:
         content = _read_manifest(checkpoint)
-        plan = PlanRecord(**content["plan"])
-        return CheckpointFacts(str(content["run"]), plan, tuple(map(int, content["max_tokens"])))
-    except (OSError, ValueError, KeyError, TypeError):
+        return TypeAdapter(CheckpointFacts).validate_python(
+            {name: content[name] for name in ("run", "plan", "max_tokens")}
+        )
+    except (OSError, ValueError, KeyError, TypeError):  # pydantic's ValidationError is a ValueError
         return None
 
 
 def fault_in(checkpoint: Path) -> str | None:
     """Say what is wrong with a checkpoint; None where every file is as it was written."""
     try:
+        there = {path.relative_to(checkpoint).as_posix(): path for path in checkpoint.rglob("*")}
+        for name, path in there.items():
+            fault = fault_of_file(str(path)) if path.is_symlink() or not path.is_dir() else None
+            if fault is not None or leads_out(path):
+                return f"{name} {fault or 'is a link that leads out of the folder'}"
         for name, wanted in _read_manifest(checkpoint)["files"].items():
-            file = checkpoint / name
-            if not file.is_file():
+            if name not in there:
                 return f"{name} is missing"
-            if file.stat().st_size != wanted["bytes"] or _sha256(file) != wanted["sha256"]:
+            if there[name].stat().st_size != wanted["bytes"] or _sha256(there[name]) != wanted["sha256"]:
                 return f"{name} is damaged"
     except FileNotFoundError:
         return f"it has no {MANIFEST_FILE}"
@@ -112,9 +120,9 @@ def _marked(checkpoint: Path) -> str | None:
 
 
 def _read_manifest(checkpoint: Path) -> Mapping[str, Any]:
-    return json.loads((checkpoint / MANIFEST_FILE).read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+    return read_json(checkpoint / MANIFEST_FILE)  # type: ignore[no-any-return]
 
 
 def _sha256(file: Path) -> str:
-    with open(file, "rb") as stream:
+    with open_file(file, sys.maxsize) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from lorakit.errors import RunError
+from lorakit.incoming import open_file
 from lorakit.runs.names import EVENTS_FILE
 from lorakit.runs.storage import make_durable, write_text
 
+_MOST_BYTES = 1_000_000_000  # three million steps
 _PARTS = "planned_parts"  # the one field that is not a number
 
 
@@ -125,14 +127,15 @@ def read_records(folder: Path) -> Iterator[Record]:
     file = folder / EVENTS_FILE
     if not file.is_file():
         return
-    for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
-        try:
-            fields = json.loads(line)
-        except ValueError:
-            continue
-        except RecursionError:
-            fields = None
-        yield _record(fields, f"{file} line {number}")
+    with open_file(file, _MOST_BYTES) as stream:
+        for number, line in enumerate(stream, start=1):
+            try:
+                fields = json.loads(line.decode("utf-8", "replace"))
+            except ValueError:
+                continue
+            except RecursionError:
+                fields = None
+            yield _record(fields, f"{file} line {number}")
 
 
 def _record(fields: Any, place: str) -> Record:
@@ -150,8 +153,13 @@ def _record(fields: Any, place: str) -> Record:
 
 def _is_value(name: str, value: Any) -> bool:
     if name == _PARTS:
-        return isinstance(value, dict) and all(isinstance(size, int | float) for size in value.values())
-    return isinstance(value, int | float)  # true and false among them
+        return isinstance(value, dict) and all(map(_is_number, value.values()))
+    return _is_number(value)
+
+
+def _is_number(value: Any) -> bool:
+    """Tell a number that fits a machine's own, true and false among them; JSON's may have thousands of digits."""
+    return isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**63)
 
 
 def _line(record: Record) -> str:

@@ -25,6 +25,8 @@ def make_durable(path: Path) -> None:
     """Have the operating system write a file, or a folder's list of names, to the disk itself."""
     if path.is_dir() and os.name == "nt":  # Windows has no such thing for folders
         return
+    if not (path.is_file() or path.is_dir()):  # a pipe, which to open would be to wait for who writes into it
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,9 @@ import torch
 from transformers import TrainingArguments
 
 from lorakit.config import Config
-from lorakit.config.paths import fault_of_file
 from lorakit.engine import DtypeChoice
 from lorakit.errors import SettingsError
+from lorakit.incoming import fault_of_file, read_json
 from lorakit.train.rehearsal import rehearse
 
 # What `trainer_args` may change; everything else is transformers' own default.
@@ -99,8 +98,8 @@ def _sharding(given: dict[str, Any]) -> dict[str, Any]:
 def _read_sharding(name: str) -> dict[str, Any]:
     fault = fault_of_file(name)
     try:
-        settings = {} if fault else json.loads(Path(name).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        settings = {} if fault else read_json(Path(name))
+    except (OSError, ValueError):
         fault = "is not readable as JSON"
     if fault or not isinstance(settings, dict):
         raise SettingsError(

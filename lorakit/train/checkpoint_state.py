@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
+from lorakit.incoming import read_json
 from lorakit.runs import step_of
 
 STATE_FILE = "trainer_state.json"  # transformers' name
-_MOST_BYTES = 1_000_000_000  # a line for each step of a long run
+_MOST_BYTES = 100_000_000  # a line for each step of a long run
 
 
 def _is_whole(value: Any) -> bool:
@@ -66,7 +66,7 @@ def fault_of_state(checkpoint: Path) -> str | None:
     """Say why transformers could not go on from a checkpoint's state; None where it can."""
     try:
         return next(_faults(checkpoint), None)
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         return f"{STATE_FILE} cannot be read ({type(error).__name__})"
 
 
@@ -74,9 +74,7 @@ def _faults(checkpoint: Path) -> Iterator[str]:
     from transformers import TrainerState
 
     file = checkpoint / STATE_FILE
-    if file.stat().st_size > _MOST_BYTES:
-        yield f"{STATE_FILE} has more than {_MOST_BYTES} bytes"
-    state = json.loads(file.read_text(encoding="utf-8"))
+    state = read_json(file, _MOST_BYTES)
     if not isinstance(state, dict):
         yield f"{STATE_FILE} is no object"
         return

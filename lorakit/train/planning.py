@@ -240,5 +240,5 @@ def memory_line(memory: MemoryPlan, device: torch.device) -> str:
     parts = ", ".join(f"{name} {size / 1e9:.2f}" for name, size in memory.parts.items() if size > 5e6)
     how = f"{memory.tokens} tokens at once" + (", checkpointed" if memory.is_checkpointed else "")
     total, whose = device_memory(device)
-    room = f"{whose} {total / 1e9:.1f}, of which {memory.available / 1e9:.1f} can be had"
+    room = f"{whose} memory of {total / 1e9:.1f} GB, of which {memory.available / 1e9:.1f} can be had"
     return f"about {memory.peak / 1e9:.2f} GB of {room}: {parts} ({how})"

@@ -7,6 +7,7 @@ import math
 from lorakit import console
 from lorakit.config import Config
 from lorakit.engine import Ranks, peak_bytes
+from lorakit.invocation import this_command
 from lorakit.model_config import quiet_libraries
 from lorakit.train.fitting import Settled, settle
 from lorakit.train.planning import RunPlan, memory_line
@@ -32,6 +33,7 @@ def run(config: Config) -> int:
     effort = Effort(passes=2, is_estimate=True, new_tokens=_ANSWERED_TOKENS)
     settled = settle(config, None, lambda _: effort)
     console.facts("plan", _facts(settled), console.result)
+    console.suggest("train", this_command("train"))
     return 0
 
 

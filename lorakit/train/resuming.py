@@ -47,7 +47,7 @@ _WITHOUT_EFFECT = {
     "resume",
     "trainer_args",
 }
-_SECTIONS_WITHOUT_EFFECT = {"Generation", "Evaluation", "Export"}
+_SECTIONS_WITHOUT_EFFECT = {"Generation", "Evaluation", "Export", "Terminal"}
 _ARGUMENTS_WITHOUT_EFFECT = (
     *(
         "save_total_limit",

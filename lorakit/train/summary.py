@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
-
 from transformers import TrainingArguments
 
 from lorakit import console
@@ -23,22 +20,28 @@ def show_plan(prepared: Prepared, plan: RunPlan, steps: int, after_step: int) ->
     tested = TESTED_FAMILIES.get(bundle.family)
     world = arguments.world_size
     rows_a_step = rows_per_step(config) * world
-    facts = [
+    in_short = [
+        ("model", f"{bundle.source.name} ({tested or bundle.family}), {bundle.dtype.name} on {bundle.device}"),
+        ("rows", f"{len(data.examples)} from {data.name}" + (f", {len(data.cut)} cut" if data.cut else "")),
+        ("validation", f"{len(validation.examples)} rows from {validation.name}" if validation else "none"),
+        ("steps", f"{steps} of {rows_a_step} rows" + (f", {after_step} done before" if after_step else "")),
+        ("time", f"about {duration(plan.seconds)} to train, validation and answers not counted"),
+        ("memory", f"about {plan.memory.peak / 1e9:.1f} GB of the {plan.memory.available / 1e9:.1f} that can be had"),
+    ]
+    console.facts("training", in_short)
+    chosen = "torch_dtype auto: " if config.torch_dtype == "auto" else ""
+    details = [
         ("model", f"{bundle.source.name} ({tested or f'{bundle.family}: a family without tests of its own'})"),
-        ("dtype", f"{bundle.dtype.name} ({bundle.dtype.reason}); the adapter is float32"),
+        ("dtype", f"{bundle.dtype.name} ({chosen}{bundle.dtype.reason}); the adapter is float32"),
         ("device", str(bundle.device) + _world_note(arguments)),
         ("trainable parameters", f"{trainable:,} of {every:,} ({trainable / every:.2%})"),
         ("adapted layers", adapted_parts(bundle)),
-        ("rows", f"{len(data.examples)} from {data.name}" + (f", {len(data.cut)} cut" if data.cut else "")),
         ("tokens", f"{data.tokens:,} an epoch, {data.targets:,} of them trained{_tokens_note(data)}"),
-        ("validation", f"{len(validation.examples)} rows from {validation.name}" if validation else "none"),
         ("memory", memory_line(plan.memory, bundle.device)),
-        ("time", f"about {duration(plan.seconds)} to train, validation and answers not counted"),
         ("kernels", str(prepared.kernels)),
         ("compiled", f"{'yes' if plan.is_compiled else 'no'} ({plan.compile_reason})"),
-        ("steps", f"{steps} of {rows_a_step} rows" + (f", {after_step} done before" if after_step else "")),
     ]
-    console.facts("training", facts)
+    console.details("in detail", details)
 
 
 def duration(seconds: float) -> str:
@@ -60,19 +63,3 @@ def _world_note(arguments: TrainingArguments) -> str:
     return f", {arguments.world_size} of them, " + (
         "the model sharded by FSDP" if arguments.fsdp else "a model on each"
     )
-
-
-def resume_command() -> str:
-    """Return the command line of this process, going on from its last checkpoint."""
-    given = sys.argv[1:]
-    resume = [] if "resume=true" in given else ["--set", "resume=true"]
-    return shlex.join(["python", "main.py", *given, *resume])
-
-
-def command_for(task: str) -> str:
-    """Return the command line of this process for another task."""
-    given = sys.argv[1:]
-    if "--task" in given:
-        place = given.index("--task") + 1
-        return shlex.join(["python", "main.py", *given[:place], task, *given[place + 1 :]])
-    return f"python main.py --task {task}"

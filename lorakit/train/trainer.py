@@ -252,7 +252,7 @@ class LoraTrainer(SavingTrainer):
         longest, own = self._budget.longest, micro_batch.tokens
         if longest - own <= self._budget.most_added:
             return micro_batch.lengthened(longest)
-        console.note(f"there may be micro-batches of {longest} tokens; the first has {own}: see --task plan")
+        console.detail(f"there may be micro-batches of {longest} tokens; the first has {own}: see --task plan")
         return micro_batch
 
     def _passes(self, own: int) -> int:

@@ -29,6 +29,7 @@ from lorakit.evaluate.comparison import compare, show_comparison
 from lorakit.evaluate.fewer_bits import try_int8
 from lorakit.evaluate.reporting import Evaluated, leave_report
 from lorakit.inference import assistant_for
+from lorakit.invocation import this_command
 from lorakit.model_config import (
     RECORD_FILE,
     AdapterChoice,
@@ -42,6 +43,7 @@ from lorakit.runs import (
     CHECKPOINT_ASIDE,
     CURVE_FILE,
     FILES_OF_A_RUN,
+    PREVIOUS,
     REPORT_FILE,
     RESULTS_FILE,
     UNUSED_ROWS_FILE,
@@ -51,12 +53,16 @@ from lorakit.runs import (
     RunIdentity,
     archive_previous_run,
     check_room,
+    checkpoints,
     clear_working_folder,
     explaining_write_errors,
     finish_archiving,
+    has_run,
+    has_unfinished_run,
     new_mark,
     settle_folder,
     settle_folders,
+    step_of,
     write_text,
     writing_alone,
 )
@@ -77,7 +83,7 @@ from lorakit.train.resuming import (
 from lorakit.train.sharding import gather_trained
 from lorakit.train.step import TokenBudget, Trace
 from lorakit.train.stopping import StopOnSignal
-from lorakit.train.summary import command_for, resume_command, show_plan
+from lorakit.train.summary import duration, show_plan
 from lorakit.train.trainer import LoraTrainer
 
 _ROWS_COMPARED = 4  # with and without the adapter, before it is saved
@@ -103,7 +109,11 @@ def run(config: Config) -> int:
 
 
 def _remedy() -> str:
-    return f"make room or mend the folder; the last checkpoint is as it was, go on with: {resume_command()}"
+    return f"make room or mend the folder; the last checkpoint is as it was, go on with: {_resume_command()}"
+
+
+def _resume_command() -> str:
+    return this_command("train", ["--set", "resume=true"])
 
 
 def _earlier_run(folder: Path, config: Config) -> EarlierRun | None:
@@ -120,13 +130,46 @@ def _earlier_run(folder: Path, config: Config) -> EarlierRun | None:
     return earlier
 
 
+@contextmanager
+def _saying_what_is_saved(folder: Path) -> Iterator[None]:
+    """Say, after an interrupt that did not wait, where it can go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.note("")
+        if (folder / ADAPTER_FOLDER / RECORD_FILE).is_file():
+            console.note(f"stopped; the adapter is whole in {folder / ADAPTER_FOLDER}; answers and report are missing")
+            console.suggest("make them", this_command("evaluate", ["--lora_model_path", str(folder / ADAPTER_FOLDER)]))
+        elif saved := checkpoints(folder):
+            console.note(f"stopped at once; saved is all up to step {step_of(saved[0])}, in {saved[0]}")
+            console.suggest("go on from there", _resume_command())
+        else:
+            console.note("stopped at once, before anything was saved")
+            console.suggest("begin again", this_command("train"))
+        raise
+
+
+def _say_what_becomes_of(folder: Path) -> None:
+    """Say before anything is computed what happens to a run that is there already."""
+    if has_unfinished_run(folder):
+        console.note(f"there is an unfinished run in {folder}: it will be moved to {folder / PREVIOUS}")
+        console.suggest("to go on with it instead, stop this (Ctrl-C) and say", _resume_command())
+    elif has_run(folder):
+        console.note(
+            f"there is a run in {folder}: it will be kept in {folder / PREVIOUS}, and this one takes its place"
+        )
+
+
 def _train_into(folder: Path, config: Config, ranks: Ranks) -> int:
     earlier = ranks.decided_by_first(lambda: _earlier_run(folder, config))
-    settled = settle(resumed_settings(config, earlier), earlier, effort_before_training)
+    if ranks.is_first and earlier is None:
+        _say_what_becomes_of(folder)
+    with console.progress(None, "preparing"):
+        settled = settle(resumed_settings(config, earlier), earlier, effort_before_training)
     prepared, plan = settled.prepared, settled.plan
     config = prepared.config
     later = "" if settled.trial.tokens or earlier else "; the longest micro-batch comes with the first step"
-    console.note(f"tried before the first step: {settled.trial}{later}")
+    console.detail(f"tried before the first step: {settled.trial}{later}")
     mark = earlier.identity.mark if earlier else ranks.decided_by_first(new_mark)
     identity = _identity(config, prepared, mark)
     ranks.decided_by_first(lambda: check_room(folder, *_disk_needed(prepared)))
@@ -136,14 +179,15 @@ def _train_into(folder: Path, config: Config, ranks: Ranks) -> int:
         _start_records(config, prepared, folder, earlier)
         identity.save(folder)
     stop = StopOnSignal()
-    with stop.listening():  # until nobody waits for this process any more
+    with _saying_what_is_saved(folder), stop.listening():  # until nobody waits for this process any more
         is_done = _train_steps(config, prepared, plan, folder, Continued(mark, earlier, stop))
         trained = gather_trained(prepared.bundle.model) if is_done else {}
         part_ranks()
     if not is_done:
         return _INTERRUPTED
     if ranks.is_first:
-        _finish(config, prepared, folder, trained)
+        with _saying_what_is_saved(folder):
+            _finish(config, prepared, folder, trained)
     return 0
 
 
@@ -223,12 +267,15 @@ def _train_steps(config: Config, prepared: Prepared, plan: RunPlan, folder: Path
         trainer.train(resume_from_checkpoint=str(earlier.checkpoint) if earlier else None)
     release_memory()  # so that curve and answers do not come on top of what the steps took
     if stop.is_stopped and not trainer.is_over:
-        console.note(f"stopped at step {trainer.state.global_step} of {steps}; continue with: {resume_command()}")
+        console.note(f"stopped at step {trainer.state.global_step} of {steps}, and saved")
+        console.suggest("go on with", _resume_command())
         if trainer.is_world_process_zero():
             leave_loss_curve(folder)
         return False
     seconds = time.perf_counter() - started
-    console.note(f"trained {steps - after_step} steps in {seconds:.1f} s{_peak_note(prepared, plan, records, steps)}")
+    peak = _peak_note(prepared, plan, records, steps)
+    console.note(f"trained {steps - after_step} steps in {duration(seconds)}")
+    console.detail(peak)
     return True
 
 
@@ -252,7 +299,7 @@ def _peak_note(prepared: Prepared, plan: RunPlan, records: RecordLog | None, ste
     peak = peak_bytes(prepared.bundle.device)
     if records:
         records.append(MemoryRecord(step, peak))
-    return f"; peak memory {peak / 1e9:.2f} GB, planned {plan.memory.peak / 1e9:.2f}"
+    return f"peak memory {peak / 1e9:.2f} GB, planned {plan.memory.peak / 1e9:.2f}"
 
 
 @contextmanager
@@ -276,7 +323,13 @@ def _finish(config: Config, prepared: Prepared, folder: Path, trained: dict[str,
         rows = (pack([sequences[int(place)]]).to(bundle.device) for place in shortest)
         check_makes_a_difference(bundle.model, rows)
     save_adapter(bundle.model, bundle.tokenizer, prepared.record, folder / ADAPTER_FOLDER, trained)
-    console.note(f"adapter saved: {folder / ADAPTER_FOLDER}")
+    console.note(f"adapter saved: {folder / ADAPTER_FOLDER}; it now answers {len(prepared.answered)} rows")
+    with console.progress(None, "comparing with the base"):
+        _compare_with_base(config, replace(prepared, bundle=bundle), folder)
+
+
+def _compare_with_base(config: Config, prepared: Prepared, folder: Path) -> None:
+    bundle = prepared.bundle
     leave_loss_curve(folder)
     if prepared.arguments.fsdp:  # the other ranks, which have the other shards, are done
         bundle = load_model(bundle.source, bundle.tokenizer, bundle.dtype, bundle.device)
@@ -284,7 +337,9 @@ def _finish(config: Config, prepared: Prepared, folder: Path, trained: dict[str,
     bundle.model.eval()
     assistant = assistant_for(bundle, prepared.chat_format, config, prepared.record)
     dataset = prepared.held_out
-    comparison = compare(assistant, dataset, config, len(prepared.answered), folder)
+    comparison = compare(
+        assistant, dataset, config, len(prepared.answered), folder, trained_on=prepared.data.train.name
+    )
     show_comparison(comparison)
     try_int8(assistant, [AdapterChoice("trained", folder / ADAPTER_FOLDER)], prepared.answered, config)
     evaluated = Evaluated("train", assistant, folder / ADAPTER_FOLDER, prepared.data.train, dataset, comparison)
@@ -293,7 +348,7 @@ def _finish(config: Config, prepared: Prepared, folder: Path, trained: dict[str,
     adapter = (
         "" if config.lora_model_path is None else f" --lora_model_path {shlex.quote(str(folder / ADAPTER_FOLDER))}"
     )
-    console.note(f"ask it: {command_for('inference')}{adapter}")
+    console.suggest("ask it", this_command("inference") + adapter)
 
 
 def _write_unused_rows(folder: Path, data: Data) -> None:

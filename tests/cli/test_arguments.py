@@ -5,7 +5,7 @@ import pytest
 import torch
 from conftest import ROOT
 
-from lorakit import cli
+from lorakit import libraries
 from lorakit.cli import main
 from lorakit.cli.arguments import parse_arguments
 from lorakit.errors import SettingsError
@@ -119,6 +119,6 @@ def test_garbage_is_collected_again_once_a_task_is_imported(monkeypatch):
 def test_triton_is_left_out_where_there_is_no_gpu(monkeypatch, has_gpu, is_left_out):
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: has_gpu)
     monkeypatch.delitem(sys.modules, "triton", raising=False)
-    cli._leave_out_triton()
+    libraries.leave_out_triton()
     assert ("triton" in sys.modules) is is_left_out
     monkeypatch.delitem(sys.modules, "triton", raising=False)

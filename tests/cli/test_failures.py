@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 from conftest import ROOT
 
@@ -123,11 +126,7 @@ def test_a_stream_that_is_closed_does_not_end_a_run(failing, monkeypatch, name):
 
 
 def test_an_interrupt_before_anything_is_imported_is_quiet(monkeypatch):
-    import importlib.util
-
-    specification = importlib.util.spec_from_file_location("program", ROOT / "main.py")
-    program = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(program)
+    from lorakit.__main__ import run
 
     def interrupted(name, *rest, **more):
         if name == "lorakit.cli":
@@ -136,4 +135,43 @@ def test_an_interrupt_before_anything_is_imported_is_quiet(monkeypatch):
 
     imported = __import__
     monkeypatch.setattr("builtins.__import__", interrupted)
-    assert program.run() == 130
+    assert run() == 130
+
+
+def test_a_python_without_the_packages_says_how_to_start_instead(tmp_path):
+    outcome = subprocess.run(
+        [sys.executable, "-S", str(ROOT / "main.py"), "--task", "train"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert outcome.returncode == 2
+    fault, hint = outcome.stderr.splitlines()
+    assert fault.startswith(f"error: this Python ({sys.executable}) has no package ")
+    assert hint.startswith("hint: ")
+    assert "internal error" not in outcome.stderr
+
+
+def test_a_package_that_is_missing_later_is_told_in_the_same_way(monkeypatch, capsys):
+    from lorakit import __main__, cli
+
+    def missing(task):
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+    monkeypatch.setattr(cli, "_run_of", missing)
+    monkeypatch.setattr("sys.argv", ["main.py", "--task", "preview", "--config", str(ROOT / "config.yaml")])
+    assert __main__.run() == 2
+    assert "has no package torch, which lorakit needs\nhint: " in capsys.readouterr().err
+
+
+def test_the_python_of_a_set_up_is_named_as_it_is_pasted(tmp_path, monkeypatch):
+    from lorakit import __main__
+
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(__main__, "_root", lambda: str(tmp_path))
+    monkeypatch.setattr("sys.argv", ["main.py", "--task", "train"])
+    assert __main__._other_python().endswith(": .venv/bin/python main.py --task train")

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, examples
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
+from searching import counted, trying
 
 from lorakit.config import load_config
 from lorakit.config.settings import settings as all_settings
@@ -19,9 +20,7 @@ trainer_args: &more {save_steps: 5, lr_scheduler_type: cosine}
 """
 )
 pytestmark = pytest.mark.generated
-few = settings(
-    derandomize=True, deadline=None, max_examples=examples(300), suppress_health_check=[HealthCheck.too_slow]
-)
+few = trying(examples(300))
 NAMES = [setting.name for setting in all_settings()]
 
 
@@ -32,7 +31,7 @@ def file(tmp_path_factory):
 
 def outcome(file, assignments=()):
     try:
-        load_config(file, {}, list(assignments))
+        counted(load_config, file, {}, list(assignments))
     except SettingsError as error:
         said = str(error)
     else:
@@ -79,7 +78,7 @@ def mutated(draw):
     return changed.encode()
 
 
-@settings(few, max_examples=examples(600))
+@trying(examples(600))
 @given(content=mutated())
 def test_a_sound_file_with_damage_is_a_configuration_or_one_error(file, content):
     outcome_of(file, content)
@@ -106,7 +105,7 @@ texts = st.one_of(
 )
 
 
-@settings(few, max_examples=examples(800))
+@trying(examples(800))
 @given(name=st.sampled_from(NAMES), text=texts)
 def test_any_value_of_any_setting_is_taken_or_one_error(name, text):
     outcome(None, [f"{name}={text}"])

@@ -4,9 +4,9 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from lorakit.engine import MicroBatch, accelerate, probe
-from lorakit.engine import device as device_module
 from lorakit.engine import memory as memory_module
 from lorakit.engine.memory import MemoryPlanner, Probe, is_out_of_memory, peak_bytes
+from lorakit.engine.runtime import device as device_module
 
 CPU = torch.device("cpu")
 SIZES = {"vocab_size": 90, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4}

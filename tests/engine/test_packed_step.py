@@ -12,7 +12,8 @@ from trained import sequences
 from transformers import AutoModelForCausalLM, Gemma2Config, Lfm2Config, MistralConfig, Qwen2Config
 
 from lorakit.data_processing.packing import pack, pack_under_budget
-from lorakit.engine import PACKED, accelerate, row_attention, summed_loss
+from lorakit.engine import PACKED, accelerate, summed_loss
+from lorakit.engine.ops import row_attention
 
 
 def assert_packed_is_one_by_one(make):

@@ -6,7 +6,8 @@ import torch
 from conftest import FAMILIES
 
 from lorakit.config import Config
-from lorakit.engine import DtypeChoice, device
+from lorakit.engine import DtypeChoice
+from lorakit.engine.runtime import device
 from lorakit.errors import ModelError
 from lorakit.model_config import choose_format, load_model, load_tokenizer, locate_model, read_model_type
 
@@ -125,3 +126,31 @@ def test_a_tokenizer_of_another_model_is_refused(copied):
     tokens = json.loads((copied / "config.json").read_text())["vocab_size"]
     with pytest.raises(ModelError, match=f"has {tokens + 3} tokens but the model only {tokens}"):
         load(copied)
+
+
+CALLED = {"return_dict": False, "output_hidden_states": "x", "is_encoder_decoder": "x"}
+SEARCHES = {
+    **{"suppress_tokens": "x", "bad_words_ids": [["x"]], "prompt_lookup_num_tokens": 5, "constraints": [1]},
+    **{"stop_strings": "x", "penalty_alpha": 5, "dola_layers": "x", "sequence_bias": {"a": 1}, "min_length": 10**9},
+    **{"return_dict_in_generate": True, "custom_generate": "somebody/code", "cache_implementation": "static"},
+}
+
+
+def answer_of(bundle):
+    ids = torch.tensor([[5, 6, 7, 8]])
+    ends = bundle.model.generation_config.eos_token_id
+    with torch.inference_mode():
+        logits = bundle.model(ids).logits
+        answer = bundle.model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=4, pad_token_id=0)
+    return ends, logits, answer
+
+
+@pytest.mark.parametrize("file", ["config.json", "generation_config.json"])
+def test_what_files_say_of_how_a_model_is_called_is_left_out(model_folder, copied, file):
+    wanted = answer_of(load(model_folder("llama")))
+    content = json.loads((copied / file).read_text())
+    changes = SEARCHES if file.startswith("generation") else CALLED
+    (copied / file).write_text(json.dumps(content | changes))
+    found = answer_of(load(copied))
+    assert found[0] == wanted[0] is not None
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(found[1:], wanted[1:], strict=True))

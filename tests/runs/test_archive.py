@@ -123,3 +123,16 @@ def test_what_was_written_since_is_not_taken_for_what_stands_in_the_archive(tmp_
     assert not (tmp_path / "lora_model").exists()
     assert (tmp_path / "report.html").read_text() == "2"
     assert (tmp_path / "previous" / "1" / "report.html").read_text() == "1"
+
+
+def test_what_has_no_end_is_moved_and_not_read(tmp_path):
+    """A pipe waits for who writes into it; a file of a terabyte that holds nothing takes no room, and hours to read."""
+    leave_run(tmp_path, "1")
+    for name, put in (("run.json", os.mkfifo), ("report.html", lambda path: os.truncate(path, 10**12))):
+        if name == "run.json":
+            (tmp_path / name).unlink()
+        put(tmp_path / name)
+    archive = archive_previous_run(tmp_path)
+    assert (archive / "run.json").is_fifo()
+    assert (archive / "report.html").stat().st_size == 10**12
+    assert not any(os.path.lexists(tmp_path / name) for name in ("run.json", "report.html", "events.jsonl"))

@@ -1,6 +1,7 @@
 """A checkpoint is whole or it is not used."""
 
 import json
+import os
 
 import pytest
 
@@ -31,6 +32,30 @@ def damage_a_bit(checkpoint):
     file.write_bytes(content)
 
 
+def instead_of(name, put):
+    """Damage: something else under a file's name."""
+
+    def damage(checkpoint):
+        (checkpoint / name).unlink()
+        put(checkpoint / name)
+
+    return damage
+
+
+def listing(name):
+    """Damage: a manifest that names a file, with nothing to be said against it but where it lies."""
+
+    def damage(checkpoint):
+        (checkpoint.parent / "outside").write_text("")
+        manifest = json.loads((checkpoint / "manifest.json").read_text())
+        nothing = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+        manifest["files"][name.format(folder=checkpoint.parent)] = {"bytes": 0, "sha256": nothing}
+        (checkpoint / "manifest.json").write_text(json.dumps(manifest))
+
+    return damage
+
+
+WEIGHTS = "weights.safetensors"
 DAMAGES = {
     "a flipped bit": (damage_a_bit, "weights.safetensors is damaged"),
     "a cut file": (lambda path: (path / "weights.safetensors").write_bytes(b"1"), "weights.safetensors is damaged"),
@@ -38,6 +63,28 @@ DAMAGES = {
     "no manifest": (lambda path: (path / "manifest.json").unlink(), "it has no manifest.json"),
     "half a manifest": (lambda path: (path / "manifest.json").write_text('{"fi'), "manifest.json cannot be read"),
     "another manifest": (lambda path: (path / "manifest.json").write_text("[1]"), "manifest.json cannot be read"),
+    "a nested manifest": (
+        lambda path: (path / "manifest.json").write_text("[" * 100_000),
+        "manifest.json cannot be read",
+    ),
+    "a huge manifest": (lambda path: os.truncate(path / "manifest.json", 10**12), "manifest.json cannot be read"),
+    "a manifest that is a pipe": (instead_of("manifest.json", os.mkfifo), "manifest.json is a device, a pipe"),
+    "a manifest without an end": (
+        instead_of("manifest.json", lambda path: path.symlink_to("/dev/zero")),
+        "manifest.json is a device, a pipe",
+    ),
+    "a file that is a pipe": (instead_of(WEIGHTS, os.mkfifo), f"{WEIGHTS} is a device, a pipe"),
+    "a file that is a folder": (instead_of(WEIGHTS, os.mkdir), f"{WEIGHTS} is damaged"),
+    "a file of other folders": (
+        instead_of(WEIGHTS, lambda path: path.symlink_to("/etc/passwd")),
+        f"{WEIGHTS} is a link that leads out of the folder",
+    ),
+    "a circle of links": (instead_of(WEIGHTS, lambda path: path.symlink_to(WEIGHTS)), f"{WEIGHTS} cannot be read"),
+    "a link to nothing": (instead_of(WEIGHTS, lambda path: path.symlink_to("none")), f"{WEIGHTS} there is no such"),
+    "a pipe that nobody has listed": (lambda path: os.mkfifo(path / "more"), "more is a device, a pipe"),
+    "a name that climbs out": (listing("../outside"), "../outside is missing"),
+    "a name from the root": (listing("{folder}/outside"), "/"),
+    "a name that none could have": (listing("a\0b"), "a\0b is missing"),
 }
 
 
@@ -47,6 +94,20 @@ def test_every_damage_is_noticed_and_named(tmp_path, name):
     checkpoint = written(tmp_path)
     damage(checkpoint)
     assert fault_in(checkpoint).startswith(fault)
+
+
+BUDGETS = ([], [0], [-5], [2**60], [float("inf")], [float("nan")], ["many"], "99", None, 5)
+PLANS = ({"max_tokens": "many"}, {"step": None}, {"planned_parts": 5}, {"is_compiled": "perhaps"})
+
+
+@pytest.mark.parametrize("change", [*({"max_tokens": wrong} for wrong in BUDGETS), *({"plan": p} for p in PLANS)])
+def test_facts_that_cannot_be_are_none(tmp_path, change):
+    checkpoint = written(tmp_path)
+    assert read_facts(checkpoint) == FACTS
+    manifest = json.loads((checkpoint / "manifest.json").read_text())
+    changed = {"plan": manifest["plan"] | change["plan"]} if "plan" in change else change
+    (checkpoint / "manifest.json").write_text(json.dumps(manifest | changed))
+    assert read_facts(checkpoint) is None
 
 
 def test_checkpoints_are_listed_by_step_the_newest_first(tmp_path):

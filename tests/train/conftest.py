@@ -24,7 +24,7 @@ def command(model_folder, write_rows, tmp_path):
         arguments = ["--model_name_or_path", str(model_folder(family)), "--output_dir", str(output)]
         empty = tmp_path / "empty.yaml"
         empty.write_text("")
-        return main(["--task", task, "--config", str(empty), *arguments, *assignments, *extra]), output
+        return main(["--task", task, "--config", str(empty), "--verbose", *arguments, *assignments, *extra]), output
 
     return run
 

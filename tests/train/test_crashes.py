@@ -14,8 +14,9 @@ import pytest
 from conftest import ROOT
 from trained import ROWS, assert_same_adapter, recorded
 
-from lorakit.engine import device, kernels
-from lorakit.engine.kernel_levels import NoKernelsError
+from lorakit.engine.backends.cpu import kernels
+from lorakit.engine.backends.cpu.levels import NoKernelsError
+from lorakit.engine.runtime import device
 from lorakit.runs import EvaluationRecord, RecordLog, StepRecord, checkpoints, fault_in, writing_alone
 
 EPOCHS, KILLS = 12, 12

@@ -7,8 +7,8 @@ import signal
 import pytest
 from trained import assert_same_adapter, recorded
 
-from lorakit.engine import compilation as compilation_module
 from lorakit.engine import memory as memory_module
+from lorakit.engine.layers import compilation as compilation_module
 from lorakit.runs import MemoryRecord, PlanRecord, RecordLog, StepRecord
 
 EPOCH = ("--num_train_epochs", "1")

@@ -13,7 +13,7 @@ from vision import draw, save_vision_model
 from lorakit.cli import main
 from lorakit.config import Config
 from lorakit.data_processing import ImageFormat, Message
-from lorakit.engine.pictures import pixel_inputs
+from lorakit.engine.images.pictures import pixel_inputs
 from lorakit.inference import open_assistant
 from lorakit.inference.generation import answer_batch
 from lorakit.runs import RecordLog, StepRecord
@@ -87,7 +87,7 @@ def test_pictures_are_read_in_the_background_and_each_once(command, monkeypatch)
 
 def with_nothing_kept(readers):
     """What is tried before the first step reads pictures too, on demand: begin anew after it."""
-    from lorakit.engine import pictures
+    from lorakit.engine.images import pictures
     from lorakit.train.trial import try_out
 
     def tried(*arguments):

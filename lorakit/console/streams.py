@@ -1,0 +1,59 @@
+"""The two streams, who may speak on them, and how much is said."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+from rich.console import Console
+
+_WIDTH_OF_A_FILE = 120  # outside a terminal rich assumes 80 columns, too few for answers side by side
+
+
+@dataclass
+class Manner:
+    """How lorakit speaks in this process.
+
+    Attributes:
+        is_verbose: Whether details are said that only somebody who looks for something can use.
+    """
+
+    is_verbose: bool = False
+
+
+@cache
+def manner() -> Manner:
+    """Return how lorakit speaks; `speak` changes it."""
+    return Manner()
+
+
+def speak(is_verbose: bool) -> None:
+    """Say details or leave them out, from now on."""
+    manner().is_verbose = is_verbose
+
+
+def silence() -> None:
+    """Print nothing any more, in a process that works beside the one that speaks; errors still show."""
+    out().quiet = True
+    err().quiet = True
+
+
+@cache
+def out() -> Console:
+    """Return standard output, for results."""
+    width = None if sys.stdout.isatty() else _WIDTH_OF_A_FILE
+    return Console(highlight=False, soft_wrap=True, width=width, color_system=_colours())
+
+
+@cache
+def err() -> Console:
+    """Return standard error, for all else."""
+    return Console(stderr=True, highlight=False, soft_wrap=True, color_system=_colours())
+
+
+def _colours() -> Literal["auto"] | None:
+    """Leave out all styles where NO_COLOR is set: rich itself would still print in bold."""
+    return None if os.environ.get("NO_COLOR") else "auto"

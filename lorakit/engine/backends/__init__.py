@@ -1,0 +1,1 @@
+"""Who computes: PyTorch, or C++ on a CPU."""

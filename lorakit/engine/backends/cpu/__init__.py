@@ -1,0 +1,1 @@
+"""C++ for the CPU: its build, its library, its functions."""

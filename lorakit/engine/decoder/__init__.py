@@ -1,0 +1,1 @@
+"""Answers token by token, computed in C++ on a CPU."""

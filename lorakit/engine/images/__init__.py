@@ -1,0 +1,1 @@
+"""Pictures: their grids, their patches, kept features, reading ahead."""

@@ -1,0 +1,1 @@
+"""How a model of transformers comes to compute with the operations."""

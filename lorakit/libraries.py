@@ -1,0 +1,42 @@
+"""What libraries must find when they are imported: before that, nobody asks them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+# Read by libraries once, when they are imported. What the user has set stands.
+_SETTINGS = {
+    # oneDNN keeps 1,024 compiled kernels by default, 190 MB after three epochs of rows of many lengths. A step needs
+    # about 25 of them, so 128 are as fast.
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128",
+    # Threads that wait for each other look so many times, about 20 microseconds, before they sleep; by default for
+    # milliseconds, in which other work has the core that the last one waits for.
+    "GOMP_SPINCOUNT": "10000",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+# Each says something of what nobody here has asked for. bitsandbytes, which PEFT imports where it is installed, looks
+# for faster products with 4 bits on CPUs, where lorakit does not use them.
+_IRRELEVANT = ("bitsandbytes.backends.cpu.ops",)
+_MISSES_TRITON = "torch.utils.flop_counter"
+
+
+def settle_libraries() -> None:
+    """Set what the libraries read, and keep what nobody can use out of the terminal. PyTorch is not imported."""
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+    for name in _IRRELEVANT:
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def leave_out_triton() -> None:
+    """Without a GPU nothing is compiled with triton, which PyTorch's compiler loads all the same: 79 MB.
+
+    PyTorch's counter of operations, which nobody uses, would complain that it is not there.
+    """
+    import torch
+
+    if not torch.accelerator.is_available():
+        sys.modules.setdefault("triton", None)  # type: ignore[arg-type]
+        logging.getLogger(_MISSES_TRITON).setLevel(logging.ERROR)

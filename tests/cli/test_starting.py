@@ -1,0 +1,61 @@
+import json
+
+import pytest
+import yaml
+from conftest import ROOT
+
+from lorakit.cli import main
+from lorakit.config import load_config
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def contents(folder):
+    return {str(file.relative_to(folder)): file.read_text() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_init_writes_the_sample_as_it_is(here, capsys):
+    assert main(["init"]) == 0
+    found = contents(here)
+    assert sorted(found) == ["config.yaml", "data/train.json", "data/validation.json"]
+    assert all(text == (ROOT / name).read_text() for name, text in found.items())
+    assert "--task preview" in capsys.readouterr().err
+    assert load_config("config.yaml", {}, []) == load_config(str(ROOT / "config.yaml"), {}, [])
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "data/train.json", "data/validation.json"])
+def test_init_overwrites_nothing_and_writes_nothing_beside_it(here, name, capsys):
+    (here / name).parent.mkdir(exist_ok=True)
+    (here / name).write_text("mine")
+    assert main(["init"]) == 2
+    assert contents(here) == {name: "mine"}
+    assert f"{name} is here already" in capsys.readouterr().err
+
+
+def test_init_takes_flags_and_keeps_the_comments(here):
+    assert main(["init", "--learning_rate", "2e-4", "--lora_r", "4", "--set", "seed=7"]) == 0
+    text = (here / "config.yaml").read_text()
+    before = (ROOT / "config.yaml").read_text()
+    assert [line for line in before.splitlines() if line.startswith("#")] == [
+        line for line in text.splitlines() if line.startswith("#")
+    ]
+    changed = yaml.safe_load(text)
+    assert (changed["learning_rate"], changed["lora_r"], changed["seed"]) in {("2e-4", 4, 7), (2e-4, 4, 7)}
+    assert load_config("config.yaml", {}, []).learning_rate == 2e-4
+
+
+def test_with_rows_of_ones_own_a_share_of_them_is_held_back(here):
+    (here / "mine.json").write_text(json.dumps([{"text": "a", "target": "b"}]))
+    assert main(["init", "--set", "train_file=mine.json"]) == 0
+    assert sorted(contents(here)) == ["config.yaml", "mine.json"]
+    config = load_config("config.yaml", {}, [])
+    assert (config.train_file, config.validation_file, config.validation_share) == ("mine.json", None, 0.1)
+
+
+def test_a_wrong_flag_of_init_writes_nothing(here):
+    assert main(["init", "--lora_r", "many"]) == 2
+    assert contents(here) == {}

@@ -1,0 +1,63 @@
+import pytest
+import torch
+from tolerances import assert_computes
+from torch.nn.functional import scaled_dot_product_attention
+
+from lorakit.engine.ops import row_attention
+from lorakit.engine.ops.packed_attention import PackedRows
+from lorakit.engine.ops.row_attention import RowAttention
+
+
+def attend(query, key, value):
+    """One sequence, of whose last tokens there are queries: [1, heads, tokens, size]."""
+    asked, tokens = query.shape[2], key.shape[2]
+    spans = PackedRows((tokens,), tails=(asked,)).spans(is_tail=True)
+    return RowAttention.apply(query, key, value, spans, 0.5).transpose(1, 2)
+
+
+def tensors(dtype, tokens=5, heads=6, key_heads=2, size=4):
+    torch.manual_seed(0)
+    shapes = [(1, count, tokens, size) for count in (heads, key_heads, key_heads)]
+    return [torch.randn(shape, dtype=dtype, requires_grad=True) for shape in shapes]
+
+
+@pytest.fixture(params=["one tile", "tiles", "tiles computed anew"])
+def _tiles(request, monkeypatch):
+    if request.param != "one tile":
+        monkeypatch.setattr(row_attention, "_TILE_TOKENS", 2)
+    if request.param == "tiles computed anew":
+        monkeypatch.setattr(row_attention, "_LONGEST_KEPT_ROW", 0)
+
+
+@pytest.mark.parametrize("key_heads", [6, 2, 1])
+@pytest.mark.usefixtures("_tiles")
+def test_the_gradient_is_that_of_finite_differences(key_heads):
+    inputs = tensors(torch.float64, key_heads=key_heads)
+    assert torch.autograd.gradcheck(attend, inputs)
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 33, 128, 129, 300])
+def test_value_and_gradients_are_those_of_torch_s_causal_attention(tokens):
+    inputs = tensors(torch.float64, tokens)
+    wanted = scaled_dot_product_attention(*inputs, is_causal=True, scale=0.5, enable_gqa=True)
+    found = attend(*inputs)
+    torch.testing.assert_close(found, wanted)
+    toward = torch.randn_like(wanted)
+    for mine, theirs in zip(
+        torch.autograd.grad(found, inputs, toward), torch.autograd.grad(wanted, inputs, toward), strict=True
+    ):
+        torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.usefixtures("_tiles")
+def test_the_last_queries_alone_have_the_gradient_of_finite_differences():
+    query, key, value = tensors(torch.float64)
+    last = query[:, :, 2:].detach().requires_grad_()
+    torch.testing.assert_close(attend(last, key, value), attend(query, key, value)[:, :, 2:])
+    assert torch.autograd.gradcheck(attend, (last, key, value))
+
+
+def test_bfloat16_is_rounded_and_nothing_else():
+    query, key, value = tensors(torch.float32, tokens=60)
+    low = [tensor.detach().bfloat16() for tensor in (query, key, value)]
+    assert_computes([attend(*low)], lambda: [attend(*(tensor.double() for tensor in low))], torch.bfloat16)
