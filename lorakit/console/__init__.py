@@ -51,6 +51,7 @@ __all__ = [
     "stream",
     "suggest",
     "table",
+    "typed",
     "warn",
 ]
 
@@ -218,9 +219,18 @@ def prompt(label: str) -> str:
     sys.stderr.write(label)
     sys.stderr.flush()
     line = sys.stdin.readline()
+    if label:
+        sys.stderr.write("\n")  # nobody has pressed Enter here
     if not line:
         raise EOFError
     return line.rstrip("\r\n")
+
+
+def typed() -> str:
+    """Return what stood in the line that an interrupt has ended."""
+    if not is_interactive() or "readline" not in sys.modules:
+        return ""
+    return str(sys.modules["readline"].get_line_buffer())
 
 
 def edit_lines(complete: Callable[[str], list[str]]) -> None:
