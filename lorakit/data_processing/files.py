@@ -67,6 +67,21 @@ def read_rows(name: str, reading: Reading = _DEFAULT) -> Iterator[RawRow | Rejec
     return rows if reading.most is None else islice(rows, reading.most)
 
 
+def files_of(name: str) -> list[Path] | None:
+    """Return the files whose rows `read_rows` would yield; None where that is not known before they are read."""
+    if is_folder(Path(name)):
+        try:
+            return [inner for file in _files_in(Path(name)) for inner in files_of(str(file)) or ()]
+        except OSError:
+            return None
+    return [Path(name)] if fault_of_file(name) is None else None
+
+
+def _files_in(folder: Path) -> list[Path]:
+    endings = (*_ROWS, *(row + packed for row in _ROWS for packed in _PACKED))
+    return [file for file in sorted(folder.iterdir()) if file.name.lower().endswith(endings) and file.is_file()]
+
+
 def _rows(name: str, reading: Reading) -> Iterator[RawRow | Rejected]:
     if is_folder(Path(name)):
         yield from _read_folder(Path(name), name, reading)
@@ -88,12 +103,10 @@ def _rows(name: str, reading: Reading) -> Iterator[RawRow | Rejected]:
 
 def _read_folder(folder: Path, name: str, reading: Reading) -> Iterator[RawRow | Rejected]:
     """Read all files of rows that lie in a folder, in the order of their names."""
-    endings = (*_ROWS, *(row + packed for row in _ROWS for packed in _PACKED))
     try:
-        there = sorted(folder.iterdir())
+        there, files = sorted(folder.iterdir()), _files_in(folder)
     except OSError as error:
         raise DataError(f"{name}: cannot be read ({error.strerror})", "check the folder's permissions") from error
-    files = [file for file in there if file.name.lower().endswith(endings) and file.is_file()]
     if not files:
         raise DataError(f"{name}: is a folder without files of rows", f"their names end in {', '.join(_ROWS)}")
     if others := [other.name for other in there if other not in files and not other.name.startswith(".")]:

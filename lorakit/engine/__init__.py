@@ -25,7 +25,7 @@ from lorakit.engine.micro_batch import IGNORED_LABEL, MicroBatch, isolation_mask
 from lorakit.engine.ops.packed_attention import PACKED, register_packed_attention
 from lorakit.engine.pieces import ALL, NONE, PACKED_FAMILIES, Pieces, pieces_of, use_pieces
 from lorakit.engine.runtime.device import FORMATS, DtypeChoice, choose_device, choose_dtype, device_memory, free_bytes
-from lorakit.engine.runtime.ranks import Ranks, is_first_to_tell, is_lost_process, part_ranks
+from lorakit.engine.runtime.ranks import Ranks, is_lost_process, part_ranks, telling
 from lorakit.engine.runtime.seeds import seed_of
 
 __all__ = [
@@ -66,7 +66,6 @@ __all__ = [
     "grids",
     "held_as_is",
     "hold_in_half",
-    "is_first_to_tell",
     "is_lost_process",
     "is_out_of_memory",
     "isolation_mask",
@@ -82,6 +81,7 @@ __all__ = [
     "seed_of",
     "shares_beginning",
     "summed_loss",
+    "telling",
     "uncompiled",
     "use_pieces",
 ]

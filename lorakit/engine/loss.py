@@ -178,7 +178,9 @@ def summed_loss(model: Any, micro_batch: MicroBatch, label_smoothing: float = 0.
     targets = next_ids[keep]
     if not pieces.kept_logits:
         begin_pass(base, micro_batch, ())
-        return _cross_entropy_sum(_all_logits(model, base, micro_batch)[0, keep], targets, label_smoothing)
+        output = _plain_output(model, base, micro_batch)
+        nats = _cross_entropy_sum(output.logits[0, keep], targets, label_smoothing)
+        return nats + _balance(base, output) * len(targets)
     head = _plain_head(base) if pieces.loss and not label_smoothing else None
     is_own_attention = base.config.get_text_config()._attn_implementation == PACKED
     pictures = [picture for row in micro_batch.pictures for picture in row]
@@ -194,18 +196,34 @@ def summed_loss(model: Any, micro_batch: MicroBatch, label_smoothing: float = 0.
             use_cache=False,
             **({"packed_rows": places} if places else {}),
             **picture_inputs(base, pictures),
-        ).logits
+        )
     if head is not None:
-        return output.squeeze()  # type: ignore[no-any-return]
-    return _cross_entropy_sum(output[0], targets, label_smoothing)
+        nats = output.logits.squeeze()
+    else:
+        nats = _cross_entropy_sum(output.logits[0], targets, label_smoothing)
+    return nats + _balance(base, output) * len(targets)  # type: ignore[no-any-return]
 
 
-def _all_logits(model: Any, base: Any, row: MicroBatch) -> torch.Tensor:
-    """Call a model as anybody would: [1, tokens, vocabulary] of one sequence."""
+def balances_experts(base: Any) -> bool:
+    """Whether a model's settings ask for a loss that lets its routers ask all experts alike, while it is trained."""
+    return bool(base.training and getattr(base.config.get_text_config(), "output_router_logits", False))
+
+
+def _balance(base: Any, output: Any) -> torch.Tensor | float:
+    """Return that loss for each trained token: what a model of transformers adds to the mean."""
+    found = getattr(output, "aux_loss", None) if balances_experts(base) else None
+    if not isinstance(found, torch.Tensor):
+        return 0.0
+    weight = getattr(base.config.get_text_config(), "router_aux_loss_coef", None)
+    return found * (getattr(base, "router_aux_loss_coef", 0.0) if weight is None else weight)
+
+
+def _plain_output(model: Any, base: Any, row: MicroBatch) -> Any:
+    """Call a model as anybody would, with one sequence."""
     if row.pictures:
         raise RuntimeError(f"{type(base).__name__} cannot be shown pictures together with positions")
     settings = {"use_cache": False} if "use_cache" in inspect.signature(base.forward).parameters else {}
-    return model(input_ids=row.input_ids, **settings).logits  # type: ignore[no-any-return]
+    return model(input_ids=row.input_ids, **settings)
 
 
 def _cross_entropy_sum(logits: torch.Tensor, targets: torch.Tensor, label_smoothing: float) -> torch.Tensor:
@@ -250,7 +268,8 @@ def _may_be_packed(base: Any, micro_batch: MicroBatch) -> bool:
         is_used = getattr(settings, "use_sliding_window", True)
         limits += [getattr(settings, "sliding_window", None) if is_used else None]
         limits += [getattr(settings, "attention_chunk_size", None)]
-    return pieces.packing and all(limit is None or longest <= limit for limit in limits)
+    is_alike = all(limit is None or longest <= limit for limit in limits)
+    return pieces.packing and is_alike and not balances_experts(base)  # which is a matter of whole rows
 
 
 def _plain_head(base: Any) -> torch.nn.Linear | None:
