@@ -1,12 +1,14 @@
-"""What may leave the program, to a screen, a file or a report: no secret, and nothing that a terminal would obey."""
+"""What may leave the program: no secret, nothing that a terminal would obey, and JSON that every reader takes."""
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 # Each begins with what its issuer has it begin with, which is kept; the rest is what nobody may see.
 _SHAPES = (
@@ -76,6 +78,24 @@ def printable(text: str) -> str:
 def for_a_screen(text: str) -> str:
     """Return a text as it may be printed."""
     return printable(without_secrets(text))
+
+
+def strict_json(content: Any, **layout: Any) -> str:
+    """Write JSON that every reader takes: what is no finite number becomes null, as RFC 8259 has no word for it.
+
+    Args:
+        content: Dictionaries, lists, tuples and plain values.
+        layout: ``indent`` and ``sort_keys`` of `json.dumps`.
+    """
+    return json.dumps(_finite(content), ensure_ascii=False, allow_nan=False, **layout)
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def open_new(file: Path, is_private: bool = False) -> TextIO:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 import gc
 import importlib
 import io
 import os
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from lorakit.cli.arguments import parse_arguments
@@ -102,7 +104,25 @@ def _open_streams() -> None:
         if stream is None:  # closed by whoever started this
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - for as long as the process
         elif isinstance(stream, io.TextIOWrapper):  # a terminal without Chinese shows "?"
-            stream.reconfigure(errors="replace")
+            codecs.register_error("lorakit", _Replacing())
+            stream.reconfigure(errors="lorakit" if name == "stdout" else "replace")
+
+
+class _Replacing:
+    """Puts a question mark for what an output's encoding does not have, and says so the first time."""
+
+    def __init__(self) -> None:
+        self._has_said = False
+
+    def __call__(self, error: UnicodeError) -> tuple[str, int]:
+        assert isinstance(error, UnicodeEncodeError)
+        if not self._has_said:
+            self._has_said = True
+            sys.stderr.write(
+                f"warning: the output's encoding, {error.encoding}, lacks some characters, which are shown as ?\n"
+                "hint: set PYTHONIOENCODING=utf-8\n"
+            )
+        return "?" * (error.end - error.start), error.end
 
 
 def _drop_output() -> None:
@@ -132,7 +152,8 @@ def _outcome_of(error: BaseException, given: list[str], output_dir: str | None) 
     if isinstance(error, Exception):
         if _is_lost_process(error):
             return _report(RunError(_LOST, _GO_ON))
-        return report_internal_error(error, given, output_dir)
+        with _telling(error):
+            return report_internal_error(error, given, output_dir)
     raise error
 
 
@@ -163,21 +184,26 @@ def _has_company() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
-def _is_silent() -> bool:
-    """Tell whether another process has printed an error already: this one's is the same, or comes of it."""
+def _telling(error: BaseException) -> AbstractContextManager[bool]:
+    """Yield whether this process is the one of its task that prints an error."""
     if not _has_company():
-        return False
-    from lorakit.engine import is_first_to_tell
+        return nullcontext(True)
+    from lorakit.engine import telling
 
-    return not is_first_to_tell()
+    return telling(error)
 
 
 def _report(error: LorakitError) -> int:
-    if _is_silent():
-        return error.exit_code
+    with _telling(error) as is_first:
+        if is_first:
+            _print_error(error)
+    return error.exit_code
+
+
+def _print_error(error: LorakitError) -> None:
     for number, line in enumerate(for_a_screen(str(error)).splitlines()):
         sys.stderr.write(f"error: {_cut(line)}\n" if number == 0 else f"{_cut(line)}\n")
-    return error.exit_code
+    sys.stderr.flush()
 
 
 def _cut(line: str) -> str:

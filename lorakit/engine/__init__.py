@@ -12,7 +12,7 @@ from lorakit.engine.layers.attach import attach_backend, backend_of, base_model
 from lorakit.engine.layers.compilation import compiled_layers, decide_compilation, uncompiled
 from lorakit.engine.layers.half_weights import activation_dtype, hold_in_half
 from lorakit.engine.layers.install import accelerate
-from lorakit.engine.loss import LossSum, shares_beginning, summed_loss, token_logprobs
+from lorakit.engine.loss import LossSum, Scores, shares_beginning, summed_loss, token_logprobs
 from lorakit.engine.memory import (
     PROBE_TOKENS,
     MemoryPlan,
@@ -28,7 +28,7 @@ from lorakit.engine.micro_batch import IGNORED_LABEL, MicroBatch, isolation_mask
 from lorakit.engine.ops.attention import PACKED, register_packed_attention
 from lorakit.engine.pieces import ALL, NONE, PACKED_FAMILIES, Pieces, pieces_of, use_pieces
 from lorakit.engine.runtime.device import choose_device, device_memory, free_bytes
-from lorakit.engine.runtime.ranks import Ranks, is_first_to_tell, is_lost_process, part_ranks
+from lorakit.engine.runtime.ranks import Ranks, is_lost_process, part_ranks, telling
 from lorakit.engine.runtime.seeds import seed_of
 
 __all__ = [
@@ -53,6 +53,7 @@ __all__ = [
     "Pieces",
     "Probe",
     "Ranks",
+    "Scores",
     "accelerate",
     "activation_dtype",
     "announce_pictures",
@@ -71,7 +72,6 @@ __all__ = [
     "grids",
     "held_as_is",
     "hold_in_half",
-    "is_first_to_tell",
     "is_lost_process",
     "is_out_of_memory",
     "isolation_mask",
@@ -87,6 +87,7 @@ __all__ = [
     "seed_of",
     "shares_beginning",
     "summed_loss",
+    "telling",
     "token_logprobs",
     "uncompiled",
     "use_pieces",

@@ -52,8 +52,26 @@ class LossSum:
         return math.exp(self.mean) if self.mean < 700 else math.inf
 
 
-def token_logprobs(model: Any, micro_batch: MicroBatch, label_smoothing: float = 0.0) -> torch.Tensor:
-    """Compute the log-probability of every trained token, sequence by sequence.
+@dataclass(frozen=True)
+class Scores:
+    """What a model says of a micro-batch.
+
+    Attributes:
+        logprobs: [targets] in float32: the log-probability of every trained token, sequence by sequence.
+        auxiliary: What the model adds to the loss for each of them, as for the balance of its experts.
+    """
+
+    logprobs: torch.Tensor
+    auxiliary: torch.Tensor | float = 0.0
+
+    @property
+    def nats(self) -> torch.Tensor:
+        """The summed loss, a scalar."""
+        return self.auxiliary * len(self.logprobs) - self.logprobs.sum()
+
+
+def token_logprobs(model: Any, micro_batch: MicroBatch, label_smoothing: float = 0.0) -> list[Scores]:
+    """Compute the log-probability of every trained token.
 
     Only the hidden states that predict a trained token are projected onto the vocabulary.
 
@@ -64,18 +82,29 @@ def token_logprobs(model: Any, micro_batch: MicroBatch, label_smoothing: float =
             target is spread over the vocabulary.
 
     Returns:
-        [targets] in float32, with gradient where the model has trainable parameters.
+        Scores with gradient where the model has trainable parameters: of the micro-batch, or where its sequences
+        cannot be packed, of each of them.
     """
     base = base_model(model)
-    pieces, backend = pieces_of(base), backend_of(base)
     if micro_batch.rows > 1 and not _may_be_packed(base, micro_batch):
-        return torch.cat([token_logprobs(model, row, label_smoothing) for row in micro_batch.split()])
+        return [_scores(model, base, row, label_smoothing) for row in micro_batch.split()]
+    return [_scores(model, base, micro_batch, label_smoothing)]
+
+
+def summed_loss(model: Any, micro_batch: MicroBatch, label_smoothing: float = 0.0) -> torch.Tensor:
+    """Sum the cross entropy of every trained token, and what the model adds to it: a scalar. See `token_logprobs`."""
+    return torch.stack([one.nats for one in token_logprobs(model, micro_batch, label_smoothing)]).sum()
+
+
+def _scores(model: Any, base: Any, micro_batch: MicroBatch, label_smoothing: float) -> Scores:
+    pieces, backend = pieces_of(base), backend_of(base)
     next_ids = micro_batch.next_ids[0]
     keep = (next_ids != IGNORED_LABEL).nonzero().squeeze(-1)  # [targets]
     targets = next_ids[keep]
     if not pieces.kept_logits:
         begin_pass(base, micro_batch, ())
-        return _logprobs_of(_all_logits(model, base, micro_batch)[0, keep], targets, label_smoothing)
+        output = _plain_output(model, base, micro_batch)
+        return Scores(_logprobs_of(output.logits[0, keep], targets, label_smoothing), _balance(base, output))
     head = _plain_head(base) if pieces.loss and not label_smoothing else None
     is_own_attention = base.config.get_text_config()._attn_implementation == PACKED
     pictures = [picture for row in micro_batch.pictures for picture in row]
@@ -91,18 +120,34 @@ def token_logprobs(model: Any, micro_batch: MicroBatch, label_smoothing: float =
             use_cache=False,
             **({"packed": Packed(layout, backend)} if layout else {}),
             **picture_inputs(base, pictures),
-        ).logits
+        )
     if head is not None:
-        return output.view(-1)  # type: ignore[no-any-return]
-    return _logprobs_of(output[0], targets, label_smoothing)
+        logprobs = output.logits.view(-1)
+    else:
+        logprobs = _logprobs_of(output.logits[0], targets, label_smoothing)
+    return Scores(logprobs, _balance(base, output))
 
 
-def _all_logits(model: Any, base: Any, row: MicroBatch) -> torch.Tensor:
-    """Call a model as anybody would: [1, tokens, vocabulary] of one sequence."""
+def balances_experts(base: Any) -> bool:
+    """Whether a model's settings ask for a loss that lets its routers ask all experts alike, while it is trained."""
+    return bool(base.training and getattr(base.config.get_text_config(), "output_router_logits", False))
+
+
+def _balance(base: Any, output: Any) -> torch.Tensor | float:
+    """Return that loss for each trained token: what a model of transformers adds to the mean."""
+    found = getattr(output, "aux_loss", None) if balances_experts(base) else None
+    if not isinstance(found, torch.Tensor):
+        return 0.0
+    weight = getattr(base.config.get_text_config(), "router_aux_loss_coef", None)
+    return found * (getattr(base, "router_aux_loss_coef", 0.0) if weight is None else weight)
+
+
+def _plain_output(model: Any, base: Any, row: MicroBatch) -> Any:
+    """Call a model as anybody would, with one sequence."""
     if row.pictures:
         raise RuntimeError(f"{type(base).__name__} cannot be shown pictures together with positions")
     settings = {"use_cache": False} if "use_cache" in inspect.signature(base.forward).parameters else {}
-    return model(input_ids=row.input_ids, **settings).logits  # type: ignore[no-any-return]
+    return model(input_ids=row.input_ids, **settings)
 
 
 def _logprobs_of(logits: torch.Tensor, targets: torch.Tensor, label_smoothing: float) -> torch.Tensor:
@@ -111,11 +156,6 @@ def _logprobs_of(logits: torch.Tensor, targets: torch.Tensor, label_smoothing: f
         raise RuntimeError(f"{len(logits)} logits were returned where {len(targets)} were asked for")
     exact = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return -cross_entropy(exact, targets, reduction="none", label_smoothing=label_smoothing)
-
-
-def summed_loss(model: Any, micro_batch: MicroBatch, label_smoothing: float = 0.0) -> torch.Tensor:
-    """Sum the cross entropy of every trained token; a scalar, else as `token_logprobs`."""
-    return -token_logprobs(model, micro_batch, label_smoothing).sum()
 
 
 def shares_beginning(model: Any) -> bool:
@@ -145,7 +185,8 @@ def _may_be_packed(base: Any, micro_batch: MicroBatch) -> bool:
         is_used = getattr(settings, "use_sliding_window", True)
         limits += [getattr(settings, "sliding_window", None) if is_used else None]
         limits += [getattr(settings, "attention_chunk_size", None)]
-    return pieces.packing and all(limit is None or longest <= limit for limit in limits)
+    is_alike = all(limit is None or longest <= limit for limit in limits)
+    return pieces.packing and is_alike and not balances_experts(base)  # which is a matter of whole rows
 
 
 def _plain_head(base: Any) -> torch.nn.Linear | None:

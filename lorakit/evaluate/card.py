@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from lorakit.export.gguf_family import FAMILIES
 from lorakit.inference import Assistant
 from lorakit.model_config import AdapterRecord, ModelSource, read_record
 from lorakit.model_config.starter import STARTER
+from lorakit.outgoing import strict_json
 from lorakit.report import Card, Loading, Report, write_card
 
 _UNFIT = re.compile(r"[^a-z0-9.-]+")
@@ -98,7 +98,7 @@ def _loading(
 
 
 def _base_code(name: str, origin: Origin, placeholder: str) -> str:
-    named, place = (json.dumps(text, ensure_ascii=False) for text in (name, placeholder))
+    named, place = (strict_json(text) for text in (name, placeholder))
     return {
         "huggingface": f"base = {named}",
         "modelscope": f"from modelscope import snapshot_download\n\nbase = snapshot_download({named})",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
@@ -10,6 +9,7 @@ import torch
 from lorakit.errors import ModelError
 from lorakit.export.tensors import ModelTensors
 from lorakit.model_config.source import weight_files
+from lorakit.outgoing import strict_json
 
 _INDEX = "model.safetensors.index.json"
 _PATTERN = "model{suffix}.safetensors"
@@ -79,4 +79,4 @@ def write_checkpoint(folder: Path, tensors: ModelTensors, bytes_each: int, shard
         (folder / file).chmod(mode)  # safetensors makes files that only their owner may read
     if split.is_sharded:
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
-        (folder / _INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        (folder / _INDEX).write_text(strict_json(index, indent=2, sort_keys=True) + "\n", encoding="utf-8")

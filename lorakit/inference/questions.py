@@ -19,6 +19,7 @@ from lorakit.data_processing.formats import RowRules, to_example
 from lorakit.data_processing.raw import RawRow
 from lorakit.errors import DataError, LorakitError, RunError, SettingsError
 from lorakit.inference.assistant import Assistant
+from lorakit.outgoing import strict_json
 
 ANSWER_KEY, ERROR_KEY = "generated", "error"
 _PLACEHOLDER = "."
@@ -72,7 +73,7 @@ def answer_questions(assistant: Assistant, config: Config) -> int:
             batch = questions[start : start + config.per_device_eval_batch_size]
             for found in _answers(assistant, batch, config, start):
                 failed += ERROR_KEY in found
-                answers.write(json.dumps(found, ensure_ascii=False) + "\n")
+                answers.write(strict_json(found) + "\n")
             answers.flush()
             bar.update(start + len(batch))
     console.note(f"answers: {file}")
@@ -95,7 +96,7 @@ def answer_lines(assistant: Assistant, config: Config) -> int:
             question = Question({}, Rejected(origin, f"is not JSON ({error})"))
         [found] = _answers(assistant, [question], config, number)
         failed += ERROR_KEY in found
-        console.stream(json.dumps(found, ensure_ascii=False) + "\n")
+        console.stream(strict_json(found) + "\n")
     return 2 if failed else 0
 
 

@@ -17,6 +17,7 @@ from lorakit.data_processing.example import UnusableError
 from lorakit.data_processing.tool_calls import as_json, read_tools
 from lorakit.errors import SettingsError
 from lorakit.incoming import fault_of_file, read_whole
+from lorakit.outgoing import strict_json
 
 _Found = tuple[str, Any]  # the function's name, and its arguments as an object or JSON text
 _ARGUMENTS = ("arguments", "parameters")
@@ -200,7 +201,7 @@ def _checked(name: Any, arguments: Any) -> ToolCall:
         arguments = json.loads(arguments)
     if not isinstance(name, str) or not isinstance(arguments, dict):
         raise TypeError("is not a name with an object of arguments")
-    return ToolCall(name, json.dumps(arguments, ensure_ascii=False))
+    return ToolCall(name, strict_json(arguments))
 
 
 def _types(tools: str | None) -> dict[str, dict[str, Any]]:

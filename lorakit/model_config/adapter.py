@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import warnings
 from dataclasses import asdict
@@ -21,6 +20,7 @@ from lorakit.model_config.folder_check import fault_in_folder
 from lorakit.model_config.layer_names import layer_names
 from lorakit.model_config.loading import ModelBundle
 from lorakit.model_config.record import RECORD_FILE, AdapterRecord, read_record
+from lorakit.outgoing import strict_json
 from lorakit.runs import CARD_FILE, clear_working_folder, place_folder
 
 _WEIGHTS = "adapter_model.safetensors"
@@ -45,7 +45,7 @@ def save_adapter(
     )  # safetensors makes files that only their owner may read
     tokenizer.save_pretrained(str(temporary))
     (temporary / CARD_FILE).unlink(missing_ok=True)  # PEFT's own has no content but the path of the base
-    text = json.dumps(asdict(record), ensure_ascii=False, indent=2)
+    text = strict_json(asdict(record), indent=2)
     (temporary / RECORD_FILE).write_text(text + "\n", encoding="utf-8")
     place_folder(folder)
 

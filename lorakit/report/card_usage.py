@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from lorakit.outgoing import strict_json
 from lorakit.report.markdown import fenced, plain, section
 
 ADAPTER = "path/to/this/folder"
@@ -152,7 +152,7 @@ def _vllm(loading: Loading) -> Iterator[str]:
     if loading.thinks is not None:
         request["chat_template_kwargs"] = {"enable_thinking": loading.thinks}
     url = "http://localhost:8000/v1/chat/completions"
-    body = json.dumps(request, ensure_ascii=False)
+    body = strict_json(request)
     ask = ["curl", url, "--header", "Content-Type: application/json", "--data", body]
     yield fenced(f"{shlex.join(serve)}\n{shlex.join(ask)}", "sh")
     yield (

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from dataclasses import fields as fields_of
 from pathlib import Path
 from typing import Any, ClassVar
 
 from lorakit.errors import RunError
 from lorakit.incoming import open_file
+from lorakit.outgoing import strict_json
 from lorakit.runs.names import EVENTS_FILE
 from lorakit.runs.storage import make_durable, write_text
 
@@ -140,7 +143,9 @@ def read_records(folder: Path) -> Iterator[Record]:
 
 def _record(fields: Any, place: str) -> Record:
     try:
-        record = _KINDS[fields.pop("event")](**fields)
+        kind = _KINDS[fields.pop("event")]
+        fields = {name: _number(kind, name, value) for name, value in fields.items()}
+        record = kind(**fields)
     except (AttributeError, KeyError, TypeError):
         record = None
     if record is None or not all(_is_value(name, value) for name, value in fields.items()):
@@ -149,6 +154,12 @@ def _record(fields: Any, place: str) -> Record:
             "take that line out, or train without resume: the file is then moved aside",
         )
     return record
+
+
+def _number(kind: type[Record], name: str, value: Any) -> Any:
+    """Return what was written as null, which was no finite number (a gradient that overflowed in float16), as NaN."""
+    is_float = any(field.name == name and field.type == "float" for field in fields_of(kind))
+    return math.nan if value is None and is_float else value
 
 
 def _is_value(name: str, value: Any) -> bool:
@@ -163,4 +174,4 @@ def _is_number(value: Any) -> bool:
 
 
 def _line(record: Record) -> str:
-    return json.dumps({"event": record.event, **asdict(record)}) + "\n"
+    return strict_json({"event": record.event, **asdict(record)}) + "\n"

@@ -7,8 +7,6 @@ two `settle_folder` brings to its end. Nothing else is ever deleted.
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -16,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from lorakit.outgoing import without_secrets
+from lorakit.outgoing import strict_json, without_secrets
 
 _WRITING, _OLDER, _GOING = ".lorakit-writing-", ".lorakit-older-", ".lorakit-going-"
 
@@ -66,16 +64,7 @@ def write_bytes(file: Path, content: bytes) -> None:
 
 def write_json(file: Path, content: Any) -> None:
     """Write a JSON file whole or not at all, readable for people; what is no finite number becomes null."""
-    write_text(file, json.dumps(_finite(content), ensure_ascii=False, indent=2, allow_nan=False) + "\n")
-
-
-def _finite(content: Any) -> Any:
-    """Replace infinity and NaN, which strict readers of JSON refuse."""
-    if isinstance(content, dict):
-        return {key: _finite(value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [_finite(value) for value in content]
-    return None if isinstance(content, float) and not math.isfinite(content) else content
+    write_text(file, strict_json(content, indent=2) + "\n")
 
 
 def working_folder(target: Path) -> Path:

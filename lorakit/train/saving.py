@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,6 +16,7 @@ from transformers import Trainer
 from lorakit.errors import RunError
 from lorakit.model_config import load_adapter_tensors
 from lorakit.runs import (
+    CARD_FILE,
     CHECKPOINT_ASIDE,
     CheckpointFacts,
     clear_working_folder,
@@ -22,6 +24,7 @@ from lorakit.runs import (
     fault_in,
     publish,
     working_folder,
+    write_json,
 )
 from lorakit.train.checkpoint_state import STATE_FILE
 from lorakit.train.sharding import gather_trained, load_trained, sharded_optimizer_state, whole
@@ -51,6 +54,7 @@ class SavingTrainer(Trainer):  # type: ignore[misc]
     """A Trainer whose checkpoints are written aside and renamed when they are whole."""
 
     is_fsdp_enabled: bool
+    control: Any
     _is_writing = False
 
     def __init__(self, *, args: Any, **others: Any) -> None:
@@ -92,12 +96,17 @@ class SavingTrainer(Trainer):  # type: ignore[misc]
     def _publish(self, aside: Path, folder: Path, facts: CheckpointFacts) -> None:
         step = self.state.global_step
         name = f"checkpoint-{step}"
-        self.state.save_to_json(str(aside / name / STATE_FILE))
+        write_json(aside / name / STATE_FILE, asdict(self.state))  # transformers would write NaN
         self.before_checkpoint()
+        (aside / name / CARD_FILE).unlink(missing_ok=True)  # PEFT's own, which knows nothing but a path of this machine
         publish(aside / name, folder / name, facts)
         clear_working_folder(folder / CHECKPOINT_ASIDE)
         best = self.state.best_model_checkpoint
         discard_old(folder, facts.run, step, self._most_checkpoints, Path(best) if best else None)
+
+    def _determine_best_metric(self, *args: Any, **kwargs: Any) -> bool:
+        """Tell whether to save with ``save_strategy: best``: at a new best, and where a stop has asked for it."""
+        return bool(super()._determine_best_metric(*args, **kwargs)) or self.control.should_save
 
     def _name_best(self) -> None:
         """Name the best checkpoint, which transformers has looked for where this one was written."""

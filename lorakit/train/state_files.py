@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+
+from lorakit.outgoing import strict_json
 
 _TREE = "tree"
 
@@ -25,7 +28,7 @@ def write_state(file: Path, state: Any) -> None:
     """
     tensors: dict[str, torch.Tensor] = {}
     tree = _to_plain(state, tensors)
-    save_file(tensors, file, metadata={_TREE: json.dumps(tree)})
+    save_file(tensors, file, metadata={_TREE: strict_json(tree)})
 
 
 def read_state(file: Path) -> Any:
@@ -46,6 +49,8 @@ def _to_plain(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
     if isinstance(value, list | tuple):
         kind = "list" if isinstance(value, list) else "tuple"
         return {kind: [_to_plain(item, tensors) for item in value]}
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"float": repr(value)}
     if value is None or type(value) in {bool, int, float, str}:
         return value
     raise TypeError(f"a {type(value).__name__} in a state that is to be saved")
@@ -57,6 +62,8 @@ def _from_plain(tree: Any, tensors: dict[str, torch.Tensor]) -> Any:
     ((kind, content),) = tree.items()
     if kind == "tensor":
         return tensors[content]
+    if kind == "float":
+        return float(content)
     if kind == "mapping":
         return {_from_plain(key, tensors): _from_plain(item, tensors) for key, item in content}
     items = [_from_plain(item, tensors) for item in content]

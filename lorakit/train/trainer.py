@@ -57,8 +57,6 @@ class LoraTrainer(SavingTrainer):
         callbacks: Further callbacks of transformers.
     """
 
-    control: Any  # of Trainer
-
     def __init__(
         self,
         *,
@@ -83,7 +81,7 @@ class LoraTrainer(SavingTrainer):
         super().__init__(
             model=model,
             args=args,
-            train_dataset=list(range(len(train_sequences))),
+            train_dataset=range(len(train_sequences)),
             eval_dataset=validation_sequences,
             data_collator=self._collate,
             callbacks=callbacks,
@@ -163,13 +161,16 @@ class LoraTrainer(SavingTrainer):
         """Take loss and gradients of all rows of an optimizer step on this rank.
 
         Args:
-            model: In its distributed wrapper, if any.
+            model: In its distributed wrapper, if any. DDP's is passed by: its first pass would wait for processes that
+                have no row in this step.
             inputs: What `_collate` made.
             num_items_in_batch: Target tokens of the step over all ranks.
 
         Returns:
             This rank's share of the mean loss, times the number of ranks: gradients are averaged over ranks.
         """
+        if not self.is_fsdp_enabled:
+            model = self.accelerator.unwrap_model(model)
         if not model.training:  # to tell each of a thousand modules takes longer than a product
             model.train()
         if callable(getattr(self.optimizer, "train", None)):  # schedule-free optimizers
@@ -239,9 +240,7 @@ class LoraTrainer(SavingTrainer):
 
     def _exchanging(self, model: Any, is_last: bool) -> Any:
         """Return the context of a pass: only sharded ranks exchange gradients in one, in the last."""
-        if self.is_fsdp_enabled:
-            return nullcontext() if is_last else self.accelerator.no_sync(model)
-        return getattr(model, "no_sync", nullcontext)()  # of DDP, which torchrun brings for a single process too
+        return self.accelerator.no_sync(model) if self.is_fsdp_enabled and not is_last else nullcontext()
 
     @cached_property
     def _shares_beginning(self) -> bool:

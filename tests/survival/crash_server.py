@@ -4,15 +4,22 @@ One JSON object a line on standard input: what to run, and at which file-changin
 standard output: what became of it.
 """
 
+import contextlib
 import ctypes
+import gc
+import importlib
 import json
 import os
+import signal
+import socket
 import sys
+import time
 import traceback
 
 MOST_DIRTY = 4096
 MODES = {"off": 0, "kill": 1, "power": 1, "torn": 2, "fail_once": 3, "fail_on": 4, "short": 5}
 NEVER = 2**60  # a point that no task comes to
+LONGEST_END = 60  # seconds from the end of one process of a task to that of all, before they are killed
 
 
 class Shared(ctypes.Structure):
@@ -35,54 +42,72 @@ SHIM.crash_shared.restype = ctypes.POINTER(Shared)
 SHIM.crash_arm.argtypes = [ctypes.c_long, ctypes.c_int, ctypes.c_int]
 
 
-def scarce_memory(most_tokens=60, after_step=3):
-    """Let every larger pass run out of memory from a step on."""
+def no_room(kind):
+    """Ask for more memory than any machine has: of PyTorch, of C++ and of Python."""
+    import torch
+
+    if kind == "torch":
+        torch.empty(2**50, dtype=torch.uint8)
+    elif kind == "c++":
+        torch.zeros(1).expand(2**45).split(1)  # std::bad_alloc
+    else:
+        bytearray(2**62)
+
+
+def scarce_memory(most_tokens=60, after_step=3, kind="torch", is_in_backward=False):
+    """Let every larger pass run out of memory from a step on, before it or at the end of its backward pass."""
     from lorakit.train import trainer
 
     real, own_step = trainer.summed_loss, trainer.LoraTrainer.training_step
-    steps = []
+    steps, tokens, hooked = [], [], []
 
     def counted(self, *arguments, **options):
         steps.append(self.state.global_step)
         return own_step(self, *arguments, **options)
 
+    def fails():
+        return steps and steps[-1] >= after_step and tokens[-1] > most_tokens
+
     def limited(model, micro_batch, **options):
-        if steps and steps[-1] >= after_step and micro_batch.rows > 1 and micro_batch.tokens > most_tokens:
-            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        tokens.append(micro_batch.tokens if micro_batch.rows > 1 else 0)
+        if is_in_backward and steps and not hooked:
+            first = next(parameter for parameter in model.parameters() if parameter.requires_grad)
+            hooked.append(first.register_hook(lambda _: no_room(kind) if fails() else None))
+        elif fails() and not is_in_backward:
+            no_room(kind)
         return real(model, micro_batch, **options)
 
     trainer.summed_loss, trainer.LoraTrainer.training_step = limited, counted
 
 
-def stop_at(step):
-    """Press Ctrl-C after a step."""
-    import signal
+def stop_at(step, number=int(signal.SIGINT)):
+    """Press Ctrl-C after a step, or send another signal."""
+    from lorakit.train.trainer import LoraTrainer
 
-    from lorakit.runs import RecordLog, StepRecord
+    own = LoraTrainer._record_step
 
-    append = RecordLog.append
+    def record_and_stop(self, *arguments):
+        own(self, *arguments)
+        if self.state.global_step == step:
+            os.kill(os.getpid(), number)
 
-    def append_and_stop(self, record):
-        append(self, record)
-        if isinstance(record, StepRecord) and record.step == step:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    RecordLog.append = append_and_stop
+    LoraTrainer._record_step = record_and_stop
 
 
 PATCHES = {"scarce_memory": scarce_memory, "stop_at": stop_at}
 
 
-def child(order):
+def child(order, rank, place):
+    os.environ.update(place, RANK=str(rank), LOCAL_RANK=str(rank)) if place else None
     for number, file in ((1, order["stdout"]), (2, order["stderr"])):
-        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), number)
+        os.dup2(os.open(f"{file}.{rank}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), number)
     sys.stdin = open(os.devnull)  # noqa: SIM115 - for as long as the process lives
-    for name, arguments in order.get("patches", {}).items():
+    if rank != order.get("struck_rank", 0):
+        SHIM.crash_stand_by()
+    for name, arguments in (order.get("patches", {}) | order.get("patches_of", {}).get(str(rank), {})).items():
         PATCHES[name](*arguments)
     from lorakit.cli import main
 
-    point = order.get("point")
-    SHIM.crash_arm(NEVER if point is None else point, MODES[order.get("mode", "kill")], order.get("error", 0))
     code = 99
     try:
         code = main(order["argv"])
@@ -102,26 +127,85 @@ def lose_power(root, kept):
                 os.truncate(path, kept[inode])
 
 
+def meeting_place(count):
+    """What a launcher tells the processes of a task."""
+    if count == 1:
+        return {}
+    with socket.socket() as chosen:
+        chosen.bind(("127.0.0.1", 0))
+        port = chosen.getsockname()[1]
+    own = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
+    return own | {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
+
+
+def started(order):
+    """Fork the processes of a task."""
+    place = meeting_place(order.get("ranks", 1))
+    pids = []
+    for rank in range(order.get("ranks", 1)):
+        pid = os.fork()
+        if pid == 0:
+            try:
+                child(order, rank, place)
+            except BaseException:
+                traceback.print_exc()
+            os._exit(98)
+        pids.append(pid)
+    return pids
+
+
+def ended(pids):
+    """Wait for all processes; return the status of each, and the seconds between the first end and the last."""
+    statuses, first = {}, None
+    while len(statuses) < len(pids):
+        pid, status = os.waitpid(-1, 0 if first is None else os.WNOHANG)
+        if pid:
+            statuses[pid] = status
+            first = first or time.monotonic()
+        elif time.monotonic() - first > LONGEST_END:
+            for late in set(pids) - set(statuses):
+                os.kill(late, 9)
+            first -= LONGEST_END  # which the one who asked will see
+            time.sleep(0.1)
+        else:
+            time.sleep(0.002)
+    return [statuses[pid] for pid in pids], time.monotonic() - first
+
+
 def serve():
     shared = SHIM.crash_shared().contents
     for line in sys.stdin:
         order = json.loads(line)
-        pid = os.fork()
-        if pid == 0:
-            try:
-                child(order)
-            except BaseException:
-                traceback.print_exc()
-            os._exit(98)
-        _, status = os.waitpid(pid, 0)
+        point = order.get("point")
+        SHIM.crash_arm(NEVER if point is None else point, MODES[order.get("mode", "kill")], order.get("error", 0))
+        statuses, seconds = ended(started(order))
+        status = statuses[order.get("struck_rank", 0)]
         calls, last = shared.calls, shared.last.decode()
         count = shared.unsynced
         kept = dict(zip(shared.dirty[:count], shared.kept[:count], strict=True))
         SHIM.crash_arm(0, 0, 0)
         if order.get("mode") == "power" and os.WIFSIGNALED(status):
             lose_power(order["root"], kept)
-        code = -os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
-        print(json.dumps({"code": code, "calls": calls, "last": last}), flush=True)
+        codes = [os.waitstatus_to_exitcode(one) for one in statuses]
+        print(json.dumps({"codes": codes, "calls": calls, "last": last, "seconds": seconds}), flush=True)
+
+
+def modules_of(argv):
+    """Run a task in a fork, and return the names of all modules that it has loaded."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        from lorakit.cli import main
+
+        main(argv)
+        with os.fdopen(writing, "w") as stream:
+            stream.write(json.dumps(sorted(sys.modules)))
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as stream:
+        names = stream.read()
+    os.waitpid(pid, 0)
+    return json.loads(names)
 
 
 def import_everything(argv):
@@ -133,8 +217,13 @@ def import_everything(argv):
     from lorakit.cli import main
 
     code = main(argv)
-    for module in ("lorakit.evaluate", "lorakit.export.merging", "lorakit.export.exporting", "lorakit.train.training"):
+    for module in ("lorakit.export.merging", "lorakit.export.exporting", "matplotlib.backends.backend_agg"):
         __import__(module)
+    for module in modules_of([*argv, "--task", "train", "--use_original_model", "false"]):
+        with contextlib.suppress(Exception):  # not all can be had by their names
+            importlib.import_module(module)
+    gc.collect()
+    gc.freeze()  # to look through these objects would copy their memory in each fork
     sys.stdout.flush()
     os.dup2(out, 1)
     print(json.dumps({"code": code}), flush=True)

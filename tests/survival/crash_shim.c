@@ -29,6 +29,7 @@ struct shared { /* with the process that has forked this one */
 };
 static struct shared *shared;
 static char root[PATH_MAX];
+static int is_bystander; /* a process of the task whose calls neither count nor fail */
 
 __attribute__((constructor)) static void begin(void) {
     const char *given = getenv("CRASH_ROOT");
@@ -37,6 +38,7 @@ __attribute__((constructor)) static void begin(void) {
 }
 
 struct shared *crash_shared(void) { return shared; }
+void crash_stand_by(void) { is_bystander = 1; }
 
 void crash_arm(long point, int mode, int error) {
     shared->calls = shared->unsynced = 0;
@@ -51,7 +53,7 @@ static int lies_under_root(const char *path) { return root[0] && !strncmp(path, 
 static int is_watched_at(int folder, const char *path) {
     char whole[PATH_MAX * 2], own[64];
     ssize_t length = 0;
-    if (!shared || !shared->mode || !path) return 0;
+    if (!shared || !shared->mode || is_bystander || !path) return 0;
     if (path[0] == '/') return lies_under_root(path);
     if (folder == AT_FDCWD) {
         if (!getcwd(whole, PATH_MAX)) return 0;
@@ -67,7 +69,7 @@ static int is_watched_at(int folder, const char *path) {
 static int is_watched(int file) {
     char own[64], path[PATH_MAX];
     ssize_t length;
-    if (!shared || !shared->mode) return 0;
+    if (!shared || !shared->mode || is_bystander) return 0;
     snprintf(own, sizeof own, "/proc/self/fd/%d", file);
     if ((length = readlink(own, path, sizeof path - 1)) < 0) return 0;
     path[length] = 0;

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -29,14 +30,16 @@ class Lab:
 
     Args:
         root: For all of it.
+        model: A model's folder; None makes a tiny one.
+        rows: To train on and to be asked.
     """
 
-    def __init__(self, root: Path) -> None:
-        here, self._model = root / "here", save_family("llama", root / "model")
+    def __init__(self, root: Path, model: Path | None = None, rows: Sequence[dict[str, str]] = ROWS[:4]) -> None:
+        here, self._model = root / "here", model or save_family("llama", root / "model")
         here.mkdir()
         self.root, self.run = root, here / RUN
         self._rows, self._config = root / "rows.json", root / "empty.yaml"
-        self._rows.write_text(json.dumps(ROWS[:4], ensure_ascii=False), encoding="utf-8")
+        self._rows.write_text(json.dumps(list(rows), ensure_ascii=False), encoding="utf-8")
         self._config.write_text("")
         self.machine = CrashMachine(root, here, self.argv(("--task", "evaluate", "--use_original_model")))
         self.close = self.machine.close

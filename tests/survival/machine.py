@@ -16,12 +16,26 @@ KILLED = -9
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a task: its exit code, how many calls changed files, the struck call's name, and its words."""
+    """What became of a task.
 
-    code: int
+    Attributes:
+        codes: Exit codes of its processes.
+        calls: How many calls of the one that is struck changed files.
+        last: Name of the struck call.
+        seconds: From the end of the first process to that of the last.
+        errors: What all of them said.
+    """
+
+    codes: tuple[int, ...]
     calls: int
     last: str
+    seconds: float
     errors: str
+
+    @property
+    def code(self) -> int:
+        """The exit code of a task in one process; of several the first that is not 0."""
+        return next((code for code in self.codes if code), 0)
 
 
 def built_shim(folder: Path) -> Path:
@@ -61,7 +75,9 @@ class CrashMachine:
         self._process.stdin.write(json.dumps({"argv": argv, "root": str(self.root), **words, **order}) + "\n")
         self._process.stdin.flush()
         found = json.loads(self._process.stdout.readline())
-        return Outcome(errors=(self._folder / "stderr").read_text(errors="replace"), **found)
+        said = [Path(f"{words['stderr']}.{rank}") for rank in range(len(found["codes"]))]
+        errors = "".join(file.read_text(errors="replace") for file in said)
+        return Outcome(errors=errors, **found | {"codes": tuple(found["codes"])})
 
     def close(self) -> None:
         """End the process."""

@@ -4,9 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from survival.machine import CrashMachine, put, tree
+from survival.machine import KILLED, CrashMachine, put, tree
 
 RUN = "run"
+LONGEST_END = 30  # seconds from the end of one process of a task to that of all
 # What a person may have put beside lorakit's files; never touched.
 OWN = ("lora_model.older/x", "merged.unproven/x", "checkpoint-best/x", "previous/mine/x", "merged.older/x", ".lock")
 WORKING = (".lorakit-writing-", ".lorakit-older-", ".lorakit-going-")
@@ -24,6 +25,8 @@ class Scenario:
         result: Files that must come out as if nothing had happened.
         kept: Files of ``before`` that must still be there, in their place or in an archive.
         own: A file of the user's in a folder that is replaced, which is taken over.
+        ranks: Processes that do it together.
+        struck_rank: The one of them that is struck.
     """
 
     task: tuple[str, ...]
@@ -33,11 +36,19 @@ class Scenario:
     result: tuple[str, ...] = ("lora_model/adapter_model.safetensors",)
     kept: tuple[str, ...] = ()
     own: str | None = None
+    ranks: int = 1
+    struck_rank: int = 0
+
+    @property
+    def processes(self) -> dict[str, int]:
+        """What an order says of its processes."""
+        return {"ranks": self.ranks, "struck_rank": self.struck_rank}
 
 
 TRAIN = ("--task", "train")
 RESUME = (*TRAIN, "--set=resume=true")
 BEST = ("--set=early_stopping_patience=1", "--learning_rate=0.3")
+SHARDED = ("--set=trainer_args={fsdp: true}", "--per_device_train_batch_size=1")
 ADAPTER = ("lora_model/adapter_model.safetensors", "lora_model/adapter_config.json", "lora_model/lorakit.json")
 FINISHED = ((TRAIN, {}),)
 MERGED = ("merged/model.safetensors", "merged/config.json", "merged/tokenizer.json")
@@ -63,6 +74,13 @@ SCENARIOS = {
         ("--task", "export", "--format=peft"), FINISHED, result=("peft/adapter_model.safetensors",), kept=ADAPTER
     ),
     "exported to gguf": Scenario(("--task", "export", "--format=gguf"), FINISHED, result=("gguf/model-f32.gguf",)),
+    "two processes": Scenario(TRAIN, again=RESUME, ranks=2),
+    "two processes, the second": Scenario(TRAIN, again=RESUME, ranks=2, struck_rank=1),
+    "two processes, second run": Scenario(TRAIN, FINISHED, RESUME, kept=ADAPTER, ranks=2),
+    "three processes, sharded": Scenario((*TRAIN, *SHARDED), again=(*RESUME, *SHARDED), ranks=3),
+    "evaluated by two processes": Scenario(
+        ("--task", "evaluate"), FINISHED, result=("predictions.jsonl", "eval_results.json"), kept=ADAPTER, ranks=2
+    ),
 }
 
 
@@ -83,7 +101,7 @@ class Stage:
         self._begin, self.run = folder, machine.root / RUN
         self._make_ready()
         self.reset()
-        whole = machine.run(argv(scenario.task), patches=scenario.patches)
+        whole = machine.run(argv(scenario.task), patches=scenario.patches, **scenario.processes)
         assert whole.code == 0, whole.errors
         self.calls = whole.calls
         self._wanted = {name: (self.run / name).read_bytes() for name in scenario.result}
@@ -91,7 +109,7 @@ class Stage:
     def _make_ready(self) -> None:
         put(Path("nowhere"), self.run)
         for task, patches in self.scenario.before:
-            outcome = self.machine.run(self._argv(task), patches=patches)
+            outcome = self.machine.run(self._argv(task), patches=patches, ranks=self.scenario.ranks)
             assert outcome.code in (0, 130), outcome.errors
         for name in (*OWN, *([self.scenario.own] if self.scenario.own else [])):
             (self.run / name).parent.mkdir(parents=True, exist_ok=True)
@@ -110,12 +128,13 @@ class Stage:
             What was struck, and how it went on.
         """
         self.reset()
-        struck = self.machine.run(
-            self._argv(self.scenario.task), patches=self.scenario.patches, point=point, mode=mode, error=error
-        )
-        what = f"{mode} {error or ''} at call {point} ({struck.last}): exit {struck.code}"
-        assert struck.code in (0, 2, -9), f"{what}\n{struck.errors[-2000:]}"
+        how = {"point": point, "mode": mode, "error": error} | self.scenario.processes
+        struck = self.machine.run(self._argv(self.scenario.task), patches=self.scenario.patches, **how)
+        what = f"{mode} {error or ''} at call {point} ({struck.last}): exit {struck.codes}"
+        assert set(struck.codes) <= {0, 2, KILLED}, f"{what}\n{struck.errors[-2000:]}"
+        assert struck.seconds < LONGEST_END, f"{what}: the others have ended after {struck.seconds:.0f} s"
         assert "internal error" not in struck.errors, f"{what}\n{struck.errors[-2000:]}"
+        assert struck.errors.count("error: ") <= 1, f"{what}: says more than once what happened\n{struck.errors}"
         self._check_nothing_lost(what)
         if struck.code:
             what += self._go_on(what)
@@ -129,7 +148,7 @@ class Stage:
 
     def _go_on(self, what: str) -> str:
         for words in (self.scenario.again or self.scenario.task, self.scenario.task):
-            outcome = self.machine.run(self._argv(words), patches=self.scenario.patches)
+            outcome = self.machine.run(self._argv(words), patches=self.scenario.patches, ranks=self.scenario.ranks)
             assert "internal error" not in outcome.errors, f"{what}\n{outcome.errors[-2000:]}"
             if outcome.code == 0:
                 return f", went on with {' '.join(words[:3])}"

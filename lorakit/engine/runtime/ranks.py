@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import datetime
+import gc
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -16,6 +20,7 @@ from lorakit.errors import LorakitError
 Item = TypeVar("Item")
 _LONGEST_WAIT = datetime.timedelta(days=1)
 _STORE_WAIT = datetime.timedelta(seconds=5)
+_LONGEST_STAY_SECONDS, _POLL_SECONDS = 2, 0.02
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,7 @@ class Ranks:
         """
         if self.count > 1 and not torch.distributed.is_initialized():
             wait = _LONGEST_WAIT if seconds is None else datetime.timedelta(seconds=seconds)
-            torch.distributed.init_process_group("gloo", timeout=wait)
+            torch.distributed.init_process_group(_backend(self.count), timeout=wait)
 
     def decided_by_first(self, decide: Callable[[], Item]) -> Item:
         """Let the first rank decide, and return on every rank what it has found.
@@ -84,6 +89,13 @@ class Ranks:
         return outcome
 
 
+def _backend(count: int) -> str:
+    """Return what carries tensors: NCCL between GPUs, of which each process of this host needs one of its own."""
+    on_host = int(os.environ.get("LOCAL_WORLD_SIZE", count))
+    has_gpus = torch.distributed.is_nccl_available() and 0 < on_host <= torch.cuda.device_count()
+    return "cpu:gloo,cuda:nccl" if has_gpus else "gloo"
+
+
 def part_ranks() -> None:
     """Let every rank go its own way: from here on none waits for another, nor is ended by another's exit."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
@@ -103,22 +115,57 @@ def is_lost_process(error: BaseException) -> bool:
     return Ranks.of_environment().count > 1 and is_told
 
 
-def is_first_to_tell() -> bool:
-    """Tell whether this process is the first of its task that has an error to print: the others have the same one.
+@contextmanager
+def telling(error: BaseException) -> Iterator[bool]:
+    """Yield whether this process is the first of its task that prints an error: those of others are its effect.
 
     The processes ask the store in which their launcher lets them meet. Where that is not to be had each of them prints.
+    Where the store lives in this process, it stays until the others have asked.
+
+    Args:
+        error: Ends this process; what its frames hold is let go.
     """
-    if Ranks.of_environment().count == 1:
-        return True
+    count = Ranks.of_environment().count
+    if count == 1:
+        yield True
+        return
+    key = f"lorakit-told-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
     try:
-        return int(_store().add(f"lorakit-told-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", 1)) == 1
+        store = _store()
+        is_first = int(store.add(key, 1)) == 1
     except Exception:  # the store's process may be the one that is gone
-        return True
+        yield True
+        return
+    yield is_first
+    if _hosts_store():
+        _part_by(error)
+        _await_others(store, key, count)
+
+
+def _part_by(error: BaseException) -> None:
+    """Let those who wait for this process learn that it is gone: gloo's connections close with the last reference."""
+    seen: BaseException | None = error
+    while seen is not None:
+        traceback.clear_frames(seen.__traceback__)
+        seen = seen.__cause__ or seen.__context__
+    gc.collect()
+    if torch.distributed.is_initialized() and torch.distributed.get_backend() == "gloo":
+        torch.distributed.destroy_process_group()
+
+
+def _await_others(store: Any, key: str, count: int) -> None:
+    deadline = time.monotonic() + _LONGEST_STAY_SECONDS
+    with suppress(Exception):
+        while int(store.add(key, 0)) < count and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
+
+
+def _hosts_store() -> bool:
+    return Ranks.of_environment().is_first and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
 
 
 def _store() -> Any:
     if torch.distributed.is_initialized():
         return torch.distributed.distributed_c10d._get_default_store()
-    is_leading = Ranks.of_environment().is_first and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    return torch.distributed.TCPStore(*place, is_master=is_leading, timeout=_STORE_WAIT, wait_for_workers=False)
+    return torch.distributed.TCPStore(*place, is_master=_hosts_store(), timeout=_STORE_WAIT, wait_for_workers=False)

@@ -1,0 +1,135 @@
+"""Several processes of one task, as forks that can be disturbed one by one: equal to one process, or soon ended."""
+
+import signal
+
+import pytest
+import torch
+from conftest import family_tokenizer
+from survival.lab import Lab, needs_shim
+from survival.scenarios import LONGEST_END, SHARDED
+from trained import ROWS, adapter_weights, recorded
+
+from lorakit.runs import PlanRecord, StepRecord
+
+pytestmark = [needs_shim, pytest.mark.slow]
+SEVEN = [*ROWS, *({"text": row["text"] + "！", "target": row["target"]} for row in ROWS[:2])]
+EVERY_STEP = "--set=trainer_args={save_strategy: steps, save_steps: 1}"
+SHARDED_EVERY_STEP = ("--set=trainer_args={save_strategy: steps, save_steps: 1, fsdp: true}", SHARDED[1])
+ROUNDING = {"rtol": 1e-4, "atol": 1e-6}  # sums in another order
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    made = Lab(tmp_path_factory.mktemp("ranks"), rows=SEVEN)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def experts(tmp_path_factory):
+    """A model whose tokens each go to one of sixteen experts, so that a pass reaches few of them."""
+    from transformers import AutoModelForCausalLM, Qwen3MoeConfig
+
+    folder, tokenizer = tmp_path_factory.mktemp("experts"), family_tokenizer("qwen3")
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    sizes |= {"head_dim": 8, "intermediate_size": 48, "moe_intermediate_size": 16, "max_position_embeddings": 512}
+    routes = {"num_experts": 16, "num_experts_per_tok": 1}
+    torch.manual_seed(0)
+    ids = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": None}
+    model = AutoModelForCausalLM.from_config(Qwen3MoeConfig(vocab_size=len(tokenizer), **sizes, **routes, **ids))
+    for parameter in model.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    model.save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    made = Lab(folder, model=folder / "model", rows=SEVEN)
+    yield made
+    made.close()
+
+
+def trained(lab, words, **order):
+    """Train to the end in an empty folder, and return the adapter and the steps."""
+    outcome = lab.train(words, order.pop("patches", {}), **order)
+    assert set(outcome.codes) == {0}, outcome.errors
+    return adapter_weights(lab.run), recorded(lab.run, StepRecord), outcome
+
+
+def assert_same(first, second, **tolerance):
+    assert set(first) == set(second)
+    for name, tensor in first.items():
+        torch.testing.assert_close(second[name], tensor, **tolerance, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.parametrize(("count", "batch"), [(2, 2), (3, 1), (3, 2)])
+@pytest.mark.parametrize("is_sharded", [False, True])
+def test_they_train_what_one_process_trains(lab, count, batch, is_sharded):
+    one, steps_of_one, _ = trained(lab, [f"--per_device_train_batch_size={batch * count}"])
+    extra = ["--set=trainer_args={fsdp: true}"] if is_sharded else []
+    many, steps, _ = trained(lab, [f"--per_device_train_batch_size={batch}", *extra], ranks=count)
+    assert [record.rows for record in steps] == [record.rows for record in steps_of_one]
+    assert [record.loss for record in steps] == pytest.approx([record.loss for record in steps_of_one], rel=1e-5)
+    assert_same(one, many, **ROUNDING)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_experts_that_some_processes_do_not_reach_are_trained_as_by_one(experts, count):
+    # Adam would divide a gradient that is all rounding by its own size.
+    words = ["--set=target_modules=all-linear", "--set=trainer_args={optim: sgd}", "--learning_rate=0.3"]
+    outcome = experts.train(words, {})
+    assert "PEFT cannot adapt these layers so" in outcome.errors
+    assert outcome.code == 2
+    words.append("--set=lora_dropout=0")
+    one, steps_of_one, _ = trained(experts, [*words, f"--per_device_train_batch_size={count}"])
+    many, steps, _ = trained(experts, [*words, "--per_device_train_batch_size=1"], ranks=count)
+    assert any("experts" in name and "lora_B" in name and tensor.any() for name, tensor in one.items())
+    assert [record.loss for record in steps] == pytest.approx([record.loss for record in steps_of_one], rel=1e-5)
+    assert_same(one, many, **ROUNDING)
+
+
+@pytest.mark.parametrize("kind", ["torch", "c++", "python"])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_memory_that_runs_out_in_the_backward_pass_of_one_of_them_halves_its_budget(lab, kind, rank):
+    words = ["--per_device_train_batch_size=3", "--num_train_epochs=3"]
+    whole, steps, _ = trained(lab, words, ranks=2)
+    scarce = {str(rank): {"scarce_memory": [60, 1, kind, True]}}
+    halved, steps_halved, outcome = trained(lab, words, ranks=2, patches_of=scarce)
+    assert "out of memory" in outcome.errors
+    if rank == 0:
+        assert recorded(lab.run, PlanRecord)[-1].step == 2
+    assert [record.loss for record in steps_halved] == pytest.approx([record.loss for record in steps], rel=1e-5)
+    assert_same(whole, halved, **ROUNDING)
+
+
+def test_memory_that_suffices_for_no_row_of_one_of_them_ends_all_with_one_message(lab):
+    nothing = {"1": {"scarce_memory": [0, 1, "torch", True]}}
+    outcome = lab.train(["--per_device_train_batch_size=1"], {}, ranks=2, patches_of=nothing)
+    assert outcome.codes in ((0, 0), (2, 2)), outcome.errors
+    outcome = lab.train(["--per_device_train_batch_size=1", *SHARDED], {}, ranks=2, patches_of=nothing)
+    assert outcome.codes in ((0, 0), (2, 2)), outcome.errors
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("rank", [0, 2])
+@pytest.mark.parametrize("extra", [(EVERY_STEP,), SHARDED_EVERY_STEP], ids=["ddp", "fsdp"])
+def test_a_stop_that_reaches_one_of_three_stops_all_and_the_resumed_run_is_the_same(lab, extra, rank, number):
+    words = ["--per_device_train_batch_size=1", "--num_train_epochs=3", *extra]
+    unbroken, steps, _ = trained(lab, words, ranks=3)
+    for step in (1, 4, len(steps) - 1):
+        outcome = lab.train(words, {}, ranks=3, patches_of={str(rank): {"stop_at": [step, int(number)]}})
+        assert set(outcome.codes) == ({130} if step + 1 < len(steps) else {0}), outcome.errors
+        assert outcome.seconds < LONGEST_END
+        outcome = lab.train([*words, "--set=resume=auto"], {}, ranks=3, is_new=False)
+        assert set(outcome.codes) == {0}, outcome.errors
+        assert recorded_numbers(lab.run) == [(record.step, record.loss, record.grad_norm) for record in steps]
+        assert_same(unbroken, adapter_weights(lab.run), rtol=0, atol=0)
+
+
+def recorded_numbers(folder):
+    return [(record.step, record.loss, record.grad_norm) for record in recorded(folder, StepRecord)]
+
+
+@pytest.mark.parametrize("extra", [(), ("--set=trainer_args={fsdp: true}",)], ids=["ddp", "fsdp"])
+def test_more_processes_than_rows_train_what_one_trains(lab, extra):
+    words = ["--num_train_epochs=3", "--set=max_rows=2"]
+    one, _, _ = trained(lab, [*words, "--per_device_train_batch_size=3"])
+    many, _, _ = trained(lab, [*words, "--per_device_train_batch_size=1", *extra], ranks=3)
+    assert_same(one, many, **ROUNDING)
