@@ -121,10 +121,7 @@ def _scores(model: Any, base: Any, micro_batch: MicroBatch, label_smoothing: flo
             **({"packed": Packed(layout, backend)} if layout else {}),
             **picture_inputs(base, pictures),
         )
-    if head is not None:
-        logprobs = output.logits.view(-1)
-    else:
-        logprobs = _logprobs_of(output.logits[0], targets, label_smoothing)
+    logprobs = output.logits.view(-1) if head is not None else _logprobs_of(output.logits[0], targets, label_smoothing)
     return Scores(logprobs, _balance(base, output))
 
 
