@@ -114,7 +114,8 @@ def try_out(prepared: Prepared, plan: RunPlan, effort: Effort) -> tuple[Trial, R
         elif allowance.takes(tokens * effort.passes):
             trial, plan = _try_step(prepared, plan, batch, effort.passes)
         model.eval()
-        longest = max(prepared.held_out.encoded, key=lambda sequence: len(sequence.input_ids))
+        held_out = prepared.held_out.encoded
+        longest = held_out[int(held_out.lengths().argmax())]
         is_harder = len(longest.input_ids) > trial.tokens
         if (is_harder or effort.is_estimate) and allowance.takes(len(longest.input_ids) * _FORWARD_SHARE):
             trial = _try_loss(prepared, longest, trial)
