@@ -45,6 +45,12 @@ def _sheet(name: str, content: bytes) -> bytes:
     return stream.getvalue()
 
 
+_FAR_DOWN = (
+    b'<worksheet xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"><sheetData>'
+    b'<row r="1000000000"><c r="A1000000000"><v>1</v></c></row></sheetData></worksheet>'
+)
+
+
 def _archive(name: str) -> bytes:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
@@ -77,6 +83,12 @@ FILES = [
         "a spreadsheet of noughts alone",
         _sheet("xl/worksheets/sheet1.xml", bytes(25_000_000)),
         TOO_MUCH,
+        file="bad.xlsx",
+    ),
+    data(
+        "a spreadsheet with a row far down",
+        _sheet("xl/worksheets/sheet1.xml", _FAR_DOWN),
+        "has more than 1048576 rows",
         file="bad.xlsx",
     ),
     data("NULs for a file of rows", bytes(1000), file="bad.jsonl"),
