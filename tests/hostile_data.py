@@ -176,4 +176,17 @@ PICTURES = [
     )
 ]
 
-ALL = [*FILES, *NOT_TEXT, *TURNS, *CALLS, *PICTURES]
+HUGE = [
+    data(f"a row of {name}", rows_of(row), "item 1", "holds more than")
+    for name, row in {
+        "thirty thousand fields": {f"k{number}": 1 for number in range(30_000)} | {"text": "a", "target": "b"},
+        "fifty thousand turns": {"instruction": "a", "output": "b", "history": [["c", "d"]] * 50_000},
+        "thirty thousand tools": _turns() | {"tools": [{"name": "f"}] * 30_000},
+        "thirty thousand pictures": {"text": "a", "target": "b", "images": ["x.png"] * 30_000},
+        "a question longer than any": {"text": "a " * 2_000_000, "target": "b"},
+        "an answer longer than any": {"text": "a", "target": "b" * 5_000_000},
+        "a system prompt longer than any": {"system": "a" * 3_000_000, "text": "a", "target": "b"},
+    }.items()
+]
+
+ALL = [*HUGE, *FILES, *NOT_TEXT, *TURNS, *CALLS, *PICTURES]
