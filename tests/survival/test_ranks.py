@@ -94,7 +94,8 @@ def test_memory_that_runs_out_in_the_backward_pass_of_one_of_them_halves_its_bud
     halved, steps_halved, outcome = trained(lab, words, ranks=2, patches_of=scarce)
     assert "out of memory" in outcome.errors
     if rank == 0:
-        assert recorded(lab.run, PlanRecord)[-1].step == 2
+        budgets = [record.max_tokens for record in recorded(lab.run, PlanRecord)]
+        assert budgets[-1] < budgets[0]
     assert [record.loss for record in steps_halved] == pytest.approx([record.loss for record in steps], rel=1e-5)
     assert_same(whole, halved, **ROUNDING)
 
