@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 from lorakit.agreement import use_packed_attention
-from lorakit.agreement.twins import decoder_of
+from lorakit.agreement.adaptable import decoder_of
 from lorakit.engine import IGNORED_LABEL, MicroBatch, accelerate, pieces_of, summed_loss, use_pieces
 
 _LENGTHS = (6, 31, 14)

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from lorakit.agreement.adaptable import adaptable_layers, decoder_of, expert_weights
 from lorakit.engine import PACKED, Pieces, accelerate, register_packed_attention, use_pieces
 
 SHORT_WINDOW = 8
@@ -22,8 +23,6 @@ _FEWEST_LAYERS = 2
 _MOST_EXACT_BYTES = 3_000_000_000  # larger slices stay in their own format
 _WINDOWS = frozenset({"sliding_window", "attention_chunk_size", "attention_window_size", "window_size", "local_window"})
 _RANK = 2
-# Layers that PEFT refuses to adapt in models of these types: their code takes the weight without the layer.
-_WITHOUT_LAYER = ("out_proj", "conv1d")
 
 
 class NotTriedError(Exception):
@@ -138,12 +137,6 @@ def _bytes(tensors: list[torch.Tensor]) -> int:
     return sum(tensor.numel() * 4 for tensor in tensors)
 
 
-def decoder_of(model: Any) -> Any:
-    """Return the part of a model that its layers and its embedding of tokens belong to."""
-    found = model.get_decoder() if hasattr(model, "get_decoder") else None
-    return found if isinstance(found, torch.nn.Module) else model
-
-
 def _layer_lists(model: Any) -> Iterator[tuple[str, torch.nn.ModuleList]]:
     """Yield the lists of the decoder's layers by name; some families have several, side by side."""
     decoder = decoder_of(model)
@@ -215,36 +208,26 @@ def _shorten_windows(twin: Any) -> None:
 
 def _adapted(twin: Any) -> Any:
     from peft import LoraConfig, get_peft_model
-    from transformers.pytorch_utils import Conv1D
 
-    decoder, head = decoder_of(twin), twin.get_output_embeddings()
-    inside = {id(module) for module in decoder.modules()}
-    names = [
-        name
-        for name, module in twin.named_modules()
-        if isinstance(module, torch.nn.Linear | Conv1D) and id(module) in inside and module is not head
-    ]
-    for refused in ((), _WITHOUT_LAYER):
-        chosen = [name for name in names if name.rpartition(".")[2] not in refused]
-        if not chosen:
-            break
-        settings = LoraConfig(r=_RANK, lora_alpha=_RANK, target_modules=chosen, init_lora_weights=False)
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            torch.manual_seed(0)
-            try:
-                adapted = get_peft_model(twin, settings).eval()
-            except ValueError:
-                continue
-        for name, tensor in adapted.named_parameters():
-            if "lora_B" in name:
-                tensor.data *= 0.1  # to change the model, and not to drown it
-        return adapted
-    raise NotTriedError("it has no linear layers that could be adapted")
+    chosen, experts = adaptable_layers(twin), expert_weights(twin)
+    if not chosen and not experts:
+        raise NotTriedError("it has no linear layers that could be adapted")
+    settings = {"target_parameters": experts} if experts else {}
+    lora = LoraConfig(r=_RANK, lora_alpha=_RANK, target_modules=chosen, init_lora_weights=False, **settings)
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.manual_seed(0)
+        adapted = get_peft_model(twin, lora).eval()
+    for name, tensor in adapted.named_parameters():
+        if "lora_B" in name:
+            tensor.data *= 0.1  # to change the model, and not to drown it
+    return adapted
 
 
 def _tokens(twin: Any) -> int:
-    return int(twin.get_input_embeddings().weight.shape[0])
+    head = twin.get_output_embeddings()
+    rows = twin.get_input_embeddings().weight.shape[0]
+    return int(min(rows, getattr(getattr(head, "weight", None), "shape", (rows,))[0]))
 
 
 def _unit_roundoff(twin: Any) -> float:

@@ -15,6 +15,8 @@ import torch
 
 from lorakit.config import Config
 from lorakit.errors import AdapterError, SettingsError
+from lorakit.export.experts import changed as changed_experts
+from lorakit.export.experts import in_files, wrappers
 from lorakit.export.tensors import ModelTensors
 
 Compute = Callable[[Callable[[], torch.Tensor]], torch.Tensor]  # from how the base's own is read to the changed one
@@ -92,9 +94,46 @@ def _changes(model: Any, base: ModelTensors) -> dict[str, Callable[[], torch.Ten
                 "merging takes models whose files have the names that transformers gives them",
             )
         changed[place] = partial(compute, partial(base.read, source))
+    changed |= _changed_experts(own, base)
     if _is_tied(own) and embedding in changed and _HEAD not in changed:
         changed[_HEAD] = partial(base.read, embedding)  # PEFT adapts the embeddings alone
     return changed
+
+
+def _changed_experts(own: Any, base: ModelTensors) -> dict[str, Callable[[], torch.Tensor]]:
+    """Return the weights of experts that are changed, by their names in the base's files, which may take them apart."""
+    found: dict[str, Callable[[], torch.Tensor]] = {}
+    for path, parameter, wrapper in wrappers(own):
+        name = f"{path}.{parameter}"
+        if base.shapes.get(name) == tuple(wrapper.get_param().shape):
+            found[name] = partial(_changed_in_file, wrapper, partial(base.read, name))
+            continue
+        apart = in_files(own, name, wrapper.get_param())
+        if absent := sorted(set(apart) - set(base.shapes)):
+            raise AdapterError(
+                f"the adapter changes {name}, and the base's files have no {absent[0]}",
+                "merging takes models whose files have the names that transformers gives them",
+            )
+        parts = _Apart(own, name, wrapper)
+        found |= {place: partial(parts.take, place) for place in apart}
+    return found
+
+
+def _changed_in_file(wrapper: Any, read_base: Callable[[], torch.Tensor]) -> torch.Tensor:
+    return changed_experts(wrapper, read_base())
+
+
+class _Apart:
+    """A changed parameter as the files have it; its parts are computed together, and each is kept until it is taken."""
+
+    def __init__(self, own: Any, name: str, wrapper: Any) -> None:
+        self._own, self._name, self._wrapper = own, name, wrapper
+        self._parts: dict[str, torch.Tensor] = {}
+
+    def take(self, place: str) -> torch.Tensor:
+        if place not in self._parts:
+            self._parts = in_files(self._own, self._name, changed_experts(self._wrapper, self._wrapper.get_param()))
+        return self._parts.pop(place)
 
 
 def _is_tied(base: Any) -> bool:
@@ -121,7 +160,7 @@ def _changed_parameters(model: Any) -> Iterator[tuple[str, Compute]]:
 
     base = model.get_base_model()
     for path, module in base.named_modules():
-        if isinstance(module, LoraLayer):
+        if isinstance(module, LoraLayer) and not hasattr(module, "parameter_name"):
             in_use = [
                 name for name in module.active_adapters if name in module.lora_A or name in module.lora_embedding_A
             ]

@@ -105,7 +105,6 @@ def read_plainly(folder: Path, kind: Any, bundle: ModelBundle, **how: Any) -> An
             model, report = kind.from_pretrained(
                 str(folder),
                 dtype=bundle.dtype.dtype,
-                attn_implementation="sdpa",
                 local_files_only=True,
                 output_loading_info=True,
                 **how,

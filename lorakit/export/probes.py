@@ -19,6 +19,8 @@ from typing import Any
 
 import torch
 
+from lorakit.export.experts import changed, parameter_at, wrappers
+
 _INPUTS = 4
 _ARITHMETIC = 2.0**-18  # relative: the products themselves, in float32
 _TELLS_FROM_ROUNDING = 0.5  # of the bound
@@ -31,6 +33,7 @@ class LayerEffect:
 
     Attributes:
         path: Of the layer in the base model.
+        parameter: Of it; those of experts, held together, have other names than ``weight``.
         base: Output of the layer without the adapter, [4, out].
         effect: What the adapter adds to it, [4, out].
     """
@@ -38,6 +41,7 @@ class LayerEffect:
     path: str
     base: torch.Tensor
     effect: torch.Tensor
+    parameter: str = "weight"
 
 
 @dataclass(frozen=True)
@@ -65,8 +69,10 @@ def measure_effects(model: Any) -> list[LayerEffect]:
     """
     from peft.tuners.lora import LoraLayer
 
-    effects = []
+    effects = _effects_on_experts(model.get_base_model())
     for path, module in model.get_base_model().named_modules():
+        if hasattr(module, "parameter_name"):
+            continue
         if isinstance(module, LoraLayer) and set(module.active_adapters) & set(module.scaling):
             layer = copy.deepcopy(module).float()
             vars(layer).pop("forward", None)  # PEFT's own, not the engine's
@@ -77,6 +83,21 @@ def measure_effects(model: Any) -> list[LayerEffect]:
     return effects
 
 
+def _effects_on_experts(base: Any) -> list[LayerEffect]:
+    effects = []
+    for path, name, wrapper in wrappers(base):
+        own = wrapper.get_param().detach().float().cpu()
+        inputs = signs(path, own.shape[-1])
+        before = _through(own, inputs)
+        effects.append(LayerEffect(path, before, _through(changed(wrapper, own), inputs) - before, name))
+    return effects
+
+
+def _through(weights: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
+    """Multiply [4, in] by the weights of all experts, [experts, out, in]: [4, experts * out]."""
+    return (inputs @ weights.flatten(0, -2).T).detach()
+
+
 def find_effects(effects: Sequence[LayerEffect], merged: Any, rounding: float) -> list[FoundEffect]:
     """Probe the same layers of merged weights.
 
@@ -85,7 +106,7 @@ def find_effects(effects: Sequence[LayerEffect], merged: Any, rounding: float) -
         merged: A plain model of transformers with the merged weights, or one of PEFT's over the base.
         rounding: Relative error of the format in which these were written.
     """
-    return [_find(effect, merged.get_submodule(effect.path), rounding) for effect in effects]
+    return [_find(effect, merged, rounding) for effect in effects]
 
 
 def found_share(effects: Sequence[LayerEffect], found: Sequence[FoundEffect]) -> float:
@@ -96,14 +117,22 @@ def found_share(effects: Sequence[LayerEffect], found: Sequence[FoundEffect]) ->
     return sum(energy * layer.share for energy, layer in zip(energies, found, strict=True)) / sum(energies)
 
 
-def _find(effect: LayerEffect, layer: Any, rounding: float) -> FoundEffect:
+def _find(effect: LayerEffect, merged: Any, rounding: float) -> FoundEffect:
+    if effect.parameter != "weight":
+        own = parameter_at(merged, effect.path, effect.parameter)
+        return _held_against(effect, _through(own, signs(effect.path, own.shape[-1])), own, rounding)
+    layer = merged.get_submodule(effect.path)
     whole = copy.deepcopy(layer).float().requires_grad_(False)
     plain = whole.get_base_layer() if hasattr(whole, "get_base_layer") else whole
     with torch.inference_mode():
         inputs = _inputs(effect.path, plain)
         outputs = whole(inputs)
-    there = outputs - effect.base
     weight = plain.weight if inputs.is_floating_point() else plain.weight[inputs] / math.sqrt(_INPUTS)
+    return _held_against(effect, outputs, weight, rounding)
+
+
+def _held_against(effect: LayerEffect, outputs: torch.Tensor, weight: torch.Tensor, rounding: float) -> FoundEffect:
+    there = outputs - effect.base
     bound = rounding * float(weight.norm()) * math.sqrt(_INPUTS) + _ARITHMETIC * float(outputs.norm())
     size = float(effect.effect.norm())
     share = float((there * effect.effect).sum()) / max(size**2, 1e-30)

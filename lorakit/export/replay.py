@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 
 from lorakit.config import Config
 from lorakit.data_processing import Message
-from lorakit.engine import grids
+from lorakit.engine import base_model, grids
 from lorakit.inference import Assistant
 from lorakit.inference.generation import answer_ids
 
@@ -111,10 +112,15 @@ def _log_probabilities(model: Any, assistant: Assistant, one: Replayed) -> torch
         logits = model(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
-            logits_to_keep=len(one.answer),
+            **({"logits_to_keep": len(one.answer)} if _keeps_logits(model) else {}),
             **_pictures(model, assistant, one, ids),
         ).logits[0, -len(one.answer) :]
         return logits.float().log_softmax(-1).cpu()
+
+
+def _keeps_logits(model: Any) -> bool:
+    base = base_model(model)
+    return "logits_to_keep" in inspect.signature(base.forward).parameters
 
 
 def _pictures(model: Any, assistant: Assistant, one: Replayed, ids: torch.Tensor) -> dict[str, Any]:

@@ -28,6 +28,8 @@ def show_plan(prepared: Prepared, plan: RunPlan, steps: int, after_step: int) ->
         ("time", f"about {duration(plan.seconds)} to train, validation and answers not counted"),
         ("memory", f"about {plan.memory.peak / 1e9:.1f} GB of the {plan.memory.available / 1e9:.1f} that can be had"),
     ]
+    if "experts." in (adapted := adapted_parts(bundle)):
+        in_short.append(("adapted", adapted))
     console.facts("training", in_short)
     chosen = "torch_dtype auto: " if config.torch_dtype == "auto" else ""
     details = [
@@ -35,10 +37,10 @@ def show_plan(prepared: Prepared, plan: RunPlan, steps: int, after_step: int) ->
         ("dtype", f"{bundle.dtype.name} ({chosen}{bundle.dtype.reason}); the adapter is float32"),
         ("device", str(bundle.device) + _world_note(arguments)),
         ("trainable parameters", f"{trainable:,} of {every:,} ({trainable / every:.2%})"),
-        ("adapted layers", adapted_parts(bundle)),
+        ("adapted layers", adapted),
         ("tokens", f"{data.tokens:,} an epoch, {data.targets:,} of them trained{_tokens_note(data)}"),
         ("memory", memory_line(plan.memory, bundle.device)),
-        ("kernels", str(prepared.kernels)),
+        ("kernels", str(prepared.backend)),
         ("compiled", f"{'yes' if plan.is_compiled else 'no'} ({plan.compile_reason})"),
     ]
     console.details("in detail", details)
