@@ -143,6 +143,7 @@ def _outcome_of(error: BaseException, given: list[str], output_dir: str | None) 
         sys.stderr.write(f"{translated('interrupted')}\n")
         return INTERRUPTED
     if isinstance(error, BrokenPipeError):  # the reader of our output has left: `... | head`
+        _drop_output()
         sys.stderr.close()
         return 0
     if isinstance(error, ModuleNotFoundError) and not (error.name or "lorakit").startswith("lorakit"):
