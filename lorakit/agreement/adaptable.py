@@ -10,6 +10,7 @@ import torch
 # Layers whose weight the model's code takes without calling them, by types of models; PEFT refuses to adapt them.
 _WITHOUT_LAYER = frozenset({"out_proj", "conv1d"})
 _MAMBA = frozenset({"falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h"})
+_NAMES_OF_EXPERTS = frozenset({"gate", "w1", "w2", "w3", "gate_proj", "up_proj", "down_proj"})
 _GATES = frozenset({"gate", "router", "shared_expert_gate", "shared_experts_gate"})
 
 
@@ -52,6 +53,19 @@ def adaptable_layers(model: Any) -> list[str]:
         for name, module in language_layers(model)
         if not is_router(name, module) and not (is_mamba and name.rpartition(".")[2] in _WITHOUT_LAYER)
     ]
+
+
+def adaptable_targets(model: Any) -> tuple[list[str], list[str]]:
+    """Return what ``all-linear`` means as PEFT takes it: names of layers, and of parameters.
+
+    Beside fused experts PEFT takes a layer called ``up_proj`` for one of an expert of old, and would leave a shared
+    expert out: the weights of such layers are named as parameters.
+    """
+    layers, weights = adaptable_layers(model), expert_weights(model)
+    if not weights:
+        return layers, []
+    mistaken = [name for name in layers if name.rpartition(".")[2] in _NAMES_OF_EXPERTS]
+    return [name for name in layers if name not in mistaken], weights + [f"{name}.weight" for name in mistaken]
 
 
 def is_router(name: str, module: Any) -> bool:
