@@ -54,4 +54,4 @@ def test_a_prompt_in_a_pipe_goes_to_standard_error(capsys, monkeypatch):
     with pytest.raises(EOFError):
         console.prompt("label: ")
     output = capsys.readouterr()
-    assert (output.out, output.err) == ("", "label: label: ")
+    assert (output.out, output.err) == ("", "label: \nlabel: \n")

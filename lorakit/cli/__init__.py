@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gc
 import importlib
 import io
@@ -103,7 +104,25 @@ def _open_streams() -> None:
         if stream is None:  # closed by whoever started this
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - for as long as the process
         elif isinstance(stream, io.TextIOWrapper):  # a terminal without Chinese shows "?"
-            stream.reconfigure(errors="replace")
+            codecs.register_error("lorakit", _Replacing())
+            stream.reconfigure(errors="lorakit" if name == "stdout" else "replace")
+
+
+class _Replacing:
+    """Puts a question mark for what an output's encoding does not have, and says so the first time."""
+
+    def __init__(self) -> None:
+        self._has_said = False
+
+    def __call__(self, error: UnicodeError) -> tuple[str, int]:
+        assert isinstance(error, UnicodeEncodeError)
+        if not self._has_said:
+            self._has_said = True
+            sys.stderr.write(
+                f"warning: the output's encoding, {error.encoding}, lacks some characters, which are shown as ?\n"
+                "hint: set PYTHONIOENCODING=utf-8\n"
+            )
+        return "?" * (error.end - error.start), error.end
 
 
 def _drop_output() -> None:

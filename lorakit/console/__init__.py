@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import atexit
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,14 +41,17 @@ __all__ = [
     "label",
     "marked",
     "note",
+    "overheard",
     "progress",
     "prompt",
+    "repeat",
     "result",
     "silence",
     "speak",
     "stream",
     "suggest",
     "table",
+    "typed",
     "warn",
 ]
 
@@ -58,8 +62,31 @@ def result(text: str = "") -> None:
         _print(_out(), Text(for_a_screen(text)))
 
 
+# What is said in a block, for who wants to say it again.
+_overhearing: ContextVar[list[tuple[str, str]] | None] = ContextVar("overhearing", default=None)
+
+
+@contextmanager
+def overheard() -> Iterator[list[tuple[str, str]]]:
+    """Collect the notes and warnings of a block, which are printed all the same; see `repeat`."""
+    said: list[tuple[str, str]] = []
+    token = _overhearing.set(said)
+    try:
+        yield said
+    finally:
+        _overhearing.reset(token)
+
+
+def repeat(said: Iterable[tuple[str, str]]) -> None:
+    """Print notes and warnings again."""
+    for kind, text in said:
+        (warn if kind == "warning" else note)(text)
+
+
 def note(text: str) -> None:
     """Say what is going on, or what was chosen and why."""
+    if (said := _overhearing.get()) is not None:
+        said.append(("note", text))
     display().break_line()
     _print(_err(), Text(for_a_screen(text)))
 
@@ -72,6 +99,8 @@ def detail(text: str) -> None:
 
 def warn(text: str) -> None:
     """Say what the user should look at though the run goes on."""
+    if (said := _overhearing.get()) is not None:
+        said.append(("warning", text))
     display().break_line()
     _print(_err(), Text.assemble(("warning:", "yellow"), " ", for_a_screen(text)))
 
@@ -190,9 +219,18 @@ def prompt(label: str) -> str:
     sys.stderr.write(label)
     sys.stderr.flush()
     line = sys.stdin.readline()
+    if label:
+        sys.stderr.write("\n")  # nobody has pressed Enter here
     if not line:
         raise EOFError
     return line.rstrip("\r\n")
+
+
+def typed() -> str:
+    """Return what stood in the line that an interrupt has ended."""
+    if not is_interactive() or "readline" not in sys.modules:
+        return ""
+    return str(sys.modules["readline"].get_line_buffer())
 
 
 def edit_lines(complete: Callable[[str], list[str]]) -> None:

@@ -1,6 +1,7 @@
 """From files of rows to masked token ids and batches."""
 
 from lorakit.data_processing.chat_format import ChatFormat
+from lorakit.data_processing.columns import Sequences
 from lorakit.data_processing.dataset import Dataset, load_dataset, load_datasets, load_training, load_validation
 from lorakit.data_processing.example import EncodedExample, Example, Message, Role, ToolCall
 from lorakit.data_processing.images import IMAGE_MARK, ImageFormat
@@ -15,6 +16,7 @@ __all__ = [
     "ImageFormat",
     "Message",
     "Role",
+    "Sequences",
     "ToolCall",
     "load_dataset",
     "load_datasets",

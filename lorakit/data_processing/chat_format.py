@@ -11,6 +11,8 @@ from __future__ import annotations
 import copy
 import datetime
 import difflib
+import hashlib
+from array import array
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -21,6 +23,7 @@ from lorakit.data_processing.example import Message
 from lorakit.data_processing.images import ImageError, ImageFormat, expand_pictures
 from lorakit.data_processing.template_identity import template_examples, template_hash
 from lorakit.data_processing.text_encoding import TextEncoder
+from lorakit.data_processing.written_parts import Atom, ConversationParts, Ends, parts_of
 from lorakit.engine import IGNORED_LABEL, Picture
 from lorakit.errors import ModelError, SettingsError
 
@@ -124,6 +127,17 @@ class ChatFormat:
         return frozenset(token_id for token, token_id in self._control_tokens.items() if token not in self.allowed)
 
     @property
+    def identity(self) -> str | None:
+        """SHA-256 of all by which conversations become tokens; None where it is not the same tomorrow, or not known."""
+        backend = getattr(self.tokenizer, "_tokenizer", None)
+        if backend is None or self.writes_today:
+            return None
+        digest = hashlib.sha256(backend.to_str().encode())
+        known = [type(self.tokenizer).__name__, self._template.text(), self.tokenizer.special_tokens_map, self.allowed]
+        digest.update(repr([*known, self.images.token_id if self.images is not None else None]).encode())
+        return digest.hexdigest()
+
+    @property
     def template_hash(self) -> str:
         """SHA-256 of the chat template and the special tokens, to notice when training and inference differ."""
         return template_hash(self.tokenizer)
@@ -176,6 +190,33 @@ class ChatFormat:
             if message.role == "assistant":
                 turn = self._template.turn(guarded[:index], message)
                 yield replace(turn, answer=turn.answer + self._appended_end) if self._appended_end else turn
+
+    @property
+    def cuts_texts(self) -> bool:
+        """Whether a text is encoded by itself as within another, so that parts of conversations can be."""
+        return self._encoder.cuts_texts
+
+    @property
+    def odd_characters(self) -> frozenset[str]:
+        """Characters by which a text may hold a tag or a token."""
+        return self._encoder.first_characters | {"<"}
+
+    def parts(self, messages: Sequence[Message]) -> ConversationParts | None:
+        """Take a conversation of plain texts apart; see `parts_of`."""
+        split, shape_of = self._encoder.atoms, self._template.shape_of
+        return parts_of(messages, shape_of, split, Ends(self.end_of_turn, self._appended_end, self.odd_characters))
+
+    def atom_ids(self, atom: Atom) -> bytes | None:
+        """Encode what holds no contents, as 32-bit integers; None where it does."""
+        if isinstance(atom, str):
+            return array("i", [self._control_tokens[atom]]).tobytes()
+        if any(isinstance(piece, int) for piece in atom):
+            return None
+        return self._encoder.encode_between(["".join(map(str, atom))])[0]
+
+    def encode_between(self, texts: Sequence[str]) -> list[bytes]:
+        """Encode texts that stand between special tokens; see `TextEncoder.encode_between`."""
+        return self._encoder.encode_between(texts)
 
     def prompt_ids(self, messages: Sequence[Message], thinking: bool = False) -> list[int]:
         """Encode everything the model sees before it answers.

@@ -17,7 +17,7 @@ from lorakit.data_processing.example import Message, ToolCall
 from lorakit.data_processing.images import IMAGE_MARK
 from lorakit.data_processing.reasoning import CLOSING, OPENING, joined, split_reasoning
 from lorakit.data_processing.tool_rendering import lost_of_tools, written_call
-from lorakit.data_processing.written_shapes import WrittenShapes
+from lorakit.data_processing.written_shapes import WrittenShape, WrittenShapes
 from lorakit.errors import DataError
 
 if TYPE_CHECKING:
@@ -199,15 +199,22 @@ class ChatTemplate:
     def _written(self, before: Sequence[Message], answer: Message, thinking: bool) -> tuple[str, str]:
         """Write the prompt and the whole: by what is known of conversations like it, or by the template."""
         if not thinking and all(map(_is_plain, before)) and _is_plain(answer):
-            if self._shapes is None:
-                self._shapes = self._unlearnt_shapes()
-            found = self._shapes.write([(message.role, message.content) for message in (*before, answer)])
+            found = self._known_shapes().write([(message.role, message.content) for message in (*before, answer)])
             if found is not None:
                 return found
         return (
             self.render(before, answering=True, thinking=thinking),
             self.render([*before, answer], answering=False, thinking=thinking),
         )
+
+    def shape_of(self, roles: Sequence[str]) -> WrittenShape | None:
+        """Return how plain conversations of some roles are written without reasoning; None where that is not known."""
+        return self._known_shapes().shape_of(roles)
+
+    def _known_shapes(self) -> WrittenShapes:
+        if self._shapes is None:
+            self._shapes = self._unlearnt_shapes()
+        return self._shapes
 
     def _unlearnt_shapes(self) -> WrittenShapes:
         def render(messages: Sequence[tuple[str, str]], answering: bool) -> str:

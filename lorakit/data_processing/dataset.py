@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from lorakit import console
+import numpy as np
+from numpy.typing import NDArray
+
 from lorakit.config import Config
 from lorakit.config.settings import RowSource
 from lorakit.data_processing.chat_format import ChatFormat
-from lorakit.data_processing.encoding import encode_rows
-from lorakit.data_processing.example import EncodedExample, Example, Rejected, shortened
-from lorakit.data_processing.files import Reading, read_rows
-from lorakit.data_processing.formats import RowRules, to_example
-from lorakit.data_processing.ledger import FieldFate, Ledger, field_lines
+from lorakit.data_processing.columns import Conversations, Sequences
+from lorakit.data_processing.example import Rejected
+from lorakit.data_processing.files import Reading
+from lorakit.data_processing.formats import RowRules
+from lorakit.data_processing.kept_rows import read_or_kept
+from lorakit.data_processing.ledger import FieldFate, field_lines
 from lorakit.data_processing.mixing import held_back, weighted
-from lorakit.data_processing.raw import RawRow
+from lorakit.data_processing.reading import Encoding, ReadRows
 from lorakit.errors import DataError
 
 _SHOWN_REJECTIONS = 10
-_ROWS_AT_ONCE = 1000
-_SHOWN_NAME = 40
 
 
 @dataclass(frozen=True)
@@ -32,74 +32,66 @@ class Dataset:
         name: The file, as the user named it.
         examples: The usable rows as conversations.
         encoded: Their sequences of token ids; a row has one, or one for each answer where the template needs it.
-        cut: Origins of rows that lost the beginning of their prompt.
         rejected: Rows that are not used, each with its reason.
         fields: What became of every column and key.
     """
 
     name: str
-    examples: tuple[Example, ...]
-    encoded: tuple[EncodedExample, ...]
-    cut: tuple[str, ...]
+    examples: Conversations
+    encoded: Sequences
     rejected: tuple[Rejected, ...]
     fields: tuple[FieldFate, ...] = ()
 
     @property
+    def cut(self) -> tuple[str, ...]:
+        """Origins of rows that lost the beginning of their prompt."""
+        return self.examples.origins(np.flatnonzero(self.examples.cut()))
+
+    @property
     def tokens(self) -> int:
         """All tokens of all sequences."""
-        return sum(len(sequence.input_ids) for sequence in self.encoded)
+        return int(self.encoded.lengths().sum())
 
     @property
     def picture_tokens(self) -> int:
         """Those of them that stand for pictures."""
-        return sum(picture.tokens for sequence in self.encoded for picture in sequence.pictures)
+        return sum(picture.tokens for picture in self.encoded.pictures())
 
     @property
     def targets(self) -> int:
         """The tokens that carry loss."""
-        return sum(sequence.targets for sequence in self.encoded)
+        return self.encoded.all_targets()
 
     @property
     def longest(self) -> int:
         """Tokens of the longest sequence."""
-        return max(len(sequence.input_ids) for sequence in self.encoded)
+        return int(self.encoded.lengths().max())
 
     @property
     def duplicates(self) -> tuple[str, ...]:
         """Origins of rows that repeat an earlier row word for word."""
-        seen: set[object] = set()
-        repeated = []
-        for example in self.examples:
-            if example.messages in seen:
-                repeated.append(example.origin)
-            seen.add(example.messages)
-        return tuple(repeated)
+        wholes = self.examples.of("wholes")
+        is_repeated = np.ones(len(wholes), bool)
+        is_repeated[np.unique(wholes, return_index=True)[1]] = False
+        return self.examples.origins(np.flatnonzero(is_repeated))
 
     @property
     def contradictions(self) -> tuple[str, ...]:
         """Origins of rows whose question an earlier row answers otherwise, each with that of the earlier one."""
-        answered: dict[object, Example] = {}
-        found = []
-        for example in self.examples:
-            first = answered.setdefault(example.messages[:-1], example)
-            if first.messages[-1] != example.messages[-1]:
-                found.append(f"{example.origin}, otherwise in {first.origin}")
-        return tuple(found)
+        _, first, question = np.unique(self.examples.of("questions"), return_index=True, return_inverse=True)
+        wholes, earlier = self.examples.of("wholes"), first[question]
+        places = np.flatnonzero(wholes != wholes[earlier])
+        pairs = zip(self.examples.origins(places), self.examples.origins(earlier[places]), strict=True)
+        return tuple(f"{origin}, otherwise in {other}" for origin, other in pairs)
 
     @property
     def trains_thinking(self) -> bool:
         """Whether most answers reason before they answer."""
-        thoughtful = sum(example.messages[-1].reasons for example in self.examples)
-        return thoughtful * 2 > len(self.examples)
+        return int(self.examples.reasons().sum()) * 2 > len(self.examples)
 
     def first(self, rows: int) -> Dataset:
         """Return the first usable rows alone."""
-        examples = self.examples[:rows]
-        origins = {example.origin for example in examples}
-        encoded = tuple(sequence for sequence in self.encoded if sequence.origin in origins)
-        return Dataset(
-            self.name, examples, encoded, tuple(name for name in self.cut if name in origins), (), self.fields
-        )
+        return replace(self._of(self.examples.numbers()[:rows]), rejected=())
 
     def split(self, share: float, seed: int) -> tuple[Dataset, Dataset]:
         """Hold back a share of the rows by question; see `held_back`.
@@ -107,19 +99,15 @@ class Dataset:
         Returns:
             The rows that are trained, and those that are held back.
         """
-        chosen = held_back(self.examples, share, seed)
-        train, held_out = (
-            Dataset(
-                name,
-                tuple(example for example in self.examples if (example.origin in chosen) == is_held),
-                tuple(sequence for sequence in self.encoded if (sequence.origin in chosen) == is_held),
-                tuple(origin for origin in self.cut if (origin in chosen) == is_held),
-                () if is_held else self.rejected,
-                () if is_held else self.fields,
-            )
-            for name, is_held in ((self.name, False), (f"{share:.0%} of {self.name}", True))
-        )
-        return train, held_out
+        is_held, numbers = held_back(self.examples.of("asked"), share, seed), self.examples.numbers()
+        held_out = replace(self._of(numbers[is_held]), name=f"{share:.0%} of {self.name}", rejected=(), fields=())
+        return self._of(numbers[~is_held]), held_out
+
+    def _of(self, rows: NDArray[np.int64]) -> Dataset:
+        """Return some of the rows, by their numbers in the columns, with their sequences."""
+        sequences = self.encoded.numbers()[np.isin(self.encoded.of("rows"), rows)]
+        columns = self.examples.columns
+        return replace(self, examples=Conversations(columns, rows), encoded=Sequences(columns, sequences))
 
     def rejection_lines(self, most: int = _SHOWN_REJECTIONS) -> list[str]:
         """Name the rows that are not used and why, the first ``most`` of them."""
@@ -127,14 +115,14 @@ class Dataset:
 
     def overlap(self, other: Dataset) -> tuple[str, ...]:
         """Origins of rows of this file whose conversation also stands in ``other``."""
-        known = {example.messages for example in other.examples}
-        return tuple(example.origin for example in self.examples if example.messages in known)
+        is_there = np.isin(self.examples.of("wholes"), other.examples.of("wholes"))
+        return self.examples.origins(np.flatnonzero(is_there))
 
 
 def load_dataset(
     sources: str | Sequence[RowSource], config: Config, chat_format: ChatFormat, position_limit: int | None = None
 ) -> Dataset:
-    """Read and encode rows.
+    """Read and encode rows, or take those of an earlier start where nothing has changed.
 
     Args:
         sources: A file, a folder or the name of a Hub dataset; or several.
@@ -148,35 +136,28 @@ def load_dataset(
     max_length = min(config.max_length, position_limit or config.max_length)
     listed = [RowSource(path=sources)] if isinstance(sources, str) else sources
     rules = RowRules.of(config, takes_pictures=chat_format.images is not None)
-    ledger = Ledger(rules.ignored)
-    examples: list[Example] = []
-    encoded: list[EncodedExample] = []
-    cut: list[str] = []
-    rejected: list[Rejected] = []
-    for source in listed:
-        first, first_sequence = len(examples), len(encoded)
-        for chunk in _chunks(source.path, _reading(source, config, rules)):
-            read = [row if isinstance(row, Rejected) else to_example(row, rules, ledger) for row in chunk]
-            usable = [example for example in read if not isinstance(example, Rejected)]
-            outcomes = iter(encode_rows(usable, chat_format, max_length, config.train_reasoning))
-            for example in read:
-                outcome = example if isinstance(example, Rejected) else next(outcomes)
-                if isinstance(outcome, Rejected) or isinstance(example, Rejected):
-                    rejected.append(outcome if isinstance(outcome, Rejected) else example)  # type: ignore[arg-type]
-                    continue
-                examples.append(example)
-                encoded += outcome.sequences
-                if outcome.is_cut:
-                    cut.append(example.origin)
-        if source.weight != 1:
-            chosen, sequences = weighted(examples[first:], encoded[first_sequence:], source, config.seed)
-            examples[first:], encoded[first_sequence:] = chosen, sequences
+    readings = [_reading(source, config, rules) for source in listed]
+    encoding = Encoding(rules, chat_format, max_length, config.train_reasoning)
+    rows = read_or_kept(list(zip(listed, readings, strict=True)), encoding)
     name = ", ".join(source.path for source in listed)
-    fields = ledger.fates()
-    _refuse_lost_fields(name, fields)
-    if not examples:
-        raise DataError(_nothing_usable(name, rejected), _common_hint(rejected))
-    return Dataset(name, tuple(examples), tuple(encoded), tuple(cut), tuple(rejected), fields)
+    _refuse_lost_fields(name, rows.fields)
+    if not rows.count:
+        raise DataError(_nothing_usable(name, rows.rejected), _common_hint(rows.rejected))
+    return Dataset(name, *_weighted(rows, listed, config.seed), rows.rejected, rows.fields)
+
+
+def _weighted(rows: ReadRows, sources: Sequence[RowSource], seed: int) -> tuple[Conversations, Sequences]:
+    """Give the rows of each source as many places in an epoch as its weight says."""
+    every, all_sequences = Conversations(rows.columns), Sequences(rows.columns)
+    if all(source.weight == 1 for source in sources):
+        return every, all_sequences
+    row_of, chosen, sequences = all_sequences.of("rows"), list[NDArray[np.int64]](), list[NDArray[np.int64]]()
+    for source, (start, end) in zip(sources, rows.bounds, strict=True):
+        own = np.flatnonzero((row_of >= start) & (row_of < end))
+        used, again = weighted(np.arange(start, end), own, row_of[own], source, seed)
+        chosen.append(used)
+        sequences.append(again)
+    return Conversations(rows.columns, np.concatenate(chosen)), Sequences(rows.columns, np.concatenate(sequences))
 
 
 def _reading(source: RowSource, config: Config, rules: RowRules) -> Reading:
@@ -195,21 +176,6 @@ def load_datasets(
     if config.validation_file is None:
         return train, None
     return train, load_dataset(config.validation_file, config, chat_format, position_limit)
-
-
-def _chunks(name: str, reading: Reading) -> Iterator[list[RawRow | Rejected]]:
-    """Yield the rows of a file, so many at a time that encoding them together pays; where that takes long, show it."""
-    rows = read_rows(name, reading)
-    first = list(islice(rows, _ROWS_AT_ONCE))
-    yield first
-    if len(first) < _ROWS_AT_ONCE:
-        return
-    done = len(first)
-    with console.progress(None, f"reading {shortened(name, _SHOWN_NAME)}") as bar:
-        while chunk := list(islice(rows, _ROWS_AT_ONCE)):
-            bar.update(done)
-            yield chunk
-            done += len(chunk)
 
 
 def load_training(config: Config, chat_format: ChatFormat, position_limit: int | None) -> Dataset:
@@ -236,12 +202,12 @@ def _refuse_lost_fields(name: str, fields: tuple[FieldFate, ...]) -> None:
         )
 
 
-def _common_hint(rejected: list[Rejected]) -> str:
+def _common_hint(rejected: Sequence[Rejected]) -> str:
     hints = {item.hint for item in rejected}
     return (hints.pop() if len(hints) == 1 else None) or 'a row is {"text": "question", "target": "answer"}'
 
 
-def _nothing_usable(name: str, rejected: list[Rejected]) -> str:
+def _nothing_usable(name: str, rejected: Sequence[Rejected]) -> str:
     if not rejected:
         return f"{name}: holds no rows"
     lines = _lines(rejected, _SHOWN_REJECTIONS)

@@ -19,7 +19,7 @@ from lorakit.data_processing.encodings import decode
 from lorakit.data_processing.example import Rejected, shortened
 from lorakit.data_processing.json_rows import read_json_text
 from lorakit.data_processing.raw import RawRow
-from lorakit.data_processing.tables import read_csv, read_parquet, read_xlsx
+from lorakit.data_processing.tables import check_unpacked, most_unpacked_bytes, read_csv, read_parquet, read_xlsx
 from lorakit.errors import DataError
 from lorakit.incoming import fault_of_file, is_folder, is_missing
 
@@ -27,7 +27,6 @@ _HUB_NAME = re.compile(r"^[\w.-]+/[\w.-]+(:[\w.\-\[\]%:]+)?$")
 _ROWS = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".xlsx")
 _PACKED = (".gz", ".zst", ".bz2")
 _FILE_ENDINGS = (*_ROWS, *_PACKED, ".txt", ".zip", ".xls", ".arrow")
-_MOST_UNPACKED_BYTES, _MOST_TIMES_PACKED = 100_000_000, 100
 _FOREIGN = {  # by their first bytes
     b"\xd0\xcf\x11\xe0": ("is an old Excel file", "save it as .xlsx, or as CSV (UTF-8)"),
     b"ARROW1": ("is an Arrow file", "write it as Parquet"),
@@ -68,6 +67,21 @@ def read_rows(name: str, reading: Reading = _DEFAULT) -> Iterator[RawRow | Rejec
     return rows if reading.most is None else islice(rows, reading.most)
 
 
+def files_of(name: str) -> list[Path] | None:
+    """Return the files whose rows `read_rows` would yield; None where that is not known before they are read."""
+    if is_folder(Path(name)):
+        try:
+            return [inner for file in _files_in(Path(name)) for inner in files_of(str(file)) or ()]
+        except OSError:
+            return None
+    return [Path(name)] if fault_of_file(name) is None else None
+
+
+def _files_in(folder: Path) -> list[Path]:
+    endings = (*_ROWS, *(row + packed for row in _ROWS for packed in _PACKED))
+    return [file for file in sorted(folder.iterdir()) if file.name.lower().endswith(endings) and file.is_file()]
+
+
 def _rows(name: str, reading: Reading) -> Iterator[RawRow | Rejected]:
     if is_folder(Path(name)):
         yield from _read_folder(Path(name), name, reading)
@@ -89,12 +103,10 @@ def _rows(name: str, reading: Reading) -> Iterator[RawRow | Rejected]:
 
 def _read_folder(folder: Path, name: str, reading: Reading) -> Iterator[RawRow | Rejected]:
     """Read all files of rows that lie in a folder, in the order of their names."""
-    endings = (*_ROWS, *(row + packed for row in _ROWS for packed in _PACKED))
     try:
-        there = sorted(folder.iterdir())
+        there, files = sorted(folder.iterdir()), _files_in(folder)
     except OSError as error:
         raise DataError(f"{name}: cannot be read ({error.strerror})", "check the folder's permissions") from error
-    files = [file for file in there if file.name.lower().endswith(endings) and file.is_file()]
     if not files:
         raise DataError(f"{name}: is a folder without files of rows", f"their names end in {', '.join(_ROWS)}")
     if others := [other.name for other in there if other not in files and not other.name.startswith(".")]:
@@ -153,13 +165,8 @@ def _unpacked(path: Path, first: bytes, name: str) -> bytes | None:
 
 def _to_its_end(stream: Any, path: Path, name: str) -> bytes:
     """Read what a packed file holds, unless that is more than text could ever be packed to."""
-    most = max(_MOST_UNPACKED_BYTES, _MOST_TIMES_PACKED * path.stat().st_size)
-    content = bytes(stream.read(most + 1))
-    if len(content) > most:
-        raise DataError(
-            f"{name}: unpacks to more than {_MOST_TIMES_PACKED} times its size, which no text does",
-            "unpack it, and look what is in it",
-        )
+    content = bytes(stream.read(most_unpacked_bytes(path) + 1))
+    check_unpacked(len(content), path, name)
     return content
 
 

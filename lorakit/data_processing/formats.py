@@ -99,22 +99,37 @@ def to_example(row: RawRow, rules: RowRules = _DEFAULT, ledger: Ledger | None = 
         rules: How to read it.
         ledger: Receives what became of each of its fields, where it can be used.
     """
+    account = Account()
     try:
-        if not isinstance(row.fields, Mapping):
-            raise UnusableError(f"is not an object with fields (found: {type(row.fields).__name__})")
-        account = Account()
-        fields = Fields(row.fields, account, renamed=rules.renamed)
-        messages = with_turns_chosen(_messages(fields, rules, row.folder), rules.train_turns)
-        example = Example(checked(messages, rules.system_prompt), row.origin)
-        if messages[-1] != example.messages[-1]:
-            fields.note("(turns after the last trained answer)", "left out: no answer follows them")
-        if any(has_half_character(text) for message in example.messages for text in _texts_not_read_as_such(message)):
-            raise UnusableError("holds half a character (an unpaired surrogate)")
-        fields.close()
+        example = read_example(row, rules, account)
     except UnusableError as error:
         return Rejected(row.origin, str(error), error.hint)
     if ledger is not None:
         ledger.add(account)
+    return example
+
+
+def read_example(row: RawRow, rules: RowRules, account: Account) -> Example:
+    """Turn a raw row of any known shape into a conversation.
+
+    Args:
+        row: The row as the file has it.
+        rules: How to read it.
+        account: Receives what became of each of its fields.
+
+    Raises:
+        UnusableError: Something is wrong with it.
+    """
+    if not isinstance(row.fields, Mapping):
+        raise UnusableError(f"is not an object with fields (found: {type(row.fields).__name__})")
+    fields = Fields(row.fields, account, renamed=rules.renamed)
+    messages = with_turns_chosen(_messages(fields, rules, row.folder), rules.train_turns)
+    example = Example(checked(messages, rules.system_prompt), row.origin)
+    if messages[-1] != example.messages[-1]:
+        fields.note("(turns after the last trained answer)", "left out: no answer follows them")
+    if any(has_half_character(text) for message in example.messages for text in _texts_not_read_as_such(message)):
+        raise UnusableError("holds half a character (an unpaired surrogate)")
+    fields.close()
     return example
 
 

@@ -135,10 +135,12 @@ class Ledger:
     _used: Counter[tuple[str, str]] = field(default_factory=Counter)
     _left: Counter[tuple[str, str]] = field(default_factory=Counter)
 
-    def add(self, account: Account) -> None:
-        """Enter one row."""
-        self._used.update(account.used.items())
-        self._left.update(account.left)
+    def add(self, account: Account, rows: int = 1) -> None:
+        """Enter rows of which the same is true."""
+        for use in account.used.items():
+            self._used[use] += rows
+        for left in account.left:
+            self._left[left] += rows
 
     def fates(self) -> tuple[FieldFate, ...]:
         """Return what became of every field: the used ones first."""

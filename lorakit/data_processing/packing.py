@@ -7,8 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from heapq import heapreplace
 from itertools import accumulate, chain, takewhile
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from lorakit.data_processing.columns import Sequences
 from lorakit.data_processing.example import EncodedExample
 from lorakit.data_processing.positions import mrope_positions
 from lorakit.engine import IGNORED_LABEL, MicroBatch, Picture
@@ -99,7 +102,7 @@ def pack_under_budget(
     They are as few and as even as can be, so that none takes more memory than it must. Which sequences go together
     has no influence on a summed loss.
     """
-    lengths = [len(sequence.input_ids) for sequence in sequences]
+    lengths: list[int] = lengths_of(sequences).tolist()
     for group in _even_groups(lengths, max_tokens):
         yield pack([sequences[index] for index in group], is_beginning_shared)
 
@@ -142,11 +145,19 @@ def fullest_rows(sequences: Sequence[EncodedExample], most_rows: int, max_tokens
         most_rows: Of a step of one device.
         max_tokens: The budget.
     """
-    ordered = sorted(sequences, key=lambda sequence: -len(sequence.input_ids))
-    keys = [-len(sequence.input_ids) for sequence in ordered]
+    lengths = lengths_of(sequences)
+    order = np.argsort(-lengths, kind="stable")
+    keys = (-lengths[order]).tolist()
     fills = (_filled(keys, start, most_rows, max_tokens) for start in range(min(len(keys), _STARTS)))
     fullest = min(fills, key=lambda places: sum(keys[place] for place in places))
-    return [ordered[place] for place in fullest]
+    return [sequences[int(order[place])] for place in fullest]
+
+
+def lengths_of(sequences: Sequence[EncodedExample]) -> NDArray[np.int64]:
+    """Count the tokens of sequences, without making them where they stand in columns: [sequences]."""
+    if isinstance(sequences, Sequences):
+        return sequences.lengths()
+    return np.array([len(sequence.input_ids) for sequence in sequences], np.int64)
 
 
 def _filled(keys: Sequence[int], start: int, most_rows: int, max_tokens: int) -> list[int]:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from array import array
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
+from lorakit.data_processing.words import Words, steps_of
+from lorakit.data_processing.written_parts import Atom
+from lorakit.data_processing.written_shapes import Pieces
 from lorakit.errors import DataError
 
 if TYPE_CHECKING:
@@ -40,6 +44,7 @@ class TextEncoder:
         self._backend: Tokenizer | None = getattr(tokenizer, "_tokenizer", None)
         self._literal: tuple[Any, dict[int, int]] | None = None
         self._cut = self._cutting_tokens()
+        self._words = Words(self._backend) if self._cut is not None and self._backend is not None else None
 
     def guarded(self, text: str, allowed: Collection[str] = ()) -> str:
         """Mark the control tokens in a text that are to stay text: all but those allowed."""
@@ -54,15 +59,63 @@ class TextEncoder:
 
     def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
         """Encode many texts; what many of them have in common, between special tokens, only once."""
-        if self._cut is None:
+        if self._cut is None or self._words is None:
             return [self._whole(text) for text in texts]
         segmented = [[part for part in self._cut.split(text) if part] for text in texts]
         known: dict[str, list[int]] = {token: [token_id] for token, token_id in self._control_tokens.items()}
         missing = [part for part in {part for parts in segmented for part in parts} if part not in known]
         plain = [part for part in missing if GUARD not in part]
-        known.update(zip(plain, self._batch(plain), strict=True))
+        known.update(
+            (part, array("i", ids).tolist()) for part, ids in zip(plain, self._words.encode_all(plain), strict=True)
+        )
         known.update((part, self._whole(part)) for part in missing if GUARD in part)
         return [[token for part in parts for token in known[part]] for parts in segmented]
+
+    @property
+    def cuts_texts(self) -> bool:
+        """Whether texts are cut at special tokens, and each part is encoded by itself."""
+        return self._cut is not None
+
+    @property
+    def first_characters(self) -> frozenset[str]:
+        """With which the tokens begin that no text is merged into."""
+        return frozenset(token.content[0] for token in self._tokenizer.added_tokens_decoder.values())
+
+    def encode_between(self, texts: Sequence[str]) -> list[bytes]:
+        """Encode texts that stand between special tokens, as 32-bit integers; only where texts are cut at these."""
+        assert self._words is not None
+        return self._words.encode_all(texts)
+
+    def atoms(self, pieces: Pieces) -> list[Atom] | None:
+        """Cut pieces at the special tokens in their own texts.
+
+        Returns:
+            Special tokens, and what stands between them; None where texts are not cut, or where a token could arise of
+            an own text and a content beside it.
+        """
+        if self._cut is None:
+            return None
+        atoms: list[Atom] = []
+        between: list[str | int] = []
+        for number, piece in enumerate(pieces):
+            if not isinstance(piece, str):
+                between.append(piece)
+                continue
+            if number + 1 < len(pieces) and self._begins_token(piece):
+                return None
+            for place, text in enumerate(self._cut.split(piece)):
+                if place % 2:
+                    atoms += [tuple(between), text] if between else [text]
+                    between = []
+                elif self._real.search(text):
+                    return None
+                elif text:
+                    between.append(text)
+        return [*atoms, tuple(between)] if between else atoms
+
+    def _begins_token(self, text: str) -> bool:
+        added = (token.content for token in self._tokenizer.added_tokens_decoder.values())
+        return any(text.endswith(token[:length]) for token in added for length in range(1, len(token)))
 
     def encode_turns(self, turns: Sequence[tuple[str, str]]) -> list[tuple[list[int], list[int]]]:
         """Encode prompts, and each answer as what continues its prompt.
@@ -109,10 +162,6 @@ class TextEncoder:
             name = self._tokenizer.convert_ids_to_tokens(unmarked.pop())
             raise SeamError(f"spells out {name!r}, which this tokenizer cannot encode as text; remove it from the text")
         return [ids.get(token, token) for token in found]
-
-    def _batch(self, texts: Sequence[str]) -> list[list[int]]:
-        assert self._backend is not None  # else there is nothing to cut by
-        return [found.ids for found in self._backend.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def _literal_tokenizer(self) -> tuple[Any, dict[int, int]]:
         """Return a tokenizer to which control tokens are text, unless the alias stands before them."""
@@ -163,15 +212,6 @@ def _is_byte_level(backend: Tokenizer) -> bool:
     model = backend.model
     if not isinstance(model, BPE) or model.dropout or model.continuing_subword_prefix or model.end_of_word_suffix:
         return False
-    steps = [step for part in (backend.pre_tokenizer, backend.normalizer) for step in _steps(part)]
+    steps = [step for part in (backend.pre_tokenizer, backend.normalizer) for step in steps_of(part)]
     are_local = all(step["type"] in _LOCAL and not step.get("add_prefix_space") for step in steps)
     return are_local and any(step["type"] == "ByteLevel" for step in steps)
-
-
-def _steps(part: Any) -> list[dict[str, Any]]:
-    """List the steps of a pre-tokenizer or a normalizer."""
-    if part is None:
-        return []
-    step = json.loads(part.__getstate__())
-    names = ("pretokenizers", "normalizers")
-    return next((list(step[name]) for name in names if name in step), [step])

@@ -38,10 +38,13 @@ class NotCachedError(Exception):
 
 
 @dataclass
-class _Notes:
+class Notes:
+    """What a template has asked of a content, and was answered."""
+
     asked: list[tuple[str, tuple[Any, ...], bool]] = field(default_factory=list)
 
     def hold_for(self, content: str) -> bool:
+        """Tell whether all answers are the same for another content."""
         return all(_QUESTIONS[name](content, *given) == answer for name, given, answer in self.asked)
 
 
@@ -74,7 +77,7 @@ for _name in (name for name in dir(str) if not name.startswith("__")):
 class _Content(_Joined):
     """A content that notes what is asked of it."""
 
-    notes: _Notes
+    notes: Notes
 
     def _asked(self, name: str, *given: Any) -> bool:
         if any(isinstance(one, _Joined) for one in given):
@@ -126,22 +129,22 @@ class _Content(_Joined):
 
 
 _Messages = Sequence[tuple[str, str]]  # role and content of each
-_Pieces = tuple[str | int, ...]
+Pieces = tuple[str | int, ...]
 
 
 @dataclass(frozen=True)
-class _Shape:
+class WrittenShape:
     """How conversations of some roles are written: texts, and the places of contents."""
 
-    notes: tuple[_Notes, ...]
-    prompt: _Pieces
-    written: _Pieces
+    notes: tuple[Notes, ...]
+    prompt: Pieces
+    written: Pieces
 
     def filled(self, contents: Sequence[str]) -> tuple[str, str] | None:
         """Write a conversation; None where it is not of this shape."""
         if not all(notes.hold_for(content) for notes, content in zip(self.notes, contents, strict=True)):
             return None
-        return _filled(self.prompt, contents), _filled(self.written, contents)
+        return filled(self.prompt, contents), filled(self.written, contents)
 
 
 class WrittenShapes:
@@ -165,7 +168,7 @@ class WrittenShapes:
         self._render = render
         self._settings = settings
         self._template = _noting_template(template)
-        self._shapes: dict[tuple[str, ...], _Shape | None] = {}
+        self._shapes: dict[tuple[str, ...], WrittenShape | None] = {}
 
     def write(self, messages: _Messages) -> tuple[str, str] | None:
         """Write a conversation that ends with an answer.
@@ -173,18 +176,22 @@ class WrittenShapes:
         Returns:
             The prompt for the answer, and the whole; None where the template must do it.
         """
-        roles = tuple(role for role, _ in messages)
-        if roles not in self._shapes:
-            if self._template is None or len(roles) > _MOST_TURNS or len(self._shapes) >= _MOST_SHAPES:
-                return None
-            self._shapes[roles] = self._learnt(roles)
-        shape = self._shapes[roles]
+        shape = self.shape_of([role for role, _ in messages])
         return None if shape is None else shape.filled([content for _, content in messages])
 
-    def _learnt(self, roles: Sequence[str]) -> _Shape | None:
+    def shape_of(self, roles: Sequence[str]) -> WrittenShape | None:
+        """Return how conversations of some roles are written; None where that is not known."""
+        key = tuple(roles)
+        if key not in self._shapes:
+            if self._template is None or len(roles) > _MOST_TURNS or len(self._shapes) >= _MOST_SHAPES:
+                return None
+            self._shapes[key] = self._learnt(roles)
+        return self._shapes[key]
+
+    def _learnt(self, roles: Sequence[str]) -> WrittenShape | None:
         contents = [_Content(f"lorakitcontent{number:02d}x") for number in range(len(roles))]
         for content in contents:
-            content.notes = _Notes()
+            content.notes = Notes()
         messages = list(zip(roles, contents, strict=True))
         plain = [(role, str.__str__(content)) for role, content in messages]
         try:
@@ -193,8 +200,8 @@ class WrittenShapes:
                 return None
         except Exception:  # what cannot be noted, and what the template refuses: it will say so itself
             return None
-        notes = tuple(_Notes(list(dict.fromkeys(content.notes.asked))) for content in contents)
-        return _Shape(notes, _pieces(prompt), _pieces(written))
+        notes = tuple(Notes(list(dict.fromkeys(content.notes.asked))) for content in contents)
+        return WrittenShape(notes, _pieces(prompt), _pieces(written))
 
     def _noted(self, messages: _Messages, answering: bool) -> str:
         assert self._template is not None
@@ -204,11 +211,12 @@ class WrittenShapes:
         return str.__str__(text)
 
 
-def _filled(pieces: _Pieces, contents: Sequence[str]) -> str:
+def filled(pieces: Pieces, contents: Sequence[str]) -> str:
+    """Put contents into their places."""
     return "".join([piece if isinstance(piece, str) else contents[piece] for piece in pieces])
 
 
-def _pieces(text: str) -> _Pieces:
+def _pieces(text: str) -> Pieces:
     parts = _MARK.split(text)
     return tuple(int(part[-3:-1]) if place % 2 else part for place, part in enumerate(parts))
 

@@ -126,7 +126,7 @@ def compare(
         ranks: Share the rows; all of them return the whole comparison, the first one writes it.
     """
     names = ["base", "tuned"] if assistant.has_adapter else ["base"]
-    asked = _answerable(assistant, list(_with_calls(dataset.examples[:most_rows])))
+    asked = _answerable(assistant, list(_with_calls(dataset.examples[:most_rows])), config.max_length)
     scores: dict[str, dict[str, Any]] = {}
     for name in names:
         with _as(assistant, name):
@@ -154,10 +154,11 @@ def compare(
 
 @dataclass(frozen=True)
 class _Row:
-    """A row that is asked, and its place in the file."""
+    """A row that is asked, its place in the file, and the tokens of its question."""
 
     place: int
     example: Example
+    prompt: list[int]
 
 
 def _with_calls(examples: Sequence[Example]) -> Iterator[Example]:
@@ -169,19 +170,26 @@ def _with_calls(examples: Sequence[Example]) -> Iterator[Example]:
         yield example
 
 
-def _answerable(assistant: Assistant, examples: Sequence[Example]) -> list[_Row]:
-    """Return the rows whose question leaves the model room for an answer, and name the others."""
+def _answerable(assistant: Assistant, examples: Sequence[Example], max_length: int) -> list[_Row]:
+    """Return the rows whose question leaves the model room for an answer, and name the others; and what is cut."""
     limit = getattr(assistant.bundle.model.config.get_text_config(), "max_position_embeddings", None)
     rows = []
     for place, example in enumerate(examples):
-        tokens = len(assistant.prompt_ids(example.messages[:-1])) if limit else 0
+        whole = len(assistant.prompt_ids(example.messages[:-1]))
+        prompt = assistant.asked_ids(example.messages[:-1], _expected(assistant, example), max_length)
+        tokens = len(prompt)
+        if tokens < whole:
+            console.warn(
+                f"{example.origin}: its question of {whole} tokens is asked without its beginning, as it is trained "
+                f"(max_length {max_length})"
+            )
         if limit and tokens >= limit:
             console.warn(
                 f"{example.origin}: is not answered: its question of {tokens} tokens leaves no room in this model's "
                 f"{limit}"
             )
         else:
-            rows.append(_Row(place, example))
+            rows.append(_Row(place, example, prompt))
     return rows
 
 
@@ -200,10 +208,11 @@ def show_comparison(comparison: Comparison) -> None:
     counts = next(iter(scores.values()))
     labels = {key: label for key, label in METRIC_NAMES.items() if key in counts}
     rows = [[label, *(_number(found[key]) for found in scores.values())] for key, label in labels.items()]
-    title = f"{comparison.data}: {counts['rows']} rows, {counts['target_tokens']} target tokens"
     answered, long_enough = counts["generated_rows"], counts["bleu_rows"]
-    note = "" if long_enough == answered else f", {long_enough} of them with the four words that BLEU needs"
-    console.table(f"{title}, {answered} answered{note}", ["", *scores], rows)
+    console.result(f"{comparison.data}: {counts['rows']} rows, {counts['target_tokens']} target tokens")
+    if long_enough != answered:
+        console.result(f"{long_enough} of the {answered} rows have the four words that BLEU needs")
+    console.table("scores", ["", *scores], rows)
     answers = [
         [_clipped(text) for text in (answers.question, answers.reference, *answers.by_model.values())]
         for answers in comparison.shown
@@ -220,16 +229,17 @@ def _answered(
 ) -> Iterator[tuple[int, Answers]]:
     """Answer all rows, similar lengths together, each batch by every model before the next batch."""
     reader = CallReader.of(assistant.chat_format)
-    order = sorted(rows, key=lambda row: sum(len(message.content) for message in row.example.messages[:-1]))
+    order = sorted(rows, key=lambda row: len(row.prompt))
     with console.progress(len(order), "answering") as bar:
         for start in range(0, len(order), config.per_device_eval_batch_size):
             batch = order[start : start + config.per_device_eval_batch_size]
             conversations = [row.example.messages[:-1] for row in batch]
             seeds = [seed_of(config.seed, row.place) for row in batch]
+            prompts = [row.prompt for row in batch]
             by_model = {}
             for name in names:
                 with _as(assistant, name):
-                    by_model[name] = answer_batch(assistant, conversations, config, seeds)
+                    by_model[name] = answer_batch(assistant, conversations, config, seeds, prompts)
             for number, row in enumerate(batch):
                 texts = {name: without_reasoning(answers[number]) for name, answers in by_model.items()}
                 question, reference = row.example.messages[-2], _expected(assistant, row.example)

@@ -34,16 +34,23 @@ def try_int8(
     if config.decode_weights != "auto" or assistant.decoding.decoder is None:
         return None
     limit = getattr(assistant.bundle.model.config.get_text_config(), "max_position_embeddings", None) or sys.maxsize
-    questions = [example.messages[:-1] for example in examples[:_MOST_ROWS]]
-    asked = [messages for messages in questions if len(assistant.prompt_ids(messages)) < limit]
+    asked, prompts = [], []
+    for example in examples[:_MOST_ROWS]:
+        prompt = assistant.asked_ids(example.messages[:-1], example.messages[-1].content, config.max_length)
+        if len(prompt) < limit:
+            asked.append(example.messages[:-1])
+            prompts.append(prompt)
     if not asked:
         return None
     greedy = config.model_copy(update={"temperature": 0.0, "repetition_penalty": 1.0})
     decoders = Decoders(assistant.bundle, config)
-    same, packed = (
-        answer_ids(replace(assistant, decoding=decoders.reading(weights, "to compare")), asked, greedy)
-        for weights in ("same", "int8")
-    )
+    with console.progress(None, "trying weights in 8 bits"):
+        same, packed = (
+            answer_ids(
+                replace(assistant, decoding=decoders.reading(weights, "to compare")), asked, greedy, prompts=prompts
+            )
+            for weights in ("same", "int8")
+        )
     verdict = Verdict(len(asked), sum(one == other for one, other in zip(same, packed, strict=True)))
     keep_verdict(verdict_key(assistant.bundle.source, adapters), verdict)
     console.detail(f"decode_weights: {'int8' if verdict.is_same else 'same'} from now on (with int8 {verdict})")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lorakit import console
 from lorakit.config import Config
 from lorakit.data_processing import Message
 from lorakit.evaluate.metrics import without_reasoning
@@ -34,9 +35,10 @@ def general_answers(assistant: Assistant, config: Config) -> list[GeneralAnswers
     if longest < _FEWEST_NEW_TOKENS:
         return []
     greedy = config.model_copy(update={"temperature": 0.0, "repetition_penalty": 1.0, "max_new_tokens": longest})
-    with assistant.without_adapter():
-        base = _answers(assistant, greedy)
-    tuned = _answers(assistant, greedy)
+    with console.progress(None, "asking general questions"):
+        with assistant.without_adapter():
+            base = _answers(assistant, greedy)
+        tuned = _answers(assistant, greedy)
     return [GeneralAnswers(*texts) for texts in zip(QUESTIONS, base, tuned, strict=True)]
 
 

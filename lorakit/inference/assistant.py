@@ -49,6 +49,23 @@ class Assistant:
             turns = [Message("system", self.system_prompt), *turns]
         return self.chat_format.prompt_ids([*offered, *turns], self.thinking)
 
+    def asked_ids(self, messages: Sequence[Message], answer: str, max_length: int) -> list[int]:
+        """Encode a question of a row as `prompt_ids` does, cut at its beginning as the row is cut to be trained.
+
+        Args:
+            messages: End with the question.
+            answer: That the row has.
+            max_length: Of question and answer, in tokens.
+        """
+        ids = self.prompt_ids(messages)
+        limit = getattr(self.bundle.model.config.get_text_config(), "max_position_embeddings", None)
+        if any(message.images for message in messages) or (limit and len(ids) >= limit):
+            return ids  # pictures are never cut, and what the model has no room for is not made to fit
+        tokenizer = self.bundle.tokenizer
+        room = max(max_length - len(tokenizer.encode(answer, add_special_tokens=False)) - 1, 1)  # 1: the end of turn
+        kept = 1 if ids[0] == tokenizer.bos_token_id and ids.count(ids[0]) == 1 else 0
+        return ids if len(ids) <= room else ids[:kept] + ids[len(ids) - max(room - kept, 1) :]
+
     def tools_of(self, messages: Sequence[Message]) -> str | None:
         """Return the tools that may be called in a conversation, as a JSON list; None where there are none."""
         return next((message.content for message in messages if message.role == "tools"), self.tools)

@@ -60,7 +60,8 @@ def obey(session: Session, line: str) -> bool:
         ValueError,
         OSError,
     ) as error:  # a quotation mark without its partner; a name no file can have
-        console.warn(str(error)[:_MOST_SHOWN])
+        text = str(error)[:_MOST_SHOWN]
+        console.warn(text if text.startswith(word) else f"{word}: {text}")
     return True
 
 
@@ -122,7 +123,13 @@ def _mix(session: Session, words: Sequence[str]) -> None:
 
 def _load(session: Session, words: Sequence[str]) -> None:
     choice = choose_adapters([_one(words, "/load PATH or /load NAME=PATH")], "/load")[0]
-    session.adapters.load(choice)
+    try:
+        with console.progress(None, "loading"):
+            session.adapters.load(choice)
+    except KeyboardInterrupt:
+        if choice.name in {loaded.name for loaded in session.adapters.choices}:
+            session.adapters.unload(choice.name)
+        raise
     console.note(f"loaded {describe(choice)}; /use {choice.name} answers with it")
 
 
@@ -141,7 +148,7 @@ def _compare(session: Session, words: Sequence[str]) -> None:
     names = [BASE, *(choice.name for choice in session.adapters.choices)]
     answers = []
     for name in names:
-        with session.adapters.using(name) as assistant:
+        with console.progress(None, f"answering as {name}"), session.adapters.using(name) as assistant:
             answers += answer_batch(assistant, [[question(text, session.images)]], session.config)
     console.table(text, names, [answers])
 
@@ -168,8 +175,14 @@ def help_lines() -> Iterator[str]:
     """Yield one line for each command."""
     shown = {f"{name} {command.arguments}".rstrip(): command.help for name, command in COMMANDS.items()}
     width = max(map(len, shown))
-    for usage, text in (shown | {"exit": "leave the session"}).items():
+    for usage, text in (shown | _WITHOUT_SLASH).items():
         yield f"  {usage:<{width}}  {text}"
+
+
+_WITHOUT_SLASH = {
+    "exit": "leave the session",
+    "Ctrl-C": "end an answer or what a command does; clear a line; twice on an empty line: leave",
+}
 
 
 def _say_what_is_used(session: Session) -> None:

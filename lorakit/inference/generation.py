@@ -23,12 +23,16 @@ from lorakit.inference.streaming import AnswerStream, IncrementalDecoder
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_MOST_PADDED = 2  # times its own length
+_ALWAYS_PADDED = 128  # tokens that cost less than a batch of their own
+
 
 def answer_batch(
     assistant: Assistant,
     conversations: Sequence[Sequence[Message]],
     config: Config,
     seeds: Sequence[int] | None = None,
+    prompts: Sequence[Sequence[int]] | None = None,
 ) -> list[str]:
     """Answer several conversations at once.
 
@@ -38,6 +42,7 @@ def answer_batch(
         config: The generation settings.
         seeds: One for each conversation, so that what is sampled for it does not depend on its company; None draws
             from this process's random numbers.
+        prompts: The conversations in token ids, where they are not to be encoded whole.
 
     Returns:
         The answers in the order of the conversations, uncleaned, without the token that ends them. Where tools may
@@ -47,7 +52,7 @@ def answer_batch(
         SettingsError: A question leaves the model no room for an answer.
     """
     stop = set(assistant.stop_ids)
-    answers = answer_ids(assistant, conversations, config, seeds)
+    answers = answer_ids(assistant, conversations, config, seeds, prompts)
     texts = []
     for ids, messages in zip(answers, conversations, strict=True):
         hidden = stop if assistant.tools_of(messages) is not None else assistant.chat_format.hidden_ids | stop
@@ -60,17 +65,19 @@ def answer_ids(
     conversations: Sequence[Sequence[Message]],
     config: Config,
     seeds: Sequence[int] | None = None,
+    prompts: Sequence[Sequence[int]] | None = None,
 ) -> list[tuple[int, ...]]:
     """Answer several conversations at once, in token ids.
 
     Returns:
         As `answer_batch`, but with the token that ends an answer, where it came to one.
     """
-    prompts = [assistant.prompt_ids(messages) for messages in conversations]
+    if prompts is None:
+        prompts = [assistant.prompt_ids(messages) for messages in conversations]
     if (written := _written(assistant, conversations, prompts, config, seeds)) is not None:
         return [tuple(ids) for ids in written]
     answers: list[tuple[int, ...]] = [()] * len(prompts)
-    for places in _with_the_same_room(assistant, prompts, config.max_new_tokens):
+    for places in _answered_together(assistant, prompts, config.max_new_tokens):
         own = [prompts[place] for place in places]
         generated = _generate(  # [own, longest prompt + new tokens]
             assistant,
@@ -84,10 +91,10 @@ def answer_ids(
     return answers
 
 
-def _with_the_same_room(
+def _answered_together(
     assistant: Assistant, prompts: Sequence[Sequence[int]], most_new_tokens: int
 ) -> Iterator[list[int]]:
-    """Group prompts by the tokens that each leaves for its answer, so that none is cut short by a longer neighbour.
+    """Group prompts so that none is cut short by a longer neighbour, and none is padded to several times its length.
 
     Those that would be answered otherwise beside others are left by themselves: see `Pieces`.
     """
@@ -99,7 +106,14 @@ def _with_the_same_room(
     groups: dict[int, list[int]] = {}
     for place, prompt in enumerate(prompts):
         groups.setdefault(min(most_new_tokens, _room(assistant, [prompt])), []).append(place)
-    yield from groups.values()
+    for group in groups.values():
+        alike: list[int] = []
+        for place in sorted(group, key=lambda place: len(prompts[place])):
+            if alike and len(prompts[place]) > _MOST_PADDED * len(prompts[alike[0]]) + _ALWAYS_PADDED:
+                yield alike
+                alike = []
+            alike.append(place)
+        yield alike
 
 
 def stream_answer(

@@ -16,6 +16,21 @@ _ANSWER = "输出结果: "
 _LINES_MARK = '"""'
 
 
+class _AfterLabel:
+    """Shows pieces of an answer, the first one after its label: until then there is something to wait for."""
+
+    def __init__(self) -> None:
+        self._has_label = False
+
+    def __call__(self, piece: str) -> None:
+        if not piece:
+            return
+        if not self._has_label:
+            console.label(_ANSWER)
+            self._has_label = True
+        console.stream(piece)
+
+
 class Session:
     """What the commands of a session work on.
 
@@ -37,14 +52,15 @@ class Session:
 
         self.last_question = text
         answer = ""
-        console.label(_ANSWER)
+        shown = _AfterLabel()
         try:
-            answer = stream_answer(self.adapters.assistant, [question(text, self.images)], self.config, console.stream)
+            with console.progress(None, "thinking"):
+                answer = stream_answer(self.adapters.assistant, [question(text, self.images)], self.config, shown)
         except KeyboardInterrupt:  # stops this answer, not the session
             console.label(" (interrupted)")
         except LorakitError as error:  # such as a question too long: the next one may do
             console.warn(str(error))
-        console.stream("\n")
+        shown("\n")
         self._show_calls(answer)
 
     def _show_calls(self, answer: str) -> None:
@@ -62,7 +78,7 @@ class Session:
 
 def run(config: Config) -> int:
     """Answer questions from the terminal, or from a pipe line by line."""
-    from lorakit.inference.commands import COMMANDS, complete, obey
+    from lorakit.inference.commands import COMMANDS, complete
 
     with console.progress(None, "loading"):
         adapters = open_adapters(config)
@@ -77,16 +93,36 @@ def run(config: Config) -> int:
         return 0
     console.note(f'type a question, of several lines between """ and """; exit leaves; {" ".join(COMMANDS)}')
     console.edit_lines(lambda line: complete(session, line))
+    _converse(session)
+    return 0
+
+
+def _converse(session: Session) -> None:
+    """Read lines and obey or answer them until the session is left."""
+    from lorakit.inference.commands import obey
+
+    is_leaving = False  # after Ctrl-C on an empty line
     while True:
         try:
             line = _read_question()
-        except (EOFError, KeyboardInterrupt):
+        except EOFError:
             console.note("")
-            return 0
+            return
+        except KeyboardInterrupt:
+            has_cleared = bool(console.typed())
+            console.note("" if has_cleared or is_leaving else "\nCtrl-C once more leaves")
+            if is_leaving and not has_cleared:
+                return
+            is_leaving = not has_cleared
+            continue
+        is_leaving = False
         if line.lower() in {"exit", "quit"}:
-            return 0
-        if line and not obey(session, line):
-            session.ask(line)
+            return
+        try:
+            if line and not obey(session, line):
+                session.ask(line)
+        except KeyboardInterrupt:  # what was under way ends, not the session
+            console.note("\nstopped")
 
 
 def _read_question() -> str:

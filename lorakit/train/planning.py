@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import TrainingArguments
 
 from lorakit import console
 from lorakit.config import Config
-from lorakit.data_processing import EncodedExample
+from lorakit.data_processing import EncodedExample, Sequences
 from lorakit.data_processing.packing import fullest_rows, pack
 from lorakit.engine import (
     PROBE_TOKENS,
@@ -107,11 +108,10 @@ def plan_run(prepared: Prepared, earlier: PlanRecord | None) -> RunPlan:
             [Remedy(changes) for changes, _ in _smaller_weights(config, model, arguments)],
             "choose a smaller model, or set torch_dtype: bfloat16",
         )
-    pictures = (picture for sequence in sequences for picture in sequence.pictures)
-    features = kept_feature_bytes(base_model(model), pictures)
+    features = kept_feature_bytes(base_model(model), sequences.pictures())
     planner = MemoryPlanner(model, arguments.device, found, optimizer_values(str(arguments.optim)), features)
     step_tokens = _largest_step_tokens(config, sequences)
-    longest = max(len(sequence.input_ids) for sequence in sequences)
+    longest = prepared.data.train.longest
     if earlier is not None:
         budget, is_checkpointed = earlier.max_tokens, earlier.is_checkpointed
     else:
@@ -211,9 +211,9 @@ def _probe_sequences(sequences: Sequence[EncodedExample]) -> list[EncodedExample
     return chosen
 
 
-def _largest_step_tokens(config: Config, sequences: Sequence[EncodedExample]) -> int:
+def _largest_step_tokens(config: Config, sequences: Sequences) -> int:
     """Return the tokens of the longest rows that one step of one device could have to take."""
-    return sum(sorted((len(sequence.input_ids) for sequence in sequences), reverse=True)[: rows_per_step(config)])
+    return int(np.sort(sequences.lengths())[-rows_per_step(config) :].sum())
 
 
 def rows_per_step(config: Config) -> int:
@@ -221,9 +221,9 @@ def rows_per_step(config: Config) -> int:
     return config.per_device_train_batch_size * config.gradient_accumulation_steps
 
 
-def _tokens_to_train(config: Config, arguments: TrainingArguments, sequences: Sequence[EncodedExample]) -> float:
+def _tokens_to_train(config: Config, arguments: TrainingArguments, sequences: Sequences) -> float:
     """Return the tokens that this process computes in the whole run."""
-    epoch = sum(len(sequence.input_ids) for sequence in sequences)
+    epoch = int(sequences.lengths().sum())
     if arguments.max_steps > 0:
         return float(epoch / len(sequences) * rows_per_step(config) * arguments.max_steps)
     return float(epoch * config.num_train_epochs / arguments.world_size)

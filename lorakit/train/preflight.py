@@ -9,6 +9,7 @@ from lorakit.config import Config
 from lorakit.engine import Ranks, peak_bytes
 from lorakit.invocation import this_command
 from lorakit.model_config import quiet_libraries
+from lorakit.train.answering_time import answering_seconds
 from lorakit.train.fitting import Settled, settle
 from lorakit.train.planning import RunPlan, memory_line
 from lorakit.train.preparing import Prepared
@@ -32,17 +33,18 @@ def run(config: Config) -> int:
         console.silence()
     effort = Effort(passes=2, is_estimate=True, new_tokens=_ANSWERED_TOKENS)
     settled = settle(config, None, lambda _: effort)
-    console.facts("plan", _facts(settled), console.result)
+    answering = answering_seconds(settled.prepared) if settled.trial.tokens else 0.0
+    console.facts("plan", _facts(settled, answering), console.result)
     console.suggest("train", this_command("train"))
     return 0
 
 
-def _facts(settled: Settled) -> list[tuple[str, str]]:
+def _facts(settled: Settled, answering: float) -> list[tuple[str, str]]:
     prepared, plan, trial = settled.prepared, settled.plan, settled.trial
     device, validation = prepared.bundle.device, prepared.data.validation
     if not trial.tokens:
         return [("memory planned", memory_line(plan.memory, device)), *_decisions(settled)]
-    training, validating, answering = _seconds(prepared, plan, trial)
+    training, validating = _seconds(prepared, plan, trial)
     tried = f"the longest micro-batch, a validation and {trial.answer_tokens} tokens of {trial.questions} answers"
     return [
         ("memory planned", memory_line(plan.memory, device)),
@@ -50,8 +52,8 @@ def _facts(settled: Settled) -> list[tuple[str, str]]:
         ("longest micro-batch", f"{trial.tokens} tokens, forward and backward in {trial.step_seconds:.2f} s"),
         ("training", f"about {duration(training)}"),
         ("validation", f"about {duration(validating)} for its losses, one an epoch" if validation else "none"),
-        ("answers", f"at most {duration(answering)}, of {len(prepared.answered)} rows by base and tuned model"),
-        ("whole run", f"at most {duration(training + validating + answering)}"),
+        ("answers", f"about {duration(answering)}, of {len(prepared.answered)} rows by base and tuned model"),
+        ("whole run", f"about {duration(training + validating + answering)}"),
         *_decisions(settled),
     ]
 
@@ -67,13 +69,10 @@ def _decisions(settled: Settled) -> list[tuple[str, str]]:
     ]
 
 
-def _seconds(prepared: Prepared, plan: RunPlan, trial: Trial) -> tuple[float, float, float]:
-    """Estimate the seconds of training, of validation, and of the answers at the end."""
-    config = prepared.config
+def _seconds(prepared: Prepared, plan: RunPlan, trial: Trial) -> tuple[float, float]:
+    """Estimate the seconds of training, and of all validations."""
     training = trial.step_seconds / trial.tokens * plan.tokens_to_train
     loss_seconds = trial.loss_seconds / trial.loss_tokens * prepared.held_out.tokens
     epochs = plan.tokens_to_train / prepared.data.train.tokens * prepared.arguments.world_size
     validations = math.ceil(epochs) if prepared.data.validation else 0
-    batches = math.ceil(len(prepared.answered) / config.per_device_eval_batch_size)
-    answering = batches * trial.answer_seconds / trial.answer_tokens * config.max_new_tokens + loss_seconds
-    return training, loss_seconds * validations, 2 * answering
+    return training, loss_seconds * (validations + 2)  # and once more by base and tuned model

@@ -40,7 +40,7 @@ class ShowProgress:
         mean = sum(self._epoch_losses) / max(len(self._epoch_losses), 1)
         self._epoch_losses = []
         console.note(
-            f"epoch {epoch:.4g}/{self._epochs:.4g}  step {step}/{self._steps}  loss {mean:.4f}"
+            f"epoch {epoch:.4g}/{self._epochs:.4g}  loss {mean:.4f}"
             + (f"  validation loss {validation.loss:.4f}" if validation else "")
             + f"  {self._speed}  {remaining // 60}:{remaining % 60:02d} left"
         )

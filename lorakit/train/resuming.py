@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,6 @@ from typing import Any
 from lorakit import console
 from lorakit.config import Config, load_config
 from lorakit.config.settings import settings
-from lorakit.data_processing import EncodedExample
 from lorakit.engine import FORMATS, Ranks
 from lorakit.errors import RunError
 from lorakit.runs import (
@@ -189,13 +186,3 @@ def effective_settings(config: Config) -> dict[str, Any]:
         if not name.startswith(without_effect)
     }
     return chosen | arguments
-
-
-def hash_rows(sequences: Sequence[EncodedExample]) -> str:
-    """Return the SHA-256 of token ids, labels and the content of pictures."""
-    digest = hashlib.sha256()
-    for sequence in sequences:
-        digest.update(repr((list(sequence.input_ids), list(sequence.labels))).encode())
-        for picture in sequence.pictures:
-            digest.update(repr((picture.content, picture.patch_rows, picture.patch_columns)).encode())
-    return digest.hexdigest()

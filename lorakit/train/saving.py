@@ -16,6 +16,7 @@ from transformers import Trainer
 from lorakit.errors import RunError
 from lorakit.model_config import load_adapter_tensors
 from lorakit.runs import (
+    CARD_FILE,
     CHECKPOINT_ASIDE,
     CheckpointFacts,
     clear_working_folder,
@@ -97,6 +98,7 @@ class SavingTrainer(Trainer):  # type: ignore[misc]
         name = f"checkpoint-{step}"
         write_json(aside / name / STATE_FILE, asdict(self.state))  # transformers would write NaN
         self.before_checkpoint()
+        (aside / name / CARD_FILE).unlink(missing_ok=True)  # PEFT's own, which knows nothing but a path of this machine
         publish(aside / name, folder / name, facts)
         clear_working_folder(folder / CHECKPOINT_ASIDE)
         best = self.state.best_model_checkpoint

@@ -81,7 +81,7 @@ class LoraTrainer(SavingTrainer):
         super().__init__(
             model=model,
             args=args,
-            train_dataset=list(range(len(train_sequences))),
+            train_dataset=range(len(train_sequences)),
             eval_dataset=validation_sequences,
             data_collator=self._collate,
             callbacks=callbacks,

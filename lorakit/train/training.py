@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from transformers import EarlyStoppingCallback
 
 from lorakit import console
@@ -76,7 +77,6 @@ from lorakit.train.resuming import (
     check_same,
     effective_settings,
     find_earlier_run,
-    hash_rows,
     keeps_best,
     resumed_settings,
 )
@@ -195,14 +195,14 @@ def _identity(config: Config, prepared: Prepared, mark: str) -> RunIdentity:
     validation = prepared.data.validation if keeps_best(config) else None
     return RunIdentity(
         settings=effective_settings(config),
-        rows=hash_rows(prepared.data.train.encoded),
+        rows=prepared.data.train.encoded.digest(),
         base_fingerprint=prepared.record.base_fingerprint,
         template_hash=prepared.record.template_hash,
         dtype=prepared.bundle.dtype.name,
         processes=prepared.arguments.world_size,
         kernels=prepared.kernels.is_used,
         template_date=prepared.chat_format.date,
-        validation_rows=hash_rows(validation.encoded) if validation else None,
+        validation_rows=validation.encoded.digest() if validation else None,
         mark=mark,
     )
 
@@ -318,8 +318,9 @@ def _finish(config: Config, prepared: Prepared, folder: Path, trained: dict[str,
     bundle.model.eval()
     check_has_learnt(trained)
     if not prepared.arguments.fsdp:
-        shortest = sorted(prepared.data.train.encoded, key=lambda sequence: len(sequence.input_ids))[:_ROWS_COMPARED]
-        rows = (pack([sequence]).to(bundle.device) for sequence in shortest)
+        sequences = prepared.data.train.encoded
+        shortest = np.argsort(sequences.lengths(), kind="stable")[:_ROWS_COMPARED]
+        rows = (pack([sequences[int(place)]]).to(bundle.device) for place in shortest)
         check_makes_a_difference(bundle.model, rows)
     save_adapter(bundle.model, bundle.tokenizer, prepared.record, folder / ADAPTER_FOLDER, trained)
     console.note(f"adapter saved: {folder / ADAPTER_FOLDER}; it now answers {len(prepared.answered)} rows")

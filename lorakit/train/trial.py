@@ -114,7 +114,8 @@ def try_out(prepared: Prepared, plan: RunPlan, effort: Effort) -> tuple[Trial, R
         elif allowance.takes(tokens * effort.passes):
             trial, plan = _try_step(prepared, plan, batch, effort.passes)
         model.eval()
-        longest = max(prepared.held_out.encoded, key=lambda sequence: len(sequence.input_ids))
+        held_out = prepared.held_out.encoded
+        longest = held_out[int(held_out.lengths().argmax())]
         is_harder = len(longest.input_ids) > trial.tokens
         if (is_harder or effort.is_estimate) and allowance.takes(len(longest.input_ids) * _FORWARD_SHARE):
             trial = _try_loss(prepared, longest, trial)
@@ -204,8 +205,13 @@ def _try_loss(prepared: Prepared, longest: EncodedExample, trial: Trial) -> Tria
 
 @dataclass(frozen=True)
 class _Question:
-    tokens: int
+    prompt: Sequence[int]
     messages: Sequence[Message]
+
+    @property
+    def tokens(self) -> int:
+        """Of the question."""
+        return len(self.prompt)
 
 
 def _questions_by_length(prepared: Prepared, assistant: Assistant) -> list[_Question]:
@@ -214,14 +220,15 @@ def _questions_by_length(prepared: Prepared, assistant: Assistant) -> list[_Ques
     questions = []
     for example in prepared.answered:
         messages = example.messages[:-1]
-        tokens = len(assistant.prompt_ids(messages))
+        prompt = assistant.asked_ids(messages, example.messages[-1].content, prepared.config.max_length)
+        tokens = len(prompt)
         if tokens >= limit:
             raise DataError(
                 f"{example.origin}: its question of {tokens} tokens leaves no room for an answer in this model's "
                 f"{limit:.0f}, though it could be trained after a cut",
                 "shorten the question, take the row out, or lower max_generated_rows so that it is not asked",
             )
-        questions.append(_Question(tokens, messages))
+        questions.append(_Question(prompt, messages))
     return sorted(questions, key=lambda question: -question.tokens)
 
 
@@ -240,7 +247,8 @@ def _try_answers(
     started = time.perf_counter()
     try:
         aside = _put_aside(_cache_bytes(model, len(questions) * max(int(later), 0)), device)
-        answer_batch(assistant, [question.messages for question in questions], brief)
+        prompts = [question.prompt for question in questions]
+        answer_batch(assistant, [question.messages for question in questions], brief, prompts=prompts)
         del aside
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):

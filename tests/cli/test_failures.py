@@ -175,3 +175,20 @@ def test_the_python_of_a_set_up_is_named_as_it_is_pasted(tmp_path, monkeypatch):
     monkeypatch.setattr(__main__, "_root", lambda: str(tmp_path))
     monkeypatch.setattr("sys.argv", ["main.py", "--task", "train"])
     assert __main__._other_python().endswith(": .venv/bin/python main.py --task train")
+
+
+def test_an_output_without_chinese_says_so_once(capsys):
+    import io
+
+    from lorakit.cli import _open_streams
+
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdout", stream)
+        _open_streams()
+        stream.write("答案 a\n答案 b\n")
+        stream.flush()
+    assert stream.buffer.getvalue() == b"?? a\n?? b\n"
+    said = capsys.readouterr().err
+    assert said.count("lacks some characters, which are shown as ?") == 1
+    assert "hint: set PYTHONIOENCODING=utf-8" in said

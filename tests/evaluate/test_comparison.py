@@ -1,4 +1,5 @@
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -7,7 +8,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lorakit.cli import main
 from lorakit.config import Config
-from lorakit.data_processing import ChatFormat, load_dataset
+from lorakit.data_processing import ChatFormat, Example, Message, load_dataset
+from lorakit.data_processing.encoding import encode_row
 from lorakit.engine import seed_of
 from lorakit.evaluate import comparison
 from lorakit.evaluate.comparison import dataset_loss
@@ -174,3 +176,42 @@ def test_calls_are_scored_by_names_and_arguments(model_folder, write_rows, tmp_p
     assert '"name": "weather"' in predicted(tmp_path / "out")[0]["target"]
     assert [line["target"] for line in predicted(tmp_path / "out")[2:]] == ["Warm.", "Warm.", "No call is needed.", "a"]
     assert "calls with the right names and arguments" in capsys.readouterr().out
+
+
+def test_a_question_longer_than_max_length_is_asked_as_it_is_trained_and_named(
+    model_folder, write_rows, tmp_path, capsys, monkeypatch
+):
+    from lorakit.inference import Assistant
+
+    asked = []
+    ids_of = Assistant.asked_ids
+
+    def seen(self, messages, answer, max_length):
+        ids = ids_of(self, messages, answer, max_length)
+        asked.append(ids)
+        return ids
+
+    monkeypatch.setattr(Assistant, "asked_ids", seen)
+    file = write_rows([{"text": "问" * 200, "target": "答"}, {"text": "短", "target": "答"}])
+    options = ("--use_original_model", "--max_new_tokens=4", "--set=max_length=64", "--set=torch_dtype=float32")
+    assert evaluate(model_folder("llama"), file, tmp_path / "out", *options) == 0
+    assert f"{file} item 1: its question of" in (said := capsys.readouterr().err)
+    assert "as it is trained (max_length 64)" in said
+    assert "item 2" not in said
+    chat_format = ChatFormat.of(load_tokenizer(locate_model(str(model_folder("llama")), "huggingface")), None, Config())
+    messages = (Message("user", "问" * 200), Message("assistant", "答"))
+    [sequence] = encode_row(Example(messages, "row"), chat_format, 64).sequences
+    assert len(sequence.input_ids) == 64
+    assert asked[0] == list(sequence.input_ids)[: 64 - sequence.targets]
+
+
+def test_prompts_of_very_different_lengths_are_not_padded_to_each_other(monkeypatch):
+    from lorakit.inference import generation
+
+    monkeypatch.setattr(generation, "_room", lambda assistant, prompts: 10_000)
+    monkeypatch.setattr(generation, "pieces_of", lambda model: SimpleNamespace(together=True, most_positions=None))
+    monkeypatch.setattr(generation, "base_model", lambda model: model)
+    assistant = SimpleNamespace(bundle=SimpleNamespace(model=None))
+    lengths = [5000, 20, 30, 100, 400, 25]
+    groups = list(generation._answered_together(assistant, [[0] * length for length in lengths], 8))
+    assert [[lengths[place] for place in group] for group in groups] == [[20, 25, 30, 100], [400], [5000]]

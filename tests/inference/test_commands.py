@@ -165,3 +165,12 @@ def test_words_are_completed(trained):
 
 def test_a_chinese_question_is_not_taken_for_a_command(say):
     assert say("/睡").out.strip() != ""
+
+
+@pytest.mark.parametrize(
+    "line", ["/help me", "/use", "/use nobody", "/load /nope", "/image x.png", "/base now", "/mix"]
+)
+def test_what_is_wrong_with_a_command_names_it(say, line):
+    warnings = [text for text in say(line).err.splitlines() if text.startswith("warning: ")]
+    assert warnings
+    assert all(text.startswith(f"warning: {line.split()[0]}: ") for text in warnings)

@@ -77,7 +77,7 @@ def test_a_fault_in_answering_leaves_the_run_before_where_it_is(command, monkeyp
     _, folder = command(*EPOCH)
     before = (folder / "events.jsonl").read_text()
 
-    def fail(*_):
+    def fail(*_, **__):
         raise SettingsError("no answer from this model", "choose another")
 
     monkeypatch.setattr(trial, "answer_batch", fail)

@@ -1,0 +1,334 @@
+"""Rows like one that was read before, from their texts to token ids without a look at each turn.
+
+Rows of one shape (the same fields, the same roles, the same fields empty) are read alike, as long as their texts are
+plain: what readers and templates look for in a text (tags, lists, control tokens) is not in them. So the first row of a
+shape is read with marks in place of its texts, by the readers themselves, and what becomes of the marks is what becomes
+of the texts of all others. What is learnt is held to the first row's own tokens; rows that are not plain, too long or
+of a shape that cannot be learnt are read one by one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lorakit.data_processing.chat_format import ChatFormat
+from lorakit.data_processing.example import Example, Message, Rejected, UnusableError
+from lorakit.data_processing.field_names import read_name
+from lorakit.data_processing.formats import RowRules, read_example
+from lorakit.data_processing.ledger import Account, Ledger, is_empty
+from lorakit.data_processing.raw import RawRow
+from lorakit.data_processing.text_encoding import GUARD
+from lorakit.data_processing.written_parts import ConversationParts, Part
+from lorakit.data_processing.written_shapes import Notes, Pieces, filled
+
+_MOST_SHAPES = 1000
+_MARK = re.compile(r"(lorakitfield\d\d\dx)")
+_LIST_BEGINS = re.compile(r"(?:^|\n)\s*[\[{]")
+_TELLING = (GUARD, "think>", "SYSTEM: ", "access to the following functions", "lorakit")
+_ID_BYTES = 4
+
+
+@dataclass(frozen=True)
+class QuickRow:
+    """A row as token ids.
+
+    Attributes:
+        messages: The conversation, role and text of each turn, and whether it is an answer without loss.
+        sequences: Token ids as 32-bit integers, and for each token whether it carries loss.
+        origin: Where the row stands.
+    """
+
+    messages: tuple[tuple[str, str, bool], ...]
+    sequences: tuple[tuple[bytes, bytes], ...]
+    origin: str
+
+    @property
+    def example(self) -> Example:
+        """The conversation."""
+        return Example(
+            tuple(
+                Message(role, text, is_trained=False if is_left_out else None)  # type: ignore[arg-type]
+                for role, text, is_left_out in self.messages
+            ),
+            self.origin,
+        )
+
+
+@dataclass(frozen=True)
+class _Stretch:
+    """Part of a sequence: tokens that are always the same, or the text with this number."""
+
+    ids: bytes | int
+    mask: bytes  # of one token
+
+
+@dataclass
+class _Plan:
+    """What becomes of rows of one shape.
+
+    Attributes:
+        account: Of one of them.
+        turns: Role, text, and whether it is an answer without loss.
+        notes: What must be true of the text of a turn, by its number.
+        texts: That are encoded, of the turns' texts.
+        sequences: Of tokens.
+        seams: Numbers of a text and of the two that must have its tokens together.
+        rows: How many have been encoded.
+    """
+
+    account: Account
+    turns: tuple[tuple[str, Pieces, bool], ...]
+    notes: tuple[tuple[int, Notes], ...]
+    texts: tuple[Pieces, ...]
+    sequences: tuple[tuple[_Stretch, ...], ...]
+    seams: tuple[tuple[int, int, int], ...]
+    rows: int = 0
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    plan: _Plan
+    turns: list[str]
+    first: int  # of its texts among all that are encoded together
+
+
+class QuickRows:
+    """Reads and encodes rows of known shapes.
+
+    Args:
+        rules: How rows are read.
+        chat_format: Of the model's tokenizer.
+        max_length: In tokens.
+    """
+
+    def __init__(self, rules: RowRules, chat_format: ChatFormat, max_length: int) -> None:
+        self._rules = rules
+        self._chat_format = chat_format
+        self._most_bytes = max_length * _ID_BYTES
+        self._plans: dict[Any, _Plan | None] = {}
+        self._odd = chat_format.odd_characters
+
+    def encode(self, rows: Sequence[RawRow | Rejected]) -> list[QuickRow | None]:
+        """Read and encode rows; None for those that must be read one by one."""
+        waiting: list[_Waiting | None] = []
+        texts: list[str] = []
+        for row in rows:
+            found = None if isinstance(row, Rejected) else self._planned(row)
+            if found is None:
+                waiting.append(None)
+                continue
+            plan, own = found
+            waiting.append(_Waiting(plan, own, len(texts)))
+            texts += [filled(pieces, own) for pieces in plan.texts]
+        ids = self._chat_format.encode_between(texts) if texts else []
+        return [
+            None if one is None or isinstance(row, Rejected) else self._finished(one, ids, row.origin)
+            for row, one in zip(rows, waiting, strict=True)
+        ]
+
+    def account_for(self, ledger: Ledger) -> None:
+        """Enter the fields of all rows that were encoded."""
+        for plan in self._plans.values():
+            if plan is not None and plan.rows:
+                ledger.add(plan.account, plan.rows)
+                plan.rows = 0
+
+    def learn(self, row: RawRow, example: Example, sequences: Sequence[tuple[bytes, bytes]]) -> None:
+        """Learn from a row that was read by itself what becomes of those like it.
+
+        Args:
+            row: As its file has it.
+            example: What was read.
+            sequences: What became of it.
+        """
+        shape = _shape_of(row.fields)
+        if shape is None or shape[0] in self._plans or len(self._plans) >= _MOST_SHAPES or not self._is_plain(shape[1]):
+            return
+        plan = self._plans[shape[0]] = self._learnt(row.fields, len(shape[1]))
+        if plan is not None:
+            [again] = self.encode([row])
+            plan.rows = 0
+            if again is None or again.example != example or again.sequences != tuple(sequences):
+                self._plans[shape[0]] = None
+
+    def _planned(self, row: RawRow) -> tuple[_Plan, list[str]] | None:
+        shape = _shape_of(row.fields)
+        if shape is None:
+            return None
+        key, contents = shape
+        plan = self._plans.get(key)
+        if plan is None or not self._is_plain(contents):
+            return None
+        texts = [filled(pieces, contents) for _, pieces, _ in plan.turns]
+        if not all(notes.hold_for(texts[number]) for number, notes in plan.notes):
+            return None
+        return plan, texts
+
+    def _is_plain(self, contents: Sequence[str]) -> bool:
+        """Tell whether there is nothing in texts that a reader or a template could look for."""
+        whole = "\n".join(contents)
+        if any(odd in whole for odd in self._odd) or any(telling in whole for telling in _TELLING):
+            return False
+        if ("[" in whole or "{" in whole) and _LIST_BEGINS.search(whole):
+            return False
+        try:
+            whole.encode()
+        except UnicodeEncodeError:  # half a character
+            return False
+        return True
+
+    def _finished(self, one: _Waiting, ids: Sequence[bytes], origin: str) -> QuickRow | None:
+        plan, first = one.plan, one.first
+        if any(ids[first + whole] != ids[first + a] + ids[first + b] for whole, a, b in plan.seams):
+            return None
+        sequences = []
+        for stretches in plan.sequences:
+            found = [ids[first + one.ids] if isinstance(one.ids, int) else one.ids for one in stretches]
+            joined = b"".join(found)
+            if len(joined) > self._most_bytes:
+                return None
+            masks = [one.mask * (len(own) // _ID_BYTES) for one, own in zip(stretches, found, strict=True)]
+            sequences.append((joined, b"".join(masks)))
+        plan.rows += 1
+        messages = [(role, text, is_left) for (role, _, is_left), text in zip(plan.turns, one.turns, strict=True)]
+        return QuickRow(tuple(messages), tuple(sequences), origin)
+
+    def _learnt(self, fields: Mapping[str, Any], count: int) -> _Plan | None:
+        if count > 999:
+            return None
+        marks = iter([f"lorakitfield{number:03d}x" for number in range(count)])
+        account = Account()
+        try:
+            example = read_example(RawRow(_marked(fields, marks), ""), self._rules, account)
+        except UnusableError:
+            return None
+        if not all(map(_is_text_alone, example.messages)):
+            return None
+        if any(_is_opaque(fields[name]) for name in fields if name in account.used):
+            return None
+        turns = tuple(
+            (message.role, _pieces(message.content), message.is_trained is False) for message in example.messages
+        )
+        own = "\n".join(piece for _, pieces, _ in turns for piece in pieces if isinstance(piece, str))
+        parts = self._chat_format.parts(example.messages) if self._is_plain([own]) else None
+        return None if parts is None else self._plan(account, turns, parts)
+
+    def _plan(self, account: Account, turns: tuple[tuple[str, Pieces, bool], ...], parts: ConversationParts) -> _Plan:
+        texts: dict[Pieces, int] = {}
+
+        def number(pieces: Pieces) -> int:
+            return texts.setdefault(pieces, len(texts))
+
+        def stretch(part: Part) -> _Stretch:
+            ids, mask = self._chat_format.atom_ids(part.atom), b"\1" if part.is_trained else b"\0"
+            if ids is None:
+                assert not isinstance(part.atom, str)
+                return _Stretch(number(part.atom), mask)
+            return _Stretch(ids, mask)
+
+        sequences = tuple(_joined(map(stretch, one)) for one in parts.sequences)
+        seams = tuple((number(whole), number(first), number(second)) for whole, first, second in parts.seams)
+        return _Plan(account, turns, parts.notes, tuple(texts), sequences, seams)
+
+
+def _joined(stretches: Iterable[_Stretch]) -> tuple[_Stretch, ...]:
+    """Make one stretch of tokens that always stand side by side."""
+    joined: list[_Stretch] = []
+    for now in stretches:
+        before = joined[-1] if joined else None
+        if before and isinstance(before.ids, bytes) and isinstance(now.ids, bytes) and before.mask == now.mask:
+            joined[-1] = _Stretch(before.ids + now.ids, now.mask)
+        else:
+            joined.append(now)
+    return tuple(joined)
+
+
+def _is_text_alone(message: Message) -> bool:
+    return message.role in ("system", "user", "assistant") and message == Message(
+        message.role, message.content, is_trained=message.is_trained
+    )
+
+
+def _pieces(text: str) -> Pieces:
+    parts = _MARK.split(text)
+    return tuple(int(part[-4:-1]) if place % 2 else part for place, part in enumerate(parts) if place % 2 or part)
+
+
+def _shape_of(fields: Any) -> tuple[Any, list[str]] | None:
+    """Take the texts out of a row.
+
+    Returns:
+        What is left, which rows of one shape have in common, and the texts in order; None where a row has more than
+        texts, numbers and turns in it.
+    """
+    if type(fields) is not dict:
+        return None
+    key: list[Any] = []
+    contents: list[str] = []
+    for name, value in fields.items():
+        if type(value) is str:
+            if value and not value.isspace():
+                contents.append(value)
+                key.append(name)
+            else:
+                key.append((name, ""))
+        elif value is None or type(value) is bool:
+            key.append((name, value))
+        elif isinstance(value, float | int):
+            key.append((name, "nan" if is_empty(value) else "number"))
+        elif isinstance(value, list) and value and all(type(turn) is dict for turn in value):
+            turns = _turns_of(value, contents)
+            if turns is None:
+                return None
+            key.append((name, turns))
+        elif isinstance(value, list | dict):
+            key.append((name, "some" if value else "none", type(value)))
+        else:
+            return None
+    return tuple(key), contents
+
+
+def _turns_of(turns: list[dict[str, Any]], contents: list[str]) -> tuple[Any, ...] | None:
+    key: list[Any] = []
+    for turn in turns:
+        for name, value in turn.items():
+            if type(value) is str:
+                if read_name(name) == "role":
+                    key.append((name, value))
+                elif value and not value.isspace():
+                    contents.append(value)
+                    key.append(name)
+                else:
+                    key.append((name, ""))
+            elif value is None or value is True or value is False or (type(value) is int and value in (0, 1)):
+                key.append((name, value, type(value)))
+            else:
+                return None
+        key.append(0)
+    return tuple(key)
+
+
+def _marked(fields: Mapping[str, Any], marks: Iterator[str]) -> dict[str, Any]:
+    """Put marks in the place of the texts that `_shape_of` takes out."""
+    return {name: _marked_value(value, marks) for name, value in fields.items()}
+
+
+def _marked_value(value: Any, marks: Iterator[str]) -> Any:
+    if type(value) is str:
+        return next(marks) if value and not value.isspace() else value
+    if isinstance(value, list) and value and all(type(turn) is dict for turn in value):
+        return [
+            {name: own if read_name(name) == "role" else _marked_value(own, marks) for name, own in turn.items()}
+            for turn in value
+        ]
+    return value
+
+
+def _is_opaque(value: Any) -> bool:
+    """Tell a value of which the shape of a row says only that there is one."""
+    if isinstance(value, list):
+        return not (value and all(type(turn) is dict for turn in value))
+    return isinstance(value, dict) or (isinstance(value, float | int) and type(value) is not bool)
