@@ -72,8 +72,8 @@ def training_off(model: Any, found: Any) -> float:
         model: As it was loaded.
         found: What serves it.
     """
+    use_pieces(model, found.pieces)
     plain, served = copy.deepcopy(model), model
-    use_pieces(served, found.pieces)
     if found.pieces.attention:
         assert use_packed_attention(served)
     plain, served = _adapted(plain), _adapted(served)

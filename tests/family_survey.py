@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -14,7 +13,7 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from lorakit.agreement import prove
-from lorakit.engine import Pieces
+from lorakit.engine import Pieces, use_pieces
 from lorakit.export.gguf_family import FAMILIES as GGUF_FAMILIES
 
 TOLERANCE = 3e-4  # 5,000 roundings of float32, as in the proof
@@ -94,7 +93,8 @@ def survey(name: str) -> Line:
     found = prove(model)
     if found.refusal is not None:
         return Line(name, refusal=found.refusal)
-    return Line(name, found.pieces, training_off(copy.deepcopy(model), found), merging_off(model))
+    use_pieces(model, found.pieces)
+    return Line(name, found.pieces, training_off(small_model(name), found), merging_off(model))
 
 
 def _first_line(error: BaseException) -> str:

@@ -111,7 +111,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
     **{name: {"head_dim": 16} for name in ("hunyuan_v1_dense", "hunyuan_v1_moe", "ministral", "nemotron", "dots1")},
     **{name: {"head_dim": 8, "num_key_value_heads": 4} for name in _LATENT},
     **{name: {"rope_parameters": _MROPE} for name in _WITH_THREE_PLACES},
-    **{name: {"layer_types": _ATTENTION_EVERY_SECOND} for name in ("granitemoehybrid",)},
+    "granitemoehybrid": {"layer_types": _ATTENTION_EVERY_SECOND},
     "bamba": {"attn_layer_indices": [1, 3]},
     "bert": {"is_decoder": False},
     "codegen": {"rotary_dim": 8},

@@ -34,7 +34,7 @@ def class_to_read(source: ModelSource) -> Any:
     kind = str(settings["model_type"])
     if source.runs_own_code and "auto_map" in settings:
         return AutoModelForCausalLM
-    if settings.get("is_encoder_decoder") or _is_translator(kind):
+    if _is_translator(kind):
         raise ModelError(
             f"{source.name}: a model of type {kind} reads a question by one half and answers by another "
             "(encoder and decoder), which is not trained here",
