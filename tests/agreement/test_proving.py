@@ -1,6 +1,7 @@
 """What does not compute what the model computes is switched off, and what is no causal model is refused."""
 
 import copy
+import threading
 
 import pytest
 import torch
@@ -186,3 +187,9 @@ def test_a_model_without_linear_layers_or_with_an_attention_of_its_own_says_so()
 def test_layers_whose_weight_is_taken_without_calling_them_are_left_out():
     found = prove(small_model("mamba"))
     assert found.pieces.unheard == ("dt_proj",)
+
+
+def test_a_model_that_cannot_be_copied_is_refused_with_the_reason():
+    model = small_model("llama")
+    model.model.layers[0].mlp.lock = threading.Lock()
+    assert "no part of it can be tried: " in str(prove(model).refusal)
