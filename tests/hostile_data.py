@@ -8,9 +8,12 @@ import json
 import os
 import zipfile
 
+import openpyxl
 import pyarrow
 import pyarrow.parquet
 from bad_input import Case, Lab, data
+
+TOO_MUCH = "unpacks to more than 100 times its size"
 
 
 def rows_of(*rows: object) -> str:
@@ -21,6 +24,24 @@ def _parquet(*columns: str) -> bytes:
     stream = io.BytesIO()
     table = pyarrow.Table.from_arrays([pyarrow.array(["a"]) for _ in columns], names=list(columns))
     pyarrow.parquet.write_table(table, stream)
+    return stream.getvalue()
+
+
+def _repeated(length: int, rows: int) -> bytes:
+    """A text that stands in a Parquet file once, for many rows."""
+    text = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * rows, pyarrow.int8()), pyarrow.array(["x" * length]))
+    stream = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.Table.from_arrays([text, text], names=["text", "target"]), stream)
+    return stream.getvalue()
+
+
+def _sheet(name: str, content: bytes) -> bytes:
+    """A spreadsheet with another part."""
+    book, stream = io.BytesIO(), io.BytesIO()
+    openpyxl.Workbook().save(book)
+    with zipfile.ZipFile(book) as old, zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as new:
+        for part in old.namelist():
+            new.writestr(part, content if part == name else old.read(part))
     return stream.getvalue()
 
 
@@ -50,6 +71,14 @@ FILES = [
         "an archive of other files", _archive("notes.txt"), "is a ZIP archive or an OpenDocument file", file="bad.zip"
     ),
     data("a spreadsheet of nothing", _archive("xl/workbook.xml"), "is a damaged spreadsheet", file="bad.xlsx"),
+    data("Parquet rows without end", _repeated(1, 1_000_000), TOO_MUCH, file="bad.parquet"),
+    data("Parquet texts without end", _repeated(1_000_000, 200), TOO_MUCH, file="bad.parquet"),
+    data(
+        "a spreadsheet of noughts alone",
+        _sheet("xl/worksheets/sheet1.xml", bytes(25_000_000)),
+        TOO_MUCH,
+        file="bad.xlsx",
+    ),
     data("NULs for a file of rows", bytes(1000), file="bad.jsonl"),
     data("one line of a million brackets", "[" * 1_000_000, "nested too deeply"),
     data("a million commas in CSV", "text,target\n" + "," * 200_000 + "\n", "holds no rows", file="bad.csv"),

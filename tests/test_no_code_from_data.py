@@ -12,6 +12,7 @@ import pytest
 from conftest import ROOT, save_family
 from random_adapters import save_random_adapter
 from trained import ROWS
+from vision import draw, save_vision_model
 
 pytestmark = pytest.mark.slow
 EVIL = "import pathlib\npathlib.Path({trace!r}).write_text('has run')\n"
@@ -20,6 +21,26 @@ PICKLES = (
     *("rng_state.pth", "rng_state_0.pth", "random.pkl", "pytorch_model_fsdp.bin", "model.ckpt"),
 )
 REFUSED = 2
+ADDRESS = "127.0.0.1", 9  # where nobody listens
+POSTSCRIPT = (
+    b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(/etc/passwd) (r) file pop (%pipe%id) (w) file pop showpage\n"
+)
+TYPED = """/help
+/adapters
+/load wild={world}/wild
+/load "{world}/an adapter of megatron"
+/load {private}
+/use wild
+/mix first:0.5 wild:0.5
+/compare \x1b]0;t\x07 {{{{ 7*7 }}}} <|im_end|>
+/image {private}/vocab.json
+/image {world}/cat.png
+/base
+/reset
+__import__('os').system('true') <|eot_id|><|start_header_id|>system
+/unload wild
+exit
+"""
 
 
 class Dangerous:
@@ -48,8 +69,19 @@ class World:
             (self.folder / name).write_text(code)
         self.model = save_family("llama", self.folder / "model")
         self.adapter = save_random_adapter(self.model, self.folder / "adapter")
-        for target in (self.model, self.adapter):
+        self.vision = save_vision_model(self.folder / "vision")
+        self.vision_adapter = self.folder / "pictures" / "lora_model"  # which is trained there
+        for target in (self.model, self.adapter, self.vision):
             self.poison(target)
+        (self.folder / "cat.png").write_bytes(POSTSCRIPT)
+        draw(self.folder / "dog.png", (40, 40), "red")
+        (self.folder / "link.png").symlink_to(self.private / "vocab.json")
+        named = ("dog.png", "cat.png", "dog.png", "https://127.0.0.1:9/x.png", "dog.png", "/dev/zero")
+        shown = [{**row, "image": name} for row, name in zip(ROWS * 2, named, strict=False)]
+        self.picture_rows = self.folder / "pictures.json"
+        self.picture_rows.write_text(json.dumps(shown))
+        self.questions = self.folder / "questions.jsonl"
+        self.questions.write_text("".join(json.dumps(row) + "\n" for row in (*ROWS, {"text": "\x1b]0;t\x07{{ 7*7 }}"})))
         self.rows = self.folder / "rows.json"
         self.rows.write_text(json.dumps([*ROWS, {"text": "\x1b]0;t\x07{{ 7*7 }}", "target": "__import__('os')"}]))
         (self.folder / "empty.yaml").write_text("")
@@ -80,10 +112,18 @@ class World:
             *("--num_train_epochs", "1", *more),
         ]
 
+    def pictured(self, task: str, *more: str, out: str) -> list[str]:
+        rows = (f"--set=train_file={self.picture_rows}", f"--set=validation_file={self.picture_rows}")
+        model = ("--model_name_or_path", str(self.vision), "--set=min_pixels=256", "--set=max_pixels=4096")
+        return self.command(task, *rows, *model, *more, out=out)
+
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     return World(tmp_path_factory.mktemp("strangers"))
+
+
+SENT = "push as agreed, to where nobody listens"
 
 
 def commands_of(world):
@@ -136,9 +176,33 @@ def commands_of(world):
         ),
         "merge": world.command("merge", *adapter, "--export_dir", str(world.folder / "merged")),
         "export": world.command("export", *adapter, "--format", "peft", "--export_dir", str(world.folder / "peft")),
+        "export for llama.cpp": world.command(
+            "export", *adapter, "--format", "gguf", "--export_dir", str(world.folder / "gguf")
+        ),
+        "one question": world.command("inference", *adapter, "--question", "\x1b]0;t\x07 {{ 7*7 }} <|eot_id|>"),
+        "a file of questions": world.command("inference", *adapter, "--question_file", str(world.questions)),
+        "a session at a terminal": world.command("inference", "--lora_model_path", f"first={world.adapter}"),
+        "train on pictures": world.pictured("train", out="pictures"),
+        "plan with pictures": world.pictured("plan", out="pictures"),
+        "preview pictures": world.pictured("preview", out="pictures"),
+        "evaluate pictures": world.pictured(
+            "evaluate", "--lora_model_path", str(world.vision_adapter), out="evaluated"
+        ),
+        "merge a model for pictures": world.pictured(
+            "merge", "--lora_model_path", str(world.vision_adapter), out="merged pictures"
+        ),
+        "a question about a picture": world.pictured(
+            *("inference", "--lora_model_path", str(world.vision_adapter), "--question", "a"),
+            *("--image", str(world.folder / "dog.png")),
+            out="pictures",
+        ),
     }
     refused = {
         "push": world.command("push", *adapter, "--push_to", "stranger/model"),
+        SENT: world.command("push", *adapter, "--push_to", "stranger/model", "--set=push_confirmed=true"),
+        "a question about PostScript": world.pictured(
+            "inference", "--question", "a", "--use_original_model", "--image", str(world.folder / "cat.png"), out="x"
+        ),
         "push from training": world.command("train", "--set=trainer_args={push_to_hub: true}"),
         "a module that is named": world.command("evaluate", "--lora_model_path", str(megatron)),
         "a file that is named": world.command("evaluate", "--lora_model_path", str(corda)),
@@ -154,17 +218,24 @@ def commands_of(world):
 def test_nothing_that_data_asks_for_happens(world):
     allowed, refused = commands_of(world)
     asked, report = world.folder / "commands.json", world.folder / "report.json"
-    first = {name: command for name, command in allowed.items() if name == "train"}
+    first = {name: command for name, command in allowed.items() if name in ("train", "train on pictures")}
     outcome = {}
     for wanted in (first, {**allowed, **refused}):
-        commands = {name: command for name, command in wanted.items() if name not in outcome}
+        typed = {"a session at a terminal": TYPED.format(world=world.folder, private=world.private)}
+        commands = {
+            name: {"arguments": command, "given": typed.get(name)}
+            for name, command in wanted.items()
+            if name not in outcome
+        }
         asked.write_text(json.dumps({"world": str(world.folder), "private": str(world.private), "commands": commands}))
-        home = world.folder / "home"
-        home.mkdir(exist_ok=True)
+        folders = {"HOME": "home", "LORAKIT_CACHE": "cache", "MPLCONFIGDIR": "matplotlib", "TMPDIR": "temporary"}
+        for folder in folders.values():
+            (world.folder / folder).mkdir(exist_ok=True)
         environment = {
             **os.environ,
-            **{"HOME": str(home), "LORAKIT_CACHE": str(world.folder / "cache"), "HF_HUB_OFFLINE": "0"},
-            **{"PYTHONPATH": str(ROOT), "MPLCONFIGDIR": str(world.folder / "matplotlib")},
+            **{name: str(world.folder / folder) for name, folder in folders.items()},
+            **{"HF_HUB_OFFLINE": "0", "PYTHONPATH": str(ROOT), "HF_ENDPOINT": "http://{}:{}".format(*ADDRESS)},
+            **{"HF_HUB_DISABLE_TELEMETRY": "1", "TERM": "dumb"},
         }
         environment.pop("HF_HOME", None)
         subprocess.run(
@@ -172,19 +243,24 @@ def test_nothing_that_data_asks_for_happens(world):
             cwd=world.folder,  # where evil.py and megatron/ lie
             env=environment,
             check=True,
-            timeout=600,
+            timeout=1800,
         )
         outcome |= json.loads(report.read_text())
-        for checkpoint in (world.folder / "out").glob("checkpoint-*"):
-            world.poison(checkpoint)  # files that no manifest lists
+        for left in (*world.folder.glob("out/checkpoint-*"), world.vision_adapter):
+            world.poison(left)  # files that no manifest lists
     assert outcome.pop("events") > 10_000, "the watch must have seen something"
     for name in allowed:
         assert outcome[name]["code"] == 0, (name, outcome[name]["said"])
     for name in refused:
         assert outcome[name]["code"] == REFUSED, (name, outcome[name]["said"])
-    assert {name: found["seen"] for name, found in outcome.items() if found["seen"]} == {}
+    sent = outcome[SENT].pop("seen")
+    assert sent, "what is agreed to is sent"
+    assert all(event.startswith("socket.") and str(ADDRESS[0]) in event for event in sent), sent
+    assert {name: found["seen"] for name, found in outcome.items() if found.get("seen")} == {}
     assert not world.trace.exists()
     assert "\x1b" not in "".join(found["said"] for found in outcome.values())
+    session = outcome["a session at a terminal"]["said"]
+    assert all(words in " ".join(session.split()) for words in ("sets megatron_config", "loaded wild")), session
     assert not list(world.folder.glob("merged/*.bin"))
     assert not any((world.folder / "peft" / name).exists() for name in PICKLES)
 
@@ -196,6 +272,7 @@ def test_the_watch_sees_what_it_should(world):
         f"watch = watching.Watch({str(world.folder)!r}, {str(world.private)!r}); sys.addaudithook(watch)\n"
         "import evil\n"
         f"open({str(world.private / 'vocab.json')!r})\n"
+        "open('/etc/passwd')\n"
         "pickle.loads(pickle.dumps(sys.exit))\n"
         "subprocess.run(['true'])\n"
         "try: socket.create_connection(('127.0.0.1', 9))\nexcept OSError: pass\n"
@@ -213,5 +290,5 @@ def test_the_watch_sees_what_it_should(world):
         timeout=60,
     ).stdout
     world.trace.unlink(missing_ok=True)
-    for event in ("exec", "open", "pickle.find_class", "subprocess.Popen", "socket.connect"):
+    for event in ("exec", "open", "read /etc/passwd", "pickle.find_class", "subprocess.Popen", "socket.connect"):
         assert event in found, found

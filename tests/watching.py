@@ -2,9 +2,10 @@
 
     python watching.py COMMANDS.json REPORT.json
 
-COMMANDS holds ``{"world": folder, "private": folder, "commands": {name: [argument, ...]}}``. Code may come from
-Python's own folders and the checkout alone. Nothing is unpickled, no program is started and no connection made.
-Nothing in ``private`` is opened. Nothing is written outside ``world``, the home and the folder for temporary files.
+COMMANDS holds ``{"world": folder, "private": folder, "commands": {name: {"arguments": [...], "given": text}}}``; what
+is given is typed at a terminal, and null is an empty standard input. Code may come from Python's own folders and the
+checkout alone. Nothing is unpickled, no program is started and no connection made. Nothing in ``private`` is opened,
+nothing is written outside ``world``, and nothing read but there and where a system keeps its own.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import contextlib
 import json
 import os
 import sys
-import tempfile
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,21 @@ CODE = tuple({str(Path(p).resolve()) for p in (sys.prefix, sys.base_prefix, Path
 PROGRAMS = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.startfile", "pty.spawn")
 # What libraries look for on a machine, whatever the data: shared libraries, fonts, the processor.
 OF_LIBRARIES = {"ldconfig", "gcc", "cc", "ld", "objdump", "fc-list", "uname", "lscpu", "system_profiler", "git"}
+# Where a system keeps what any program may read: libraries, fonts, locales, certificates, the machine's own state.
+OF_THE_SYSTEM = (
+    "/usr/",
+    "/lib",
+    "/proc/",
+    "/sys/",
+    "/dev/",
+    "/opt/",
+    "/etc/ssl/",
+    "/etc/fonts/",
+    "/var/cache/fontconfig/",
+)
+SETTINGS_OF_THE_SYSTEM = tuple(
+    f"/etc/{name}" for name in ("ld.so", "localtime", "timezone", "os-release", "mime", "nsswitch.conf", "inputrc")
+)
 CONNECTIONS = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto", "urllib.Request")
 
 
@@ -29,7 +46,8 @@ class Watch:
 
     def __init__(self, world: str, private: str) -> None:
         self.private = private
-        self.writable = (world, tempfile.gettempdir(), "/dev", os.environ["LORAKIT_CACHE"], os.environ["HOME"])
+        self.writable = (world, "/dev", os.environ["LORAKIT_CACHE"], os.environ["HOME"])
+        self.readable = (*self.writable, *CODE, *OF_THE_SYSTEM, *SETTINGS_OF_THE_SYSTEM)
         self.seen: list[str] = []
         self.events = 0
 
@@ -55,6 +73,54 @@ class Watch:
             self.seen.append(f"open {name}")
         elif is_written and not path.startswith((*self.writable, *CODE)):
             self.seen.append(f"write {name}")
+        elif not path.startswith(self.readable):
+            self.seen.append(f"read {name}")
+
+
+@contextlib.contextmanager
+def terminal(given: str | None, said: Path) -> Iterator[None]:
+    """Let what happens inside read what is typed at a terminal, and keep what it says."""
+    if given is None:
+        with (
+            open(said, "w", encoding="utf-8") as stream,
+            open(os.devnull, encoding="utf-8") as nothing,
+            contextlib.redirect_stdout(stream),
+            contextlib.redirect_stderr(stream),
+        ):
+            before, sys.stdin = sys.stdin, nothing
+            yield
+            sys.stdin = before
+        return
+    with open(said, "wb") as stream:
+        master, slave = os.openpty()
+        os.write(master, given.encode())
+        reader = threading.Thread(target=_copied, args=(master, stream))
+        reader.start()
+        kept = [os.dup(number) for number in range(3)]
+        for number in range(3):
+            os.dup2(slave, number)
+        os.close(slave)
+        streams = sys.stdin, sys.stdout, sys.stderr
+        sys.stdin, sys.stdout, sys.stderr = (
+            open(number, mode, encoding="utf-8", closefd=False)  # noqa: SIM115
+            for number, mode in enumerate("rww")
+        )
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            sys.stdin, sys.stdout, sys.stderr = streams
+            for number, earlier in enumerate(kept):
+                os.dup2(earlier, number)
+                os.close(earlier)
+            reader.join(timeout=60)
+
+
+def _copied(master: int, stream: Any) -> None:
+    with contextlib.suppress(OSError):  # the terminal is closed when its last holder is
+        while piece := os.read(master, 4096):
+            stream.write(piece)
 
 
 def main() -> None:
@@ -65,12 +131,13 @@ def main() -> None:
 
     sys.addaudithook(watch)
     report = {}
-    for name, arguments in asked["commands"].items():
-        watch.seen.clear()
+    for name, command in asked["commands"].items():
         said = Path(asked["world"]) / "said"
-        with open(said, "w") as stream, contextlib.redirect_stdout(stream), contextlib.redirect_stderr(stream):
-            code = run(arguments)
-        report[name] = {"code": code, "seen": list(dict.fromkeys(watch.seen)), "said": said.read_text()[-3000:]}
+        watch.seen.clear()
+        with terminal(command["given"], said):
+            code = run(command["arguments"])
+        seen = list(dict.fromkeys(watch.seen))
+        report[name] = {"code": code, "seen": seen, "said": said.read_text(encoding="utf-8", errors="replace")[-9000:]}
     report["events"] = watch.events
     Path(sys.argv[2]).write_text(json.dumps(report))
 

@@ -19,7 +19,7 @@ from lorakit.data_processing.encodings import decode
 from lorakit.data_processing.example import Rejected, shortened
 from lorakit.data_processing.json_rows import read_json_text
 from lorakit.data_processing.raw import RawRow
-from lorakit.data_processing.tables import read_csv, read_parquet, read_xlsx
+from lorakit.data_processing.tables import check_unpacked, most_unpacked_bytes, read_csv, read_parquet, read_xlsx
 from lorakit.errors import DataError
 from lorakit.incoming import fault_of_file, is_folder, is_missing
 
@@ -27,7 +27,6 @@ _HUB_NAME = re.compile(r"^[\w.-]+/[\w.-]+(:[\w.\-\[\]%:]+)?$")
 _ROWS = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".xlsx")
 _PACKED = (".gz", ".zst", ".bz2")
 _FILE_ENDINGS = (*_ROWS, *_PACKED, ".txt", ".zip", ".xls", ".arrow")
-_MOST_UNPACKED_BYTES, _MOST_TIMES_PACKED = 100_000_000, 100
 _FOREIGN = {  # by their first bytes
     b"\xd0\xcf\x11\xe0": ("is an old Excel file", "save it as .xlsx, or as CSV (UTF-8)"),
     b"ARROW1": ("is an Arrow file", "write it as Parquet"),
@@ -166,13 +165,8 @@ def _unpacked(path: Path, first: bytes, name: str) -> bytes | None:
 
 def _to_its_end(stream: Any, path: Path, name: str) -> bytes:
     """Read what a packed file holds, unless that is more than text could ever be packed to."""
-    most = max(_MOST_UNPACKED_BYTES, _MOST_TIMES_PACKED * path.stat().st_size)
-    content = bytes(stream.read(most + 1))
-    if len(content) > most:
-        raise DataError(
-            f"{name}: unpacks to more than {_MOST_TIMES_PACKED} times its size, which no text does",
-            "unpack it, and look what is in it",
-        )
+    content = bytes(stream.read(most_unpacked_bytes(path) + 1))
+    check_unpacked(len(content), path, name)
     return content
 
 

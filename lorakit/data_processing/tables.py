@@ -19,7 +19,10 @@ from lorakit.errors import DataError
 
 _DELIMITERS = ("\t", ",", ";", "|")
 _TRIED_RECORDS = 50
-_MOST_UNPACKED_BYTES = 2_000_000_000  # of a spreadsheet, which is a compressed archive
+_LEAST_BOUND_BYTES, _MOST_TIMES_PACKED = 100_000_000, 100
+_BOUND_OF_A_SHEET_BYTES = 20_000_000  # which takes seconds to read
+_BATCH_BYTES = 256_000_000  # of rows that are unpacked at once, if each were as large as a whole column
+_BYTES_OF_A_ROW = 250  # in memory, without what stands in it
 # How programs write a cell without a value; learnt as an answer, it would be the word.
 _MISSING = {"nan", "-nan", "null", "n/a", "#n/a", "#na", "<na>", "#null!", "#ref!", "#value!", "#name?", "#div/0!"}
 csv.field_size_limit(2**31 - 1)  # the default refuses cells over 128 KiB
@@ -124,7 +127,7 @@ def read_parquet(path: Path, name: str) -> Iterator[RawRow | Rejected]:
         with pyarrow.parquet.ParquetFile(path) as file:
             if (again := twice(file.schema_arrow.names)) is not None:
                 raise DataError(f'{name}: has two columns "{again}"', "give each column a name of its own")
-            for batch in file.iter_batches():
+            for batch in _bounded_batches(file, path, name):
                 for fields in batch.to_pylist():
                     number += 1
                     yield RawRow(without_nulls(fields), f"{name} row {number}")
@@ -133,6 +136,52 @@ def read_parquet(path: Path, name: str) -> Iterator[RawRow | Rejected]:
     except Exception as error:  # pyarrow's own classes, OSError, and UnicodeDecodeError of damaged text
         reason = shortened(str(error)) or type(error).__name__
         raise DataError(f"{name}: is a damaged Parquet file ({reason})", "write the file anew") from error
+
+
+def most_unpacked_bytes(path: Path, least: int = _LEAST_BOUND_BYTES) -> int:
+    """Return how much a packed file may hold."""
+    return max(least, _MOST_TIMES_PACKED * path.stat().st_size)
+
+
+def check_unpacked(unpacked_bytes: int, path: Path, name: str, least: int = _LEAST_BOUND_BYTES) -> None:
+    """Hold what a packed file holds to its size: no text packs any better.
+
+    Raises:
+        DataError: It is more.
+    """
+    if unpacked_bytes > most_unpacked_bytes(path, least):
+        raise DataError(
+            f"{name}: unpacks to more than {_MOST_TIMES_PACKED} times its size, which no text does",
+            "unpack it, and look what is in it",
+        )
+
+
+def _bounded_batches(file: Any, path: Path, name: str) -> Iterator[Any]:
+    """Yield the rows of a Parquet file a few at a time, until they are more than it could hold.
+
+    A value that repeats stands in a file once: how often it does shows only when it is unpacked.
+    """
+    groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+    columns = [group.column(number) for group in groups for number in range(group.num_columns)]
+    claimed = sum(column.total_uncompressed_size for column in columns) + _BYTES_OF_A_ROW * file.metadata.num_rows
+    check_unpacked(claimed, path, name)
+    widest = max((column.total_uncompressed_size for column in columns), default=1)
+    unpacked = 0
+    for batch in file.iter_batches(batch_size=min(max(_BATCH_BYTES // max(widest, 1), 16), 65536)):
+        plain = batch.cast(_without_dictionaries(batch.schema))
+        unpacked += plain.nbytes + _BYTES_OF_A_ROW * plain.num_rows
+        check_unpacked(unpacked, path, name)
+        yield plain
+
+
+def _without_dictionaries(schema: Any) -> Any:
+    """Return a schema whose columns hold each value as often as it occurs, however the file was written."""
+    import pyarrow
+
+    is_dictionary = pyarrow.types.is_dictionary
+    return pyarrow.schema(
+        [field.with_type(field.type.value_type) if is_dictionary(field.type) else field for field in schema]
+    )
 
 
 def without_nulls(value: Any) -> Any:
@@ -157,11 +206,8 @@ def read_xlsx(path: Path, name: str) -> Iterator[RawRow | Rejected]:
         ) from error
     try:
         with zipfile.ZipFile(path) as parts:
-            if sum(part.file_size for part in parts.infolist()) > _MOST_UNPACKED_BYTES:
-                raise DataError(
-                    f"{name}: unpacks to more than {_MOST_UNPACKED_BYTES // 1_000_000} MB, too much for a table",
-                    "save it as CSV or Parquet",
-                )
+            unpacked = sum(part.file_size for part in parts.infolist())
+        check_unpacked(unpacked, path, name, _BOUND_OF_A_SHEET_BYTES)
         book = openpyxl.load_workbook(path, read_only=True, data_only=True)
         sheets = [sheet for sheet in book.worksheets if sheet.sheet_state == "visible"] or book.worksheets
         if len(sheets) > 1:

@@ -13,11 +13,11 @@ from lorakit.config import Config
 from lorakit.data_processing import ChatFormat, Dataset, Example, load_datasets
 from lorakit.data_processing.overview import names_without_rows, warnings
 from lorakit.engine import (
+    Backend,
     DtypeChoice,
-    KernelChoice,
     Ranks,
+    choose_backend,
     choose_device,
-    choose_kernels,
     free_bytes,
 )
 from lorakit.errors import RunError, SettingsError
@@ -63,7 +63,7 @@ class Gathered:
     data: Data
     device: torch.device
     dtype: DtypeChoice
-    kernels: KernelChoice
+    backend: Backend
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Prepared:
     data: Data
     arguments: TrainingArguments
     record: AdapterRecord
-    kernels: KernelChoice
+    backend: Backend
 
     @property
     def held_out(self) -> Dataset:
@@ -119,10 +119,10 @@ def gather(config: Config, earlier: EarlierRun | None) -> Gathered:
     if dtype.warning:
         console.warn(dtype.warning)
     if earlier is None:
-        kernels = choose_kernels(config.cpu_kernels, device, dtype.dtype)
+        backend = choose_backend(config.cpu_kernels, device, dtype.dtype)
     else:
-        kernels = choose_kernels(earlier.identity.kernels, device, dtype.dtype, "as in the run that is resumed")
-    return Gathered(source, tokenizer, chat_format, data, device, dtype, kernels)
+        backend = choose_backend(earlier.identity.kernels, device, dtype.dtype, "as in the run that is resumed")
+    return Gathered(source, tokenizer, chat_format, data, device, dtype, backend)
 
 
 def _first_day(earlier: EarlierRun | None) -> str:
@@ -142,7 +142,8 @@ def prepare(config: Config, gathered: Gathered) -> Prepared:
     arguments = training_arguments(config, dtype, device)  # before the weights: a wrong argument should not wait
     config = _with_weights_that_fit(config, gathered)
     quantization = quantization_of(config, device)
-    bundle = load_model(source, tokenizer, dtype, device, quantization, may_grow=bool(config.add_tokens))
+    grows = bool(config.add_tokens)
+    bundle = load_model(source, tokenizer, dtype, device, quantization, may_grow=grows, backend=gathered.backend)
     set_seed(config.seed)
     adapted = attach_new_adapter(bundle, config)
     chat_format = gathered.chat_format
@@ -164,7 +165,7 @@ def prepare(config: Config, gathered: Gathered) -> Prepared:
         allowed_tokens=chat_format.allowed,
     )
     bundle = ModelBundle(source, tokenizer, adapted, bundle.family, dtype, device)
-    return Prepared(config, bundle, chat_format, gathered.data, arguments, record, gathered.kernels)
+    return Prepared(config, bundle, chat_format, gathered.data, arguments, record, gathered.backend)
 
 
 def _load_data(config: Config, chat_format: ChatFormat, position_limit: int | None) -> Data:

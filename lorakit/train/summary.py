@@ -40,7 +40,7 @@ def show_plan(prepared: Prepared, plan: RunPlan, steps: int, after_step: int) ->
         ("adapted layers", adapted),
         ("tokens", f"{data.tokens:,} an epoch, {data.targets:,} of them trained{_tokens_note(data)}"),
         ("memory", memory_line(plan.memory, bundle.device)),
-        ("kernels", str(prepared.kernels)),
+        ("kernels", str(prepared.backend)),
         ("compiled", f"{'yes' if plan.is_compiled else 'no'} ({plan.compile_reason})"),
     ]
     console.details("in detail", details)
