@@ -38,7 +38,9 @@ from lorakit.model_config import (
     read_model_type,
     weight_bytes,
 )
+from lorakit.model_config.trust import read_settings
 from lorakit.train.arguments import training_arguments
+from lorakit.train.learning_rate import steps_of, with_rate
 from lorakit.train.remedies import Remedy, any_of, applied, fitting
 from lorakit.train.resuming import EarlierRun
 
@@ -139,6 +141,8 @@ def prepare(config: Config, gathered: Gathered) -> Prepared:
         LorakitError: Something in the settings or the model is wrong, or its weights do not fit into memory.
     """
     source, tokenizer, device, dtype = gathered.source, gathered.tokenizer, gathered.device, gathered.dtype
+    steps = steps_of(config, len(gathered.data.train.encoded), Ranks.of_environment().count)
+    config = with_rate(config, read_settings(source), steps)
     arguments = training_arguments(config, dtype, device)  # before the weights: a wrong argument should not wait
     config = _with_weights_that_fit(config, gathered)
     quantization = quantization_of(config, device)
