@@ -14,6 +14,8 @@ _SETTINGS = {
     # Threads that wait for each other look so many times, about 20 microseconds, before they sleep; by default for
     # milliseconds, in which other work has the core that the last one waits for.
     "GOMP_SPINCOUNT": "10000",
+    # Where a process of several is gone, PyTorch's C++ would print a stack trace for each of the others.
+    "TORCH_CPP_LOG_LEVEL": "ERROR",
     "TOKENIZERS_PARALLELISM": "false",
 }
 # Each says something of what nobody here has asked for. bitsandbytes, which PEFT imports where it is installed, looks

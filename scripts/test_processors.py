@@ -27,7 +27,7 @@ CALLS = tuple(
     for name in (
         "backends/cpu/test_kernels",
         "backends/cpu/test_matmul",
-        "ops/test_products",
+        "backends/cpu/test_half_products",
         "ops/test_residual_blocks",
     )
 )

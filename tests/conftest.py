@@ -129,44 +129,21 @@ def _emulated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         if level:
             from emulated import Emulated
 
-            from lorakit.engine.backends.cpu import kernels
-            from lorakit.engine.ops import products
+            from lorakit.engine.backends.cpu import backend, half_products
 
             load = Emulated(tmp_path_factory.mktemp("emulated"), level).load
-            patch.setattr(kernels, "load", load)
-            patch.setattr(products, "load", load)
+            patch.setattr(backend, "load", load)
+            patch.setattr(half_products, "load", load)
         yield
-
-
-@pytest.fixture(autouse=True)
-def _without_kernels() -> Iterator[None]:
-    """A test that chooses lorakit's own C++ does so for itself alone."""
-    yield
-    import torch
-
-    from lorakit.engine import choose_kernels
-
-    choose_kernels(False, torch.device("cpu"), torch.float32)
 
 
 @pytest.fixture
 def half_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     """Multiply by half_products.cpp, on processors too where that is slow."""
-    from lorakit.engine.ops import products
+    from lorakit.engine.backends.cpu import half_products
 
-    kernel = products.half_kernel()
-    monkeypatch.setattr(products, "_kernel_or_fault", lambda: kernel)
-
-
-@pytest.fixture
-def own_kernels() -> None:
-    """Compute with lorakit's own C++."""
-    import torch
-
-    from lorakit.engine import choose_kernels
-
-    choice = choose_kernels(True, torch.device("cpu"), torch.float32)
-    assert choice.is_used, choice.reason
+    kernel = half_products.half_kernel()
+    monkeypatch.setattr(half_products, "_kernel_or_fault", lambda: kernel)
 
 
 @pytest.fixture

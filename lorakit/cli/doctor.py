@@ -127,10 +127,10 @@ def _format() -> str:
 
 
 def _kernels() -> str:
-    from lorakit.engine import choose_device, choose_dtype, choose_kernels
+    from lorakit.engine import choose_backend, choose_device, choose_dtype
 
     device = choose_device()
-    return str(choose_kernels(True, device, choose_dtype("auto", device).dtype))
+    return str(choose_backend(True, device, choose_dtype("auto", device).dtype))
 
 
 def _starter() -> str:

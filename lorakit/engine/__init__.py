@@ -1,15 +1,18 @@
 """What computes: device and number format, packed micro-batches, attention, the loss, the LoRA layers."""
 
-from lorakit.engine.backends.cpu.kernels import KernelChoice, choose_kernels
+from lorakit.engine.backends.base import Backend
+from lorakit.engine.backends.choose import choose_backend
+from lorakit.engine.backends.number_format import FORMATS, DtypeChoice, choose_dtype
 from lorakit.engine.decoder.coverage import NotCoveredError, decoder_fault
 from lorakit.engine.decoder.decoder import Decoder
 from lorakit.engine.decoder.prefill import begin
 from lorakit.engine.decoder.weights import PACKINGS, Held, held_as_is
 from lorakit.engine.images.pictures import Picture, announce_pictures, grids, kept_feature_bytes, picture_inputs
+from lorakit.engine.layers.attach import attach_backend, backend_of, base_model
 from lorakit.engine.layers.compilation import compiled_layers, decide_compilation, uncompiled
 from lorakit.engine.layers.half_weights import activation_dtype, hold_in_half
 from lorakit.engine.layers.install import accelerate
-from lorakit.engine.loss import LossSum, base_model, shares_beginning, summed_loss
+from lorakit.engine.loss import LossSum, Scores, shares_beginning, summed_loss, token_logprobs
 from lorakit.engine.memory import (
     PROBE_TOKENS,
     MemoryPlan,
@@ -22,9 +25,9 @@ from lorakit.engine.memory import (
     reset_peak,
 )
 from lorakit.engine.micro_batch import IGNORED_LABEL, MicroBatch, isolation_mask
-from lorakit.engine.ops.packed_attention import PACKED, register_packed_attention
+from lorakit.engine.ops.attention import PACKED, register_packed_attention
 from lorakit.engine.pieces import ALL, NONE, PACKED_FAMILIES, Pieces, pieces_of, use_pieces
-from lorakit.engine.runtime.device import FORMATS, DtypeChoice, choose_device, choose_dtype, device_memory, free_bytes
+from lorakit.engine.runtime.device import choose_device, device_memory, free_bytes
 from lorakit.engine.runtime.ranks import Ranks, is_lost_process, part_ranks, telling
 from lorakit.engine.runtime.seeds import seed_of
 
@@ -37,10 +40,10 @@ __all__ = [
     "PACKED_FAMILIES",
     "PACKINGS",
     "PROBE_TOKENS",
+    "Backend",
     "Decoder",
     "DtypeChoice",
     "Held",
-    "KernelChoice",
     "LossSum",
     "MemoryPlan",
     "MemoryPlanner",
@@ -50,14 +53,17 @@ __all__ = [
     "Pieces",
     "Probe",
     "Ranks",
+    "Scores",
     "accelerate",
     "activation_dtype",
     "announce_pictures",
+    "attach_backend",
+    "backend_of",
     "base_model",
     "begin",
+    "choose_backend",
     "choose_device",
     "choose_dtype",
-    "choose_kernels",
     "compiled_layers",
     "decide_compilation",
     "decoder_fault",
@@ -82,6 +88,7 @@ __all__ = [
     "shares_beginning",
     "summed_loss",
     "telling",
+    "token_logprobs",
     "uncompiled",
     "use_pieces",
 ]

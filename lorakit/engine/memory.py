@@ -17,9 +17,11 @@ from typing import Any
 import psutil
 import torch
 
+from lorakit.engine.layers.attach import backend_of
 from lorakit.engine.layers.half_weights import activation_dtype
-from lorakit.engine.loss import loss_buffer_bytes, summed_loss
+from lorakit.engine.loss import summed_loss
 from lorakit.engine.micro_batch import MicroBatch
+from lorakit.engine.ops.token_logprobs import logits_bytes
 from lorakit.engine.runtime.device import device_memory, free_bytes
 from lorakit.engine.runtime.machine_memory import resident_bytes
 
@@ -148,7 +150,7 @@ class MemoryPlanner:
         self._weights = sum(p.numel() * p.element_size() for p in model.parameters() if not p.requires_grad)
         self._adapter, self._optimizer = 2 * trained, int(optimizer_values * trained)
         settings = model.config.get_text_config()
-        self._dtype = activation_dtype(model)
+        self._dtype, self._backend = activation_dtype(model), backend_of(model)
         width: int = self._dtype.itemsize
         hidden: int = settings.hidden_size
         self._layers: int = settings.num_hidden_layers
@@ -176,7 +178,7 @@ class MemoryPlanner:
             adapter=self._adapter,
             optimizer=self._optimizer,
             activations=int(self.bytes_per_token(is_checkpointed) * tokens),
-            loss=loss_buffer_bytes(tokens, self._vocabulary, self._dtype),
+            loss=logits_bytes(tokens, self._vocabulary, self._dtype, self._backend),
             features=self._features,
             program=self._program,
             available=self._available,
@@ -186,7 +188,7 @@ class MemoryPlanner:
 
     def fitting_tokens(self, share: float, is_checkpointed: bool) -> int:
         """Return how many tokens fit into a share of the available memory; 0 or less if not even the model does."""
-        loss = loss_buffer_bytes(sys.maxsize, self._vocabulary, self._dtype)
+        loss = logits_bytes(sys.maxsize, self._vocabulary, self._dtype, self._backend)
         room = share * self._available - self.plan(0, is_checkpointed).peak - loss
         return int(room / self.bytes_per_token(is_checkpointed))
 

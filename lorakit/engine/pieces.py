@@ -69,7 +69,8 @@ def pieces_of(base: Any) -> Pieces:
     found = getattr(base, _ATTRIBUTE, None)
     if isinstance(found, Pieces):
         return found
-    return ALL if base.config.model_type in PACKED_FAMILIES else ALL.without("packing", "beginning", "loss")
+    family = getattr(getattr(base, "config", None), "model_type", None)
+    return ALL if family in PACKED_FAMILIES else ALL.without("packing", "beginning", "loss")
 
 
 def use_pieces(base: Any, pieces: Pieces) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from lorakit.data_processing import ChatFormat, Dataset, load_training, load_val
 from lorakit.errors import LorakitError, SettingsError
 from lorakit.inference import chosen_adapters, open_assistant
 from lorakit.invocation import this_command
-from lorakit.runs import REPORT_FILE, RESULTS_FILE, USED_CONFIG_FILE, explaining_write_errors, open_folder
+from lorakit.runs import REPORT_FILE, RESULTS_FILE, USED_CONFIG_FILE, explaining_write_errors, writing_alone
 
 if TYPE_CHECKING:
     from lorakit.engine import Ranks
@@ -28,8 +29,9 @@ def run(config: Config) -> int:
     ranks = Ranks.of_environment()
     if not ranks.is_first:
         console.silence()
-    folder = open_folder(Path(config.output_dir)) if ranks.is_first else Path(config.output_dir)
-    with explaining_write_errors(folder, "make room, or set another output_dir"):
+    folder = Path(config.output_dir)
+    with ExitStack() as held, explaining_write_errors(folder, "make room, or set another output_dir"):
+        ranks.decided_by_first(lambda: held.enter_context(writing_alone(folder)))
         _evaluate_into(folder, config, ranks)
     console.note(f"written: {folder / RESULTS_FILE} and {folder / REPORT_FILE}")
     console.suggest("ask it", this_command("inference"))

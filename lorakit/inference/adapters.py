@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lorakit import console
 from lorakit.config import Config
 from lorakit.data_processing import ChatFormat
-from lorakit.engine import choose_device, choose_kernels, release_memory
+from lorakit.engine import choose_backend, choose_device, release_memory
 from lorakit.errors import AdapterError, LorakitError, SettingsError
 from lorakit.inference.assistant import Assistant, assistant_for
 from lorakit.inference.contract import hold_to
@@ -207,8 +207,9 @@ def open_adapters(config: Config, may_be_half: bool = True) -> Adapters:
     dtype = choose_format(config, source, device, may_be_half=may_be_half)
     if dtype.warning:
         console.warn(dtype.warning)
-    choose_kernels(config.cpu_kernels, device, dtype.dtype)
-    bundle = load_model(source, tokenizer, dtype, device, quantization_of(config, device), may_grow=bool(choices))
+    backend = choose_backend(config.cpu_kernels, device, dtype.dtype)
+    quantization = quantization_of(config, device)
+    bundle = load_model(source, tokenizer, dtype, device, quantization, may_grow=bool(choices), backend=backend)
     bundle.model.eval()
     adapters = Adapters(bundle, chat_format, config)
     for choice in choices:

@@ -11,8 +11,11 @@ import torch
 from lorakit.config import Config
 from lorakit.engine import (
     PACKED_FAMILIES,
+    Backend,
     DtypeChoice,
     Ranks,
+    attach_backend,
+    choose_backend,
     choose_dtype,
     hold_in_half,
 )
@@ -141,6 +144,7 @@ def load_model(
     device: torch.device,
     quantization: str | None = None,
     may_grow: bool = False,
+    backend: Backend | None = None,
 ) -> ModelBundle:
     """Load the weights onto the device.
 
@@ -151,6 +155,7 @@ def load_model(
         device: Where it computes.
         quantization: See `quantization_of`.
         may_grow: Give the model rows for tokens that the tokenizer has beyond them, which an adapter must bring.
+        backend: What computes for it; PyTorch without one.
 
     Raises:
         ModelError: They are missing or damaged, do not belong to the tokenizer, or the model is none that could be
@@ -173,9 +178,11 @@ def load_model(
         )
     if quantization is None:  # else it is there already, and bitsandbytes refuses to be moved
         model = model.to(device)
+    backend = backend or choose_backend(False, device, dtype.dtype, "none was chosen")
+    attach_backend(model, backend)
     let_engine_compute(model, source)
     if dtype.is_half:
-        hold_in_half(model)
+        hold_in_half(model, backend)
     return ModelBundle(source, tokenizer, model, model.config.model_type, dtype, device)
 
 

@@ -15,7 +15,14 @@ from pathlib import Path
 
 from lorakit.errors import RunError
 from lorakit.runs.names import ADAPTER_FOLDER, CHECKPOINT, FILES_OF_A_RUN
-from lorakit.runs.storage import clear_working_folder, discard, make_durable, make_tree_durable, write_text
+from lorakit.runs.storage import (
+    clear_working_folder,
+    discard,
+    make_durable,
+    make_tree_durable,
+    working_folder,
+    write_text,
+)
 
 PREVIOUS = "previous"
 _UNFINISHED = ".lorakit-archiving"  # in an archive whose files may still stand in their old place as well
@@ -39,7 +46,7 @@ def archive_previous_run(folder: Path) -> Path | None:
     shelf = folder / PREVIOUS
     if shelf.exists() and not shelf.is_dir():
         raise RunError(f"{shelf}: is a file, where earlier runs are moved to", "move it, or set another output_dir")
-    writing = clear_working_folder(shelf)
+    writing = working_folder(shelf)
     writing.mkdir()
     write_text(writing / _UNFINISHED, "")
     for piece in pieces:
@@ -66,7 +73,8 @@ def has_unfinished_run(folder: Path) -> bool:
 
 
 def finish_archiving(folder: Path) -> None:
-    """Take away what stands in an archive already, where a crash has left it in its old place as well."""
+    """Take away what a crash has left: an archive that got no name, and in its old place what an archive has."""
+    clear_working_folder(folder / PREVIOUS)
     for note in sorted((folder / PREVIOUS).glob(f"*/{_UNFINISHED}")):
         for kept in note.parent.iterdir():
             piece = folder / kept.name

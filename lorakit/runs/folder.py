@@ -15,7 +15,12 @@ from lorakit.errors import LorakitError, RunError
 
 LOCK_FILE = ".lorakit-lock"
 _WRITE_ERRORS = {
-    getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "ENOENT", "EIO", "EFBIG")
+    getattr(errno, name)
+    for name in (
+        *("ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "ENOENT", "ENOTDIR", "EIO", "EFBIG"),
+        *("ESTALE", "ETIMEDOUT", "ENODEV", "ENXIO", "EREMOTEIO", "ENOTCONN"),  # of what lies on another machine
+    )
+    if hasattr(errno, name)
 }
 # What libraries in other languages make of them. PyTorch's C++ says no more than the last one.
 _WORDS_OF_OTHERS = (
@@ -148,13 +153,20 @@ def explaining_write_errors(folder: Path, remedy: str, setting: str = "output_di
 def _write_fault(error: Exception, folder: Path) -> str | None:
     """Return what the operating system says, in whatever words a library hands it on; None for other errors."""
     if isinstance(error, OSError) and error.errno is not None:
-        is_elsewhere = error.errno == errno.ENOENT and str(folder) not in str(error.filename)
-        return None if error.errno not in _WRITE_ERRORS or is_elsewhere else os.strerror(error.errno)
+        is_ours = error.errno in _WRITE_ERRORS and not _is_elsewhere(error, folder)
+        return os.strerror(error.errno) if is_ours else None
     text = str(error)
     numbers = [int(found[1]) for words in _WORDS_OF_OTHERS if (found := words.search(text))]
     if any(number in _WRITE_ERRORS for number in numbers):
         return os.strerror(numbers[0])
     return "the system does not say why" if _WITHOUT_NUMBER.search(text) else None
+
+
+def _is_elsewhere(error: OSError, folder: Path) -> bool:
+    """Tell whether it was another folder's file; a missing one that is not named may be any."""
+    if not isinstance(error.filename, str):
+        return error.errno == errno.ENOENT
+    return not Path(error.filename).absolute().is_relative_to(folder.absolute())
 
 
 def _room_left(folder: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from lorakit.config import Config
 from lorakit.engine import DtypeChoice
 from lorakit.errors import SettingsError
 from lorakit.incoming import fault_of_file, read_json
+from lorakit.train.launchers import check_launcher
 from lorakit.train.rehearsal import rehearse
 
 # What `trainer_args` may change; everything else is transformers' own default.
@@ -46,11 +46,7 @@ def training_arguments(config: Config, dtype: DtypeChoice, device: torch.device)
         given.setdefault("metric_for_best_model", "eval_loss")
     given.setdefault("dataloader_pin_memory", device.type == "cuda")
     given.setdefault("use_cpu", device.type == "cpu")  # without it, processes on a CPU would not find each other
-    if given.get("deepspeed") or os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":  # set by accelerate launch
-        raise SettingsError(
-            "trainer_args: DeepSpeed keeps its checkpoints in pickles, which could run code when they are loaded",
-            "shard by trainer_args: {fsdp: true} instead",
-        )
+    check_launcher(given)
     if given.get("train_sampling_strategy", "random") not in ("random", "sequential"):
         raise SettingsError(
             "trainer_args: train_sampling_strategy puts rows of one length together, which packing makes needless",

@@ -127,7 +127,7 @@ def plan_run(prepared: Prepared, earlier: PlanRecord | None) -> RunPlan:
     elif arguments.fsdp:
         decision = (False, "not together with FSDP")
     else:
-        decision = decide_compilation(config.compile_layers, seconds, arguments.device, prepared.kernels.is_used)
+        decision = decide_compilation(config.compile_layers, seconds, arguments.device, prepared.backend.is_native)
     tried = found.tokens if has_tried_longest else 0
     return RunPlan(memory, budget, *decision, tokens, found.seconds_per_token, tried, is_short, remedies, smaller)
 

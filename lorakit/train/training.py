@@ -200,7 +200,7 @@ def _identity(config: Config, prepared: Prepared, mark: str) -> RunIdentity:
         template_hash=prepared.record.template_hash,
         dtype=prepared.bundle.dtype.name,
         processes=prepared.arguments.world_size,
-        kernels=prepared.kernels.is_used,
+        kernels=prepared.backend.is_native,
         template_date=prepared.chat_format.date,
         validation_rows=validation.encoded.digest() if validation else None,
         mark=mark,
@@ -332,7 +332,7 @@ def _compare_with_base(config: Config, prepared: Prepared, folder: Path) -> None
     bundle = prepared.bundle
     leave_loss_curve(folder)
     if prepared.arguments.fsdp:  # the other ranks, which have the other shards, are done
-        bundle = load_model(bundle.source, bundle.tokenizer, bundle.dtype, bundle.device)
+        bundle = load_model(bundle.source, bundle.tokenizer, bundle.dtype, bundle.device, backend=prepared.backend)
         bundle = replace(bundle, model=attach_adapter(bundle, folder / ADAPTER_FOLDER))
     bundle.model.eval()
     assistant = assistant_for(bundle, prepared.chat_format, config, prepared.record)

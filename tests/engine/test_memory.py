@@ -3,7 +3,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from lorakit.engine import MicroBatch, accelerate, probe
+from lorakit.engine import MicroBatch, accelerate, backend_of, probe
 from lorakit.engine import memory as memory_module
 from lorakit.engine.memory import MemoryPlanner, Probe, is_out_of_memory, peak_bytes
 from lorakit.engine.runtime import device as device_module
@@ -99,7 +99,7 @@ def test_the_tokens_that_fit_do_fit_and_no_more(model, monkeypatch, is_checkpoin
     plans = planner(model, monkeypatch, 120_000_000, kept=300_000.0)
     fitting = plans.fitting_tokens(0.5, is_checkpointed)
     assert plans.plan(fitting, is_checkpointed).peak <= 60_000_000
-    most_of_loss = memory_module.loss_buffer_bytes(10**9, 90, torch.float32)
+    most_of_loss = memory_module.logits_bytes(10**9, 90, torch.float32, backend_of(model))
     assert plans.plan(fitting + 1, is_checkpointed).peak + most_of_loss > 60_000_000
 
 

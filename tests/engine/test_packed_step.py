@@ -4,6 +4,7 @@ from functools import cache
 
 import pytest
 import torch
+from backends import accelerated
 from conftest import FAMILIES
 from peft import LoraConfig, get_peft_model
 from plain import adapted, gradients, reference
@@ -12,16 +13,14 @@ from trained import sequences
 from transformers import AutoModelForCausalLM, Gemma2Config, Lfm2Config, MistralConfig, Qwen2Config
 
 from lorakit.data_processing.packing import pack, pack_under_budget
-from lorakit.engine import PACKED, accelerate, summed_loss
-from lorakit.engine.ops import row_attention
+from lorakit.engine import PACKED, layout, summed_loss
 
 
 def assert_packed_is_one_by_one(make):
     """Compare a model with its twin, both made by ``make``; return the gradients."""
     rows = sequences(beginning=9)
     wanted = reference(make(), rows)
-    model = make()
-    accelerate(model)
+    model = accelerated(make())
     loss = summed_loss(model, pack(rows, is_beginning_shared=True))
     loss.backward()
     wanted.assert_met_by(loss, gradients(model))
@@ -47,15 +46,13 @@ def case_of(model_folder):
 @pytest.mark.parametrize("attention", ["sdpa", PACKED, "computed anew", "own kernels"])
 @pytest.mark.parametrize("beginning", [0, 9])
 def test_a_packed_step_has_the_loss_and_gradients_of_its_rows_one_by_one(
-    case_of, monkeypatch, request, family, budget, attention, beginning
+    case_of, monkeypatch, family, budget, attention, beginning
 ):
-    if attention == "own kernels":
-        request.getfixturevalue("own_kernels")
     if attention == "computed anew":
-        monkeypatch.setattr(row_attention, "_LONGEST_KEPT_ROW", 10)
+        monkeypatch.setattr(layout, "_LONGEST_KEPT_SEQUENCE", 10)
     folder, rows, wanted = case_of(family, beginning)
     model = adapted(folder, "sdpa" if attention == "sdpa" else PACKED)
-    accelerate(model)
+    accelerated(model, is_native=attention == "own kernels")
     batches = list(pack_under_budget(rows, budget, is_beginning_shared=True))
     assert {batch.shared_tokens for batch in batches if batch.rows > 1} <= {beginning}
     loss = sum(summed_loss(model, batch) for batch in batches)

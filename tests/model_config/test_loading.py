@@ -7,7 +7,7 @@ from conftest import FAMILIES
 
 from lorakit.config import Config
 from lorakit.engine import DtypeChoice
-from lorakit.engine.runtime import device
+from lorakit.engine.backends import number_format
 from lorakit.errors import ModelError
 from lorakit.model_config import choose_format, load_model, load_tokenizer, locate_model, read_model_type
 
@@ -53,9 +53,9 @@ def test_every_family_loads_with_its_matrices_in_float16(model_folder, family):
     ids=str,
 )
 def test_float16_is_for_whole_weights_in_known_families(model_folder, copied, monkeypatch, settings, is_half):
-    monkeypatch.setattr(device, "_bfloat16_speedup", lambda: 0.5)
-    monkeypatch.setattr(device, "half_fault", lambda: None)
-    monkeypatch.setattr(device, "_half_speedup", lambda: 2.0)
+    monkeypatch.setattr(number_format, "_bfloat16_speedup", lambda: 0.5)
+    monkeypatch.setattr(number_format, "half_fault", lambda: None)
+    monkeypatch.setattr(number_format, "_half_speedup", lambda: 2.0)
     config, source = Config(**settings), locate_model(str(copied), "huggingface")
     assert choose_format(config, source, CPU).is_half is is_half
     assert choose_format(config, source, CPU, earlier="float16").is_half is is_half
@@ -70,8 +70,8 @@ def test_float16_is_for_whole_weights_in_known_families(model_folder, copied, mo
 
 
 def test_a_format_that_cannot_be_kept_is_not_said_to_be(copied, monkeypatch):
-    monkeypatch.setattr(device, "_bfloat16_speedup", lambda: 0.5)
-    monkeypatch.setattr(device, "half_fault", lambda: "no such instructions")
+    monkeypatch.setattr(number_format, "_bfloat16_speedup", lambda: 0.5)
+    monkeypatch.setattr(number_format, "half_fault", lambda: "no such instructions")
     found = choose_format(Config(), locate_model(str(copied), "huggingface"), CPU, earlier="float16")
     assert found.name == "float32"
     assert "resumed" not in found.reason

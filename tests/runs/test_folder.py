@@ -82,3 +82,12 @@ def test_json_is_readable_and_leaves_no_temporary_file(tmp_path):
     assert len(list(tmp_path.iterdir())) == 1
     write_json(tmp_path / "a.json", {"a": [float("inf"), float("nan"), 1.5]})
     assert json.loads((tmp_path / "a.json").read_text()) == {"a": [None, None, 1.5]}
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE])
+def test_a_fault_of_a_file_somewhere_else_is_not_put_down_to_the_folder(tmp_path, number):
+    with pytest.raises(OSError, match="other") as found, explaining_write_errors(tmp_path / "run", "again"):
+        raise OSError(number, os.strerror(number), str(tmp_path / "other"))
+    assert found.value.errno == number
+    with pytest.raises(RunError, match="can no longer be written"), explaining_write_errors(tmp_path / "run", "again"):
+        raise OSError(number, os.strerror(number), str(tmp_path / "run" / "events.jsonl"))

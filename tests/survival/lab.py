@@ -3,14 +3,16 @@
 import json
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 from conftest import save_family
 from survival.machine import CrashMachine, Outcome, put
 from survival.scenarios import RUN
 from trained import ROWS
+from vision import draw, save_vision_model
 
 needs_shim = pytest.mark.skipif(
     not sys.platform.startswith("linux") or shutil.which("cc") is None, reason="the shim is C for Linux"
@@ -32,9 +34,17 @@ class Lab:
         root: For all of it.
         model: A model's folder; None makes a tiny one.
         rows: To train on and to be asked.
+        settings: Beside or in place of those above.
     """
 
-    def __init__(self, root: Path, model: Path | None = None, rows: Sequence[dict[str, str]] = ROWS[:4]) -> None:
+    def __init__(
+        self,
+        root: Path,
+        model: Path | None = None,
+        rows: Sequence[dict[str, str]] = ROWS[:4],
+        settings: Mapping[str, object] = MappingProxyType({}),
+    ) -> None:
+        self._settings = SETTINGS | dict(settings)
         here, self._model = root / "here", model or save_family("llama", root / "model")
         here.mkdir()
         self.root, self.run = root, here / RUN
@@ -46,7 +56,7 @@ class Lab:
 
     def argv(self, task: tuple[str, ...]) -> list[str]:
         """Return all arguments of a task."""
-        settings = {"train_file": self._rows, "validation_file": self._rows, "num_train_epochs": 2} | SETTINGS
+        settings = {"train_file": self._rows, "validation_file": self._rows, "num_train_epochs": 2} | self._settings
         words = ["--config", self._config, "--model_name_or_path", self._model, "--output_dir", self.run]
         return [*map(str, words), *(f"--set={name}={value}" for name, value in settings.items()), *task]
 
@@ -57,3 +67,11 @@ class Lab:
         given = {word.partition("=")[2].partition("=")[0] for word in words}
         own = [word for word in self.argv(()) if word.removeprefix("--set=").partition("=")[0] not in given]
         return self.machine.run([*own, "--task", "train", *words], patches=patches, **order)
+
+
+def lab_with_pictures(root: Path) -> Lab:
+    """Return a lab whose rows have pictures, but for one of them."""
+    pictures = [draw(root / f"{colour}.png", (70, 50), colour) for colour in ("red", "green", "blue")]
+    rows = [*({**row, "image": picture} for row, picture in zip(ROWS, pictures, strict=False)), ROWS[3]]
+    settings = {"target_modules": "all-linear", "min_pixels": 256, "max_pixels": 4096}
+    return Lab(root, save_vision_model(root / "model"), rows, settings)

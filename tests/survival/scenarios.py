@@ -75,9 +75,9 @@ SCENARIOS = {
     ),
     "exported to gguf": Scenario(("--task", "export", "--format=gguf"), FINISHED, result=("gguf/model-f32.gguf",)),
     "two processes": Scenario(TRAIN, again=RESUME, ranks=2),
-    "two processes, the second": Scenario(TRAIN, again=RESUME, ranks=2, struck_rank=1),
-    "two processes, second run": Scenario(TRAIN, FINISHED, RESUME, kept=ADAPTER, ranks=2),
-    "three processes, sharded": Scenario((*TRAIN, *SHARDED), again=(*RESUME, *SHARDED), ranks=3),
+    "second of two processes": Scenario(TRAIN, again=RESUME, ranks=2, struck_rank=1),
+    "second run of two processes": Scenario(TRAIN, FINISHED, RESUME, kept=ADAPTER, ranks=2),
+    "three sharded processes": Scenario((*TRAIN, *SHARDED), again=(*RESUME, *SHARDED), ranks=3),
     "evaluated by two processes": Scenario(
         ("--task", "evaluate"), FINISHED, result=("predictions.jsonl", "eval_results.json"), kept=ADAPTER, ranks=2
     ),
@@ -134,10 +134,12 @@ class Stage:
         assert set(struck.codes) <= {0, 2, KILLED}, f"{what}\n{struck.errors[-2000:]}"
         assert struck.seconds < LONGEST_END, f"{what}: the others have ended after {struck.seconds:.0f} s"
         assert "internal error" not in struck.errors, f"{what}\n{struck.errors[-2000:]}"
-        assert struck.errors.count("error: ") <= 1, f"{what}: says more than once what happened\n{struck.errors}"
+        # Where the first of sharded processes fails, the others learn it only when it is gone with the store.
+        most = 2 if self.scenario.ranks > 1 and SHARDED[0] in self.scenario.task else 1
+        assert struck.errors.count("error: ") <= most, f"{what}: says it too often\n{struck.errors[-4000:]}"
         self._check_nothing_lost(what)
         if struck.code:
-            what += self._go_on(what)
+            what += self.go_on(what)
         self._check_nothing_lost(what)
         found = {name: (self.run / name).read_bytes() for name in self.scenario.result}
         for name, content in self._wanted.items():
@@ -146,7 +148,8 @@ class Stage:
         assert not left or not struck.code, f"{what}: {left}"
         return what
 
-    def _go_on(self, what: str) -> str:
+    def go_on(self, what: str) -> str:
+        """Take the task up again; return how."""
         for words in (self.scenario.again or self.scenario.task, self.scenario.task):
             outcome = self.machine.run(self._argv(words), patches=self.scenario.patches, ranks=self.scenario.ranks)
             assert "internal error" not in outcome.errors, f"{what}\n{outcome.errors[-2000:]}"

@@ -65,3 +65,13 @@ def test_where_any_call_fails_the_task_ends_with_a_message_or_goes_on_as_if_it_h
     for point in range(stage.calls):
         stage.strike(point, mode, 0 if mode == "short" else list(ERRORS.values())[point % len(ERRORS)])
     print(f"{name}: {mode} at {stage.calls} points")
+
+
+def test_a_broken_off_archive_is_taken_away_by_a_run_that_goes_on(stages):
+    stage = stages("resumed at its end")
+    stage.reset()
+    rubbish = stage.run / ".lorakit-writing-previous"
+    rubbish.mkdir()
+    (rubbish / "events.jsonl").hardlink_to(stage.run / "events.jsonl")
+    assert stage.go_on("a broken-off archive").endswith("resume=true")
+    assert not rubbish.exists()

@@ -1,22 +1,23 @@
 """Any run, cut at any step by a stop or at any call by a kill, and resumed, equals the uncut one bit for bit.
 
-Settings are drawn by a seed; the fast tier takes a few, the slow tier two hundred.
+Settings are drawn by a seed; the fast tier takes a few, the slow tier two hundred, a quarter of them with pictures.
 """
 
 import json
 import random
 
 import pytest
-from survival.lab import Lab, needs_shim
+from survival.lab import Lab, lab_with_pictures, needs_shim
 from trained import recorded
 
 from lorakit.runs import EvaluationRecord, StepRecord
 
 pytestmark = needs_shim
-SETTINGS, AT_ONCE = 200, 20
+SETTINGS, AT_ONCE, ROW_COUNT = 200, 20, 4
+PICTURES_IN = 4  # the last of so many runs has them
 
 
-def drawn_settings(draw):
+def drawn_settings(draw, has_pictures=False):
     """Choose settings that could each be forgotten by a checkpoint."""
     by_steps = draw.random() < 0.5
     every = draw.choice([1, 2, 3])
@@ -28,7 +29,6 @@ def drawn_settings(draw):
         "max_grad_norm": draw.choice([0.0, 0.5, 1.0]),
         "save_total_limit": draw.choice([1, 2, 3]),
         "train_sampling_strategy": draw.choice(["random", "sequential"]),
-        "dataloader_drop_last": draw.random() < 0.3,
         "activation_checkpointing": draw.random() < 0.2,
         "label_smoothing_factor": draw.choice([0.0, 0.1]),
     }
@@ -36,11 +36,13 @@ def drawn_settings(draw):
         arguments |= {"save_strategy": "steps", "eval_strategy": "steps", "save_steps": every, "eval_steps": every}
     if draw.random() < 0.2:
         arguments["max_steps"] = draw.choice([5, 7])
+    batch, accumulation = draw.choice([1, 2, 3]), draw.choice([1, 2])
+    arguments["dataloader_drop_last"] = draw.random() < 0.3 and batch * accumulation <= ROW_COUNT
     keeps = draw.choice(["last", "last", "best", "patience"])
     settings = {
         "lora_dropout": draw.choice([0.0, 0.1, 0.4]),
-        "per_device_train_batch_size": draw.choice([1, 2, 3]),
-        "gradient_accumulation_steps": draw.choice([1, 2]),
+        "per_device_train_batch_size": batch,
+        "gradient_accumulation_steps": accumulation,
         "max_tokens_per_microbatch": draw.choice(["auto", 64, 120]),
         "learning_rate": draw.choice([1e-3, 0.05]),
         "seed": draw.randrange(1000),
@@ -48,7 +50,12 @@ def drawn_settings(draw):
         "cpu_kernels": str(draw.random() < 0.7).lower(),
         "trainer_args": json.dumps(arguments),
     }
+    if keeps == "best" and draw.random() < 0.5:
+        arguments |= {"save_strategy": "best"}
+        settings["trainer_args"] = json.dumps(arguments)
     settings |= {"best": {"load_best_model": "true"}, "patience": {"early_stopping_patience": 1}}.get(keeps, {})
+    if has_pictures:
+        settings |= draw.choice([{}, {}, {"train_projector": "true"}, {"train_vision": "true"}])
     patches = {"scarce_memory": [60, draw.choice([1, 2])]} if draw.random() < 0.3 else {}
     return [f"--set={name}={value}" for name, value in settings.items()], patches
 
@@ -60,6 +67,13 @@ def lab(tmp_path_factory):
     made.close()
 
 
+@pytest.fixture(scope="module")
+def lab_of_pictures(tmp_path_factory):
+    made = lab_with_pictures(tmp_path_factory.mktemp("pictures"))
+    yield made
+    made.close()
+
+
 def of(folder):
     """All that must be the same: losses, gradients, validations, and the adapter."""
     steps = [(record.step, record.loss, record.grad_norm) for record in recorded(folder, StepRecord)]
@@ -67,9 +81,9 @@ def of(folder):
     return steps, validations, (folder / "lora_model" / "adapter_model.safetensors").read_bytes()
 
 
-def check(lab, number):
+def check(lab, number, has_pictures=False):
     draw = random.Random(f"cut {number}")
-    words, patches = drawn_settings(draw)
+    words, patches = drawn_settings(draw, has_pictures)
     uncut = lab.train(words, patches)
     assert uncut.code == 0, f"{words}\n{uncut.errors[-1500:]}"
     wanted = of(lab.run)
@@ -94,6 +108,7 @@ def test_a_run_cut_anywhere_and_resumed_equals_the_uncut_one(lab, number):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("start", range(0, SETTINGS, AT_ONCE))
-def test_so_does_a_run_with_any_settings(lab, start):
+def test_so_does_a_run_with_any_settings(lab, lab_of_pictures, start):
     for number in range(start, start + AT_ONCE):
-        check(lab, number)
+        has_pictures = number % PICTURES_IN == PICTURES_IN - 1
+        check(lab_of_pictures if has_pictures else lab, number, has_pictures)

@@ -91,7 +91,8 @@ def test_memory_that_runs_out_in_the_backward_pass_of_one_of_them_halves_its_bud
     halved, steps_halved, outcome = trained(lab, words, ranks=2, patches_of=scarce)
     assert "out of memory" in outcome.errors
     if rank == 0:
-        assert recorded(lab.run, PlanRecord)[-1].step == 2
+        budgets = [record.max_tokens for record in recorded(lab.run, PlanRecord)]
+        assert budgets[-1] < budgets[0]
     assert [record.loss for record in steps_halved] == pytest.approx([record.loss for record in steps], rel=1e-5)
     assert_same(whole, halved, **ROUNDING)
 
@@ -104,15 +105,14 @@ def test_memory_that_suffices_for_no_row_of_one_of_them_ends_all_with_one_messag
     assert outcome.codes in ((0, 0), (2, 2)), outcome.errors
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("rank", [0, 2])
+@pytest.mark.parametrize(("rank", "number"), [(0, signal.SIGINT), (2, signal.SIGTERM)])
 @pytest.mark.parametrize("extra", [(EVERY_STEP,), SHARDED_EVERY_STEP], ids=["ddp", "fsdp"])
 def test_a_stop_that_reaches_one_of_three_stops_all_and_the_resumed_run_is_the_same(lab, extra, rank, number):
     words = ["--per_device_train_batch_size=1", "--num_train_epochs=3", *extra]
     unbroken, steps, _ = trained(lab, words, ranks=3)
-    for step in (1, 4, len(steps) - 1):
+    for step in (1, 4):
         outcome = lab.train(words, {}, ranks=3, patches_of={str(rank): {"stop_at": [step, int(number)]}})
-        assert set(outcome.codes) == ({130} if step + 1 < len(steps) else {0}), outcome.errors
+        assert set(outcome.codes) == {130}, outcome.errors
         assert outcome.seconds < LONGEST_END
         outcome = lab.train([*words, "--set=resume=auto"], {}, ranks=3, is_new=False)
         assert set(outcome.codes) == {0}, outcome.errors

@@ -2,13 +2,14 @@
 
 import pytest
 import torch
+from backends import accelerated
 from conftest import SOME_FAMILIES
 from peft import LoraConfig, get_peft_model
 from trained import sequences
 from transformers import AutoModelForCausalLM
 
 from lorakit.data_processing.packing import pack
-from lorakit.engine import PACKED, accelerate, choose_kernels, register_packed_attention, summed_loss
+from lorakit.engine import PACKED, register_packed_attention, summed_loss
 
 STEPS = 30
 
@@ -43,9 +44,9 @@ def plain_curve(folder, rows):
         yield loss.item()
 
 
-def packed_curve(folder, rows):
+def packed_curve(folder, rows, is_native):
     model, optimizer = model_and_optimizer(folder, PACKED)
-    accelerate(model)
+    accelerated(model, is_native, torch.bfloat16)
     batch = pack(rows)
     for _ in range(STEPS):
         loss = summed_loss(model, batch) / batch.targets
@@ -57,11 +58,11 @@ def packed_curve(folder, rows):
 
 @pytest.mark.parametrize("family", SOME_FAMILIES)
 @pytest.mark.parametrize(
-    "has_kernels", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["own kernels", "PyTorch"]
+    "is_native", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["own kernels", "PyTorch"]
 )
-def test_thirty_steps_in_bfloat16_are_within_a_hundredth_of_the_plain_path(model_folder, family, has_kernels):
-    assert choose_kernels(has_kernels, torch.device("cpu"), torch.bfloat16).is_used is has_kernels
+def test_thirty_steps_in_bfloat16_are_within_a_hundredth_of_the_plain_path(model_folder, family, is_native):
     rows = sequences()
-    plain, packed = (list(curve(model_folder(family), rows)) for curve in (plain_curve, packed_curve))
+    plain = list(plain_curve(model_folder(family), rows))
+    packed = list(packed_curve(model_folder(family), rows, is_native))
     assert plain[-1] < 0.8 * plain[0]
     assert packed == pytest.approx(plain, rel=0.01)

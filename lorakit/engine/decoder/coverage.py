@@ -15,10 +15,10 @@ from lorakit.engine.backends.cpu.build import DECODING
 from lorakit.engine.backends.cpu.levels import NoKernelsError
 from lorakit.engine.backends.cpu.library import load
 from lorakit.engine.decoder.weights import UNIT, held_as_is
+from lorakit.engine.families import is_known, is_silu
+from lorakit.engine.layers.attach import base_model
 from lorakit.engine.layers.attention_layer import window_of as attention_window
 from lorakit.engine.layers.half_weights import HalfLinear
-from lorakit.engine.loss import base_model
-from lorakit.engine.ops.pointwise import is_known, is_silu
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
 GATED = ("gate_proj", "up_proj", "down_proj")

@@ -26,8 +26,8 @@ from lorakit.engine.decoder.coverage import (
 )
 from lorakit.engine.decoder.tables import Layer, Matrix, Model, Step
 from lorakit.engine.decoder.weights import Held, held_as_is
+from lorakit.engine.layers.attach import base_model
 from lorakit.engine.layers.half_weights import activation_dtype
-from lorakit.engine.loss import base_model
 
 _POSITIONS_AT_ONCE = 256  # the cache grows by so many
 

@@ -16,9 +16,10 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from lorakit.engine.decoder.coverage import angles, window_of
 from lorakit.engine.decoder.decoder import Decoder, KeyValueCache
+from lorakit.engine.layers.attach import backend_of
 from lorakit.engine.layers.attention_layer import split_heads
 from lorakit.engine.layers.lora_linear import apply_linears
-from lorakit.engine.ops.pointwise import rotated_by
+from lorakit.engine.ops.pointwise import rope
 
 # Up to so many tokens decoding.cpp is faster than PyTorch's products with all that lies between them.
 _FEW_TOKENS = 32
@@ -110,7 +111,7 @@ def prefill(base: Any, cache: KeyValueCache, parts: Sequence[Part]) -> torch.Ten
     Returns:
         The logits after the last token of each, [parts, vocabulary] in float32.
     """
-    decoder = base.get_decoder()
+    decoder, backend = base.get_decoder(), backend_of(base)
     lengths = [len(part.ids) for part in parts]
     with torch.inference_mode():
         ids = torch.tensor([token for part in parts for token in part.ids])  # [tokens]
@@ -120,9 +121,9 @@ def prefill(base: Any, cache: KeyValueCache, parts: Sequence[Part]) -> torch.Ten
         for number, layer in enumerate(decoder.layers):
             attention = layer.self_attn
             projections = (attention.q_proj, attention.k_proj, attention.v_proj)
-            query, key, value = apply_linears(layer.input_layernorm(x), projections)
-            query = rotated_by(split_heads(attention, query, "q_norm"), cos, sin)  # [1, heads, tokens, head size]
-            key = rotated_by(split_heads(attention, key, "k_norm"), cos, sin)
+            query, key, value = apply_linears(layer.input_layernorm(x), projections, backend)
+            query = rope(split_heads(attention, query, "q_norm"), cos, sin, backend)  # [1, heads, tokens, head size]
+            key = rope(split_heads(attention, key, "k_norm"), cos, sin, backend)
             value = split_heads(attention, value)
             attended, at = [], 0
             for part, length in zip(parts, lengths, strict=True):

@@ -7,40 +7,30 @@ from typing import Any
 
 import torch
 
+from lorakit.engine.backends.base import Backend
+from lorakit.engine.families import is_known
 from lorakit.engine.layers.lora_linear import apply_linears
-from lorakit.engine.ops.packed_attention import PackedRows, packed_attention
-from lorakit.engine.ops.pointwise import is_known, rotated_by
+from lorakit.engine.ops.attention import Packed, packed_attention
+from lorakit.engine.ops.pointwise import rope
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
-def accelerate_attention(model: torch.nn.Module) -> int:
-    """Let the attention layers of the families in `pointwise` compute packed rows by `attend`.
-
-    Without packed rows, in generation, they keep their own forward.
-
-    Returns:
-        How many layers were prepared.
-    """
-    layers = [
-        module
-        for module in model.modules()
-        if is_known(module) and "forward" not in vars(module) and all(hasattr(module, name) for name in PROJECTIONS)
-    ]
-    for layer in layers:
-        layer.forward = _packed_forward(layer)
-    return len(layers)
+def matches(module: torch.nn.Module, base: Any) -> bool:
+    """Whether a module is an attention layer of a known family; without packed rows it keeps its own forward."""
+    return is_known(module) and all(hasattr(module, name) for name in PROJECTIONS)
 
 
-def _packed_forward(attention: Any) -> Callable[..., tuple[torch.Tensor, torch.Tensor | None]]:
+def packed_forward(attention: Any, backend: Backend) -> Callable[..., tuple[torch.Tensor, torch.Tensor | None]]:
+    """Return the forward of an attention layer."""
     own_forward = attention.forward
 
     def forward(
-        hidden_states: torch.Tensor, packed_rows: PackedRows | None = None, **kwargs: Any
+        hidden_states: torch.Tensor, packed: Packed | None = None, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        if packed_rows is None:
+        if packed is None:
             return own_forward(hidden_states, **kwargs)  # type: ignore[no-any-return]
-        return attend(attention, hidden_states, packed_rows, *kwargs["position_embeddings"]), None
+        return attend(attention, hidden_states, packed, *kwargs["position_embeddings"]), None
 
     return forward
 
@@ -48,7 +38,7 @@ def _packed_forward(attention: Any) -> Callable[..., tuple[torch.Tensor, torch.T
 def attend(
     attention: Any,
     hidden: torch.Tensor,
-    packed_rows: PackedRows,
+    packed: Packed,
     cos: torch.Tensor,
     sin: torch.Tensor,
     wanted: torch.Tensor | None = None,
@@ -56,9 +46,9 @@ def attend(
     """Compute what an attention layer does to packed rows.
 
     Args:
-        attention: Of a family in `pointwise`.
+        attention: Of a family that is known.
         hidden: [1, tokens, hidden]
-        packed_rows: Where the sequences lie.
+        packed: Where the sequences lie, and who computes.
         cos: Of the tokens' positions, [1, tokens, head size].
         sin: The same.
         wanted: The tokens that have queries, [wanted]; None for all of them.
@@ -68,21 +58,21 @@ def attend(
     """
     q_proj, k_proj, v_proj = attention.q_proj, attention.k_proj, attention.v_proj
     if wanted is None:
-        query, key, value = apply_linears(hidden, (q_proj, k_proj, v_proj))
+        query, key, value = apply_linears(hidden, (q_proj, k_proj, v_proj), packed.backend)
         query_cos, query_sin = cos, sin
     else:
-        [query] = apply_linears(hidden[:, wanted], (q_proj,))
-        key, value = apply_linears(hidden, (k_proj, v_proj))
+        [query] = apply_linears(hidden[:, wanted], (q_proj,), packed.backend)
+        key, value = apply_linears(hidden, (k_proj, v_proj), packed.backend)
         query_cos, query_sin = cos[:, wanted], sin[:, wanted]
     output, _ = packed_attention(
         attention,
-        rotated_by(split_heads(attention, query, "q_norm"), query_cos, query_sin),
-        rotated_by(split_heads(attention, key, "k_norm"), cos, sin),
+        rope(split_heads(attention, query, "q_norm"), query_cos, query_sin, packed.backend),
+        rope(split_heads(attention, key, "k_norm"), cos, sin, packed.backend),
         split_heads(attention, value),
         None,
         scaling=attention.scaling,
         dropout=attention.attention_dropout if attention.training else 0.0,
-        packed_rows=packed_rows,
+        packed=packed,
         sliding_window=window_of(attention),
     )
     return attention.o_proj(output.flatten(2))  # type: ignore[no-any-return]

@@ -7,64 +7,58 @@ from typing import Any
 
 import torch
 
-from lorakit.engine.backends.torch.parts import Norm
+from lorakit.engine.backends.base import Backend
+from lorakit.engine.backends.operands import Norm
+from lorakit.engine.families import is_known, is_silu
 from lorakit.engine.layers.attention_layer import PROJECTIONS, window_of
 from lorakit.engine.layers.lora_linear import covered_projections
-from lorakit.engine.ops.packed_attention import PackedRows
-from lorakit.engine.ops.pointwise import is_known, is_silu
+from lorakit.engine.layout import Span
+from lorakit.engine.ops.attention import Packed
 from lorakit.engine.ops.residual_blocks import Heads, add_attention, add_mlp
 
 _NORMS = ("input_layernorm", "post_attention_layernorm")
 
 
-def accelerate_decoder_layers(model: torch.nn.Module) -> int:
-    """Let the decoder layers of the families in `pointwise` compute packed rows in two functions on a CPU.
+def matches(module: torch.nn.Module, base: Any) -> bool:
+    """Whether a module is a decoder layer of a known family.
 
-    A layer keeps its own forward for all else: without packed rows or without gradients, while it is compiled, and
-    where a part of it is trained, quantised or watched.
-
-    Returns:
-        How many layers were prepared.
+    It keeps its own forward for all but packed rows with gradients: while it is compiled, and where a part of it is
+    trained, quantised or watched.
     """
-    layers = [
-        module
-        for module in model.modules()
-        if is_known(module)
-        and "forward" not in vars(module)
+    return (
+        is_known(module)
         and all(hasattr(module, name) for name in (*_NORMS, "self_attn", "mlp"))
         and hasattr(module.mlp, "gate_proj")
         and is_silu(module.mlp)
-    ]
-    for layer in layers:
-        layer.forward = _packed_forward(layer)
-    return len(layers)
+    )
 
 
-def _packed_forward(layer: Any) -> Callable[..., torch.Tensor]:
+def packed_forward(layer: Any, _: Backend) -> Callable[..., torch.Tensor]:
+    """Return the forward of a decoder layer: two functions where they serve."""
     own_forward = layer.forward
 
-    def forward(hidden_states: torch.Tensor, packed_rows: PackedRows | None = None, **kwargs: Any) -> torch.Tensor:
-        if packed_rows is not None and _is_served(layer, hidden_states, packed_rows.longest):
+    def forward(hidden_states: torch.Tensor, packed: Packed | None = None, **kwargs: Any) -> torch.Tensor:
+        if packed is not None and packed.backend.fuses_layers and _is_served(layer, hidden_states, packed):
             linears = [getattr(layer.self_attn, name) for name in PROJECTIONS]
             linears += [layer.mlp.gate_proj, layer.mlp.up_proj, layer.mlp.down_proj]
             projections = covered_projections(linears, hidden_states.shape[1])
             if projections is not None:
-                heads = _heads(layer.self_attn, packed_rows, *kwargs["position_embeddings"])
-                x = add_attention(hidden_states[0], _norm(layer.input_layernorm), heads, projections[:4])
-                return add_mlp(x, _norm(layer.post_attention_layernorm), projections[4:])[None]
-        given = {} if packed_rows is None else {"packed_rows": packed_rows}
+                backend = packed.backend
+                heads = _heads(layer.self_attn, packed.layout.spans, *kwargs["position_embeddings"])
+                x = add_attention(hidden_states[0], _norm(layer.input_layernorm), heads, projections[:4], backend)
+                return add_mlp(x, _norm(layer.post_attention_layernorm), projections[4:], backend)[None]
+        given = {} if packed is None else {"packed": packed}
         return own_forward(hidden_states, **given, **kwargs)  # type: ignore[no-any-return]
 
     return forward
 
 
-def _is_served(layer: Any, hidden: torch.Tensor, longest: int) -> bool:
+def _is_served(layer: Any, hidden: torch.Tensor, packed: Packed) -> bool:
     """Whether the two functions compute what the layer would, and are of use."""
     window = window_of(layer.self_attn)
     return (
-        hidden.device.type == "cpu"
-        and torch.is_grad_enabled()
-        and (window is None or longest <= window)
+        torch.is_grad_enabled()
+        and (window is None or packed.layout.longest <= window)
         and not torch.compiler.is_compiling()
         and not (layer.training and layer.self_attn.attention_dropout)
         and hidden.dtype is layer.input_layernorm.weight.dtype
@@ -82,12 +76,12 @@ def _is_watched(part: Any) -> bool:
     return bool(part._forward_hooks or part._forward_pre_hooks or part._backward_hooks or part._backward_pre_hooks)
 
 
-def _heads(attention: Any, packed_rows: PackedRows, cos: torch.Tensor, sin: torch.Tensor) -> Heads:
+def _heads(attention: Any, spans: tuple[Span, ...], cos: torch.Tensor, sin: torch.Tensor) -> Heads:
     query_norm, key_norm = getattr(attention, "q_norm", None), getattr(attention, "k_norm", None)
     return Heads(
         attention.head_dim,
         attention.scaling,
-        packed_rows.spans(is_tail=False),
+        spans,
         cos[:, None],
         sin[:, None],
         query_norm and _norm(query_norm),

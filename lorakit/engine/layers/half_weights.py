@@ -1,7 +1,7 @@
 """A model whose large matrices are held in float16 while it computes in float32.
 
-Half the memory, and on some processors half the time (see `products`). bfloat16 numbers, in which most models are
-published, become float16 numbers without loss, save those under a 2^14th, which are rounded to a 2^24th.
+Half the memory, and on some processors half the time (see `half_products`). bfloat16 numbers, in which most models
+are published, become float16 numbers without loss, save those under a 2^14th, which are rounded to a 2^24th.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from typing import Any
 
 import torch
 
-from lorakit.engine.ops.projections import Projection, project
+from lorakit.engine.backends.base import Backend
+from lorakit.engine.backends.operands import Projection
+from lorakit.engine.ops.lora_linear import project
 
 # Up to here sums of 64 products stay within float16 (half_products.cpp); matrices with all numbers under the other lose
 # too many digits.
@@ -23,6 +25,7 @@ class Half:
     """What has its weight in float16, all else in float32, and is frozen."""
 
     weight: torch.nn.Parameter
+    backend: Backend
 
 
 class HalfLinear(Half, torch.nn.Linear):
@@ -30,7 +33,7 @@ class HalfLinear(Half, torch.nn.Linear):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Return [..., out] for [..., in]."""
-        return project(input, [Projection(self.weight, self.bias)])[0]
+        return project(input, [Projection(self.weight, self.bias)], self.backend)[0]
 
 
 class HalfEmbedding(Half, torch.nn.Embedding):
@@ -51,18 +54,19 @@ def half_kinds() -> dict[type, type]:
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             """Return [..., out] for [..., in]."""
-            return project(x, [Projection(self.weight.T, self.bias)])[0]
+            return project(x, [Projection(self.weight.T, self.bias)], self.backend)[0]
 
     return {torch.nn.Linear: HalfLinear, Conv1D: HalfConv1D, torch.nn.Embedding: HalfEmbedding}
 
 
-def hold_in_half(model: Any) -> None:
+def hold_in_half(model: Any, backend: Backend) -> None:
     """Turn the matrices of linear layers and of the tokens' embedding to float16, all else to float32, and freeze all.
 
     A matrix that float16 cannot hold, or not exactly enough, becomes float32 too.
 
     Args:
         model: As it was read, in any format.
+        backend: Multiplies.
     """
     embedding = model.get_input_embeddings()
     for module in model.modules():
@@ -76,6 +80,7 @@ def hold_in_half(model: Any) -> None:
                 continue
         module.weight.data = weight.half()
         module.__class__ = kind
+        vars(module)["backend"] = backend
     halves = {id(module.weight) for module in model.modules() if isinstance(module, Half)}
     for tensor in (*model.parameters(), *model.buffers()):
         if tensor.is_floating_point() and id(tensor) not in halves:

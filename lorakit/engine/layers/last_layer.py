@@ -10,32 +10,30 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
-from weakref import WeakSet
 
 import torch
 
+from lorakit.engine.backends.base import Backend
+from lorakit.engine.families import is_known
 from lorakit.engine.layers.attention_layer import attend
+from lorakit.engine.layout import PackedLayout
 from lorakit.engine.micro_batch import MicroBatch
-from lorakit.engine.ops.packed_attention import PackedRows
-from lorakit.engine.ops.pointwise import is_known
+from lorakit.engine.ops.attention import Packed
 
 _WORTHWHILE_SHARE = 0.1  # of the tokens; to leave out fewer is not worth the copies
-_PREPARED: WeakSet[torch.nn.Module] = WeakSet()
 
 
-def accelerate_last_layer(base: Any) -> None:
-    """Let the last layer compute only what it is asked for, where its family is known.
+def matches(module: torch.nn.Module, base: Any) -> bool:
+    """Whether a module is the last decoder layer of a model, and of a known family."""
+    layers = _layers(base)
+    return (
+        layers is not None and module is layers[-1] and is_known(module) and not _adds_pictures(base, len(layers) - 1)
+    )
 
-    Args:
-        base: A causal language model of transformers, out of any wrapper.
-    """
-    layers = getattr(base.get_decoder(), "layers", None)
-    if layers is None or layers[-1] in _PREPARED:
-        return
-    if not is_known(layers[-1]) or _adds_pictures(base, len(layers) - 1):
-        return
-    layers[-1].forward = _tail_forward(layers[-1])
-    _PREPARED.add(layers[-1])
+
+def _layers(base: Any) -> Any:
+    decoder = base.get_decoder() if hasattr(base, "get_decoder") else None
+    return getattr(decoder, "layers", None)
 
 
 def _adds_pictures(base: Any, number: int) -> bool:
@@ -44,44 +42,54 @@ def _adds_pictures(base: Any, number: int) -> bool:
     return number < len(getattr(vision, "deepstack_visual_indexes", ()))
 
 
-def place_rows(base: Any, micro_batch: MicroBatch, keep: torch.Tensor) -> tuple[PackedRows, torch.Tensor]:
+def lay_out(
+    base: Any, micro_batch: MicroBatch, keep: torch.Tensor, backend: Backend
+) -> tuple[PackedLayout, torch.Tensor]:
     """Say where the sequences lie and from where on the last layer is wanted, and where its output has the kept tokens.
 
     Args:
         base: The model.
         micro_batch: What it computes.
         keep: [targets], ascending: the tokens whose hidden states are wanted.
+        backend: Which computes.
 
     Returns:
-        The places, and keep in terms of the last layer's output, [targets].
+        The layout, and keep in terms of the last layer's output, [targets].
     """
-    places = PackedRows(tuple(micro_batch.row_lengths), micro_batch.shared_tokens)
-    layers = getattr(base.get_decoder(), "layers", None)
+    layout = PackedLayout(tuple(micro_batch.row_lengths), micro_batch.shared_tokens)
+    layers = _layers(base)
     tokens = micro_batch.tokens
-    if layers is None or layers[-1] not in _PREPARED or micro_batch.input_ids.device.type != "cpu" or not len(keep):
-        return places, keep
+    if (
+        layers is None
+        or not hasattr(layers[-1].forward, "is_trimming")
+        or not backend.trims_last_layer
+        or not len(keep)
+    ):
+        return layout, keep
     starts = micro_batch.row_starts.tolist()
     first = torch.searchsorted(keep, micro_batch.row_starts[:-1]).tolist()  # the first kept token of each sequence
     kept = [*keep.tolist(), tokens]
     tails = tuple(max(end - kept[index], 0) for index, (_, end) in zip(first, pairwise(starts), strict=True))
     if sum(tails) > (1 - _WORTHWHILE_SHARE) * tokens:
-        return places, keep
+        return layout, keep
     wanted = torch.cat([torch.arange(end - tail, end) for end, tail in zip(starts[1:], tails, strict=True)])
-    return PackedRows(places.lengths, places.shared, tails, wanted), torch.searchsorted(wanted, keep)
+    return PackedLayout(layout.seqlens, layout.prefix_len, tails, wanted), torch.searchsorted(wanted, keep)
 
 
-def _tail_forward(layer: Any) -> Callable[..., torch.Tensor]:
+def tail_forward(layer: Any, backend: Backend) -> Callable[..., torch.Tensor]:
+    """Return the forward of the last layer, which computes what is asked for alone."""
     own_forward = layer.forward
 
-    def forward(hidden_states: torch.Tensor, packed_rows: PackedRows | None = None, **kwargs: Any) -> torch.Tensor:
-        if packed_rows is None or packed_rows.wanted is None:
-            given = {} if packed_rows is None else {"packed_rows": packed_rows}
+    def forward(hidden_states: torch.Tensor, packed: Packed | None = None, **kwargs: Any) -> torch.Tensor:
+        if packed is None or packed.layout.wanted is None:
+            given = {} if packed is None else {"packed": packed}
             return own_forward(hidden_states, **given, **kwargs)  # type: ignore[no-any-return]
-        wanted = packed_rows.wanted
+        wanted = packed.layout.wanted
         normed = layer.input_layernorm(hidden_states)  # [1, tokens, hidden]
         cos, sin = kwargs["position_embeddings"]
-        attended = attend(layer.self_attn, normed, packed_rows, cos, sin, wanted)
+        attended = attend(layer.self_attn, normed, packed, cos, sin, wanted)
         hidden_states = hidden_states[:, wanted] + attended  # [1, wanted, hidden]
         return hidden_states + layer.mlp(layer.post_attention_layernorm(hidden_states))  # type: ignore[no-any-return]
 
+    forward.is_trimming = True  # type: ignore[attr-defined]
     return forward

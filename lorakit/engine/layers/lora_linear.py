@@ -1,4 +1,4 @@
-"""PEFT's LoRA layers, and the linear layers beside them, computed by `Projections`."""
+"""PEFT's LoRA layers, and the linear layers beside them, computed by `LoraLinears`."""
 
 from __future__ import annotations
 
@@ -8,34 +8,24 @@ from typing import Any
 
 import torch
 
+from lorakit.engine.backends.base import Backend
+from lorakit.engine.backends.operands import LoraFactors, Projection
 from lorakit.engine.layers.half_weights import HalfLinear, half_kinds
-from lorakit.engine.ops.projections import LoraFactors, Projection, project
-from lorakit.engine.ops.row_dropout import place_dropouts
+from lorakit.engine.ops.lora_linear import project
 
 
-def accelerate_lora(model: Any) -> int:
-    """Let every LoRA layer of a PEFT model that `Projections` covers compute with it.
+def matches(module: torch.nn.Module, base: Any) -> bool:
+    """Whether a module is a LoRA layer of PEFT that `LoraLinears` covers.
 
     A layer goes back to PEFT's own forward by itself whenever its state asks for more: a merged or disabled adapter,
     several active ones, DoRA, a trained bias, or a quantised base.
-
-    Returns:
-        How many layers were prepared.
     """
+    if not hasattr(module, "base_layer"):
+        return False
     from peft.tuners.lora import Linear
 
-    kinds = _plain_kinds()
-    layers = [
-        module
-        for module in model.modules()
-        if type(module) is Linear
-        and type(module.base_layer) in kinds  # a subclass may quantise what it is given, or its weights
-        and "forward" not in vars(module)  # prepared when an earlier adapter was attached
-    ]
-    for layer in layers:
-        layer.forward = _fast_forward(layer)
-    place_dropouts(model, [module for module in model.modules() if type(module) is Linear])
-    return len(layers)
+    # a subclass may quantise what it is given, or its weights
+    return type(module) is Linear and type(module.base_layer) in _plain_kinds()
 
 
 @cache
@@ -46,13 +36,13 @@ def _plain_kinds() -> frozenset[type]:
     return frozenset({torch.nn.Linear, Conv1D, *half_kinds().values()})
 
 
-def apply_linears(x: torch.Tensor, layers: Sequence[Any]) -> tuple[torch.Tensor, ...]:
+def apply_linears(x: torch.Tensor, layers: Sequence[Any], backend: Backend) -> tuple[torch.Tensor, ...]:
     """Return what each of several linear layers makes of one input [..., in]: [..., out].
 
-    Together, where `Projections` covers all of them; else one by one.
+    Together, where `LoraLinears` covers all of them; else one by one.
     """
     projections = covered_projections(layers, x.shape[:-1].numel())
-    return tuple(layer(x) for layer in layers) if projections is None else project(x, projections)
+    return tuple(layer(x) for layer in layers) if projections is None else project(x, projections, backend)
 
 
 def covered_projections(layers: Sequence[Any], tokens: int) -> list[Projection] | None:
@@ -63,13 +53,14 @@ def covered_projections(layers: Sequence[Any], tokens: int) -> list[Projection] 
     return [_projection(layer, tokens) for layer in layers] if all(map(_is_covered, layers)) else None
 
 
-def _fast_forward(layer: Any) -> Callable[..., torch.Tensor]:
+def fast_forward(layer: Any, backend: Backend) -> Callable[..., torch.Tensor]:
+    """Return the forward of a LoRA layer."""
     peft_forward = layer.forward
 
     def forward(x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         if args or kwargs or not _has_plain_adapter(layer):
             return peft_forward(x, *args, **kwargs)  # type: ignore[no-any-return]
-        return project(x, [_projection(layer, x.shape[:-1].numel())])[0]
+        return project(x, [_projection(layer, x.shape[:-1].numel())], backend)[0]
 
     forward.is_fast = True  # type: ignore[attr-defined]
     return forward

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch.nn.functional import dropout as drop
 
-from lorakit.engine.ops.row_attention import Span
+from lorakit.engine.layout import Span
 
 _TILE_TOKENS = 256
 
@@ -147,5 +147,5 @@ def attend_span(
     limits: Limits,
 ) -> torch.Tensor:
     """Attend within one sequence of a packed row: [1, heads, asking, size of a value]."""
-    seen = span.seen(key[0])[None], span.seen(value[0])[None]
-    return attend_within(query[:, :, span.asking], *seen, scaling, dropout, limits)
+    seen = span.visible(key[0])[None], span.visible(value[0])[None]
+    return attend_within(query[:, :, span.queries], *seen, scaling, dropout, limits)

@@ -17,12 +17,17 @@ from typing import Any
 
 import torch
 
-from lorakit.engine.backends.cpu.parts import KernelParts, kernel_parts_for
-from lorakit.engine.backends.torch.parts import Norm, Start, TorchParts
-from lorakit.engine.ops.pointwise import norm_gradient, normed, rotated
-from lorakit.engine.ops.projections import PER_PROJECTION, Projection, flatten, split
-from lorakit.engine.ops.row_attention import Asked, Span, attended, attention_gradients
-from lorakit.engine.ops.scratch import scratch
+from lorakit.engine.backends.base import Backend
+from lorakit.engine.backends.operands import (
+    PER_PROJECTION,
+    AttentionInputs,
+    Norm,
+    NormedInput,
+    Projection,
+    flatten,
+    split,
+)
+from lorakit.engine.layout import Span
 
 
 @dataclass(frozen=True)
@@ -47,36 +52,36 @@ class Heads:
     query_norm: Norm | None = None
     key_norm: Norm | None = None
 
-    def cut(self, projected: torch.Tensor) -> torch.Tensor:
-        """Cut [tokens, heads * size] into [1, tokens, heads, size]."""
+    def split(self, projected: torch.Tensor) -> torch.Tensor:
+        """View [tokens, heads * size] as [1, tokens, heads, size]."""
         return projected.view(1, len(projected), -1, self.size)
 
-    def turned(self, projected: torch.Tensor, norm: Norm | None) -> torch.Tensor:
+    def rotate(self, projected: torch.Tensor, norm: Norm | None, backend: Backend) -> torch.Tensor:
         """Norm and rotate [tokens, heads * size]: [heads, tokens, size]."""
-        heads = self.cut(projected)
+        heads = self.split(projected)
         if norm is not None:
-            heads, _ = normed(heads, norm.weight, norm.epsilon)
-        return rotated(heads.transpose(1, 2), self.cos, self.sin)[0]
+            heads, _ = backend.rms_norm(heads, norm.weight, norm.epsilon)
+        return backend.rope(heads.transpose(1, 2), self.cos, self.sin)[0]
 
-    def turned_again(self, kept: torch.Tensor, norm: Norm | None) -> torch.Tensor:
-        """Return what `turned` made, from what is kept: that itself, or where it was normed, what it was made of."""
-        return kept if norm is None else self.turned(kept, norm)
-
-    def turned_gradient(self, grad: torch.Tensor, projected: torch.Tensor, norm: Norm | None) -> torch.Tensor:
-        """Return the gradient of [tokens, heads * size] for that of what `turned` makes of it."""
-        grad = rotated(grad[None], self.cos, self.sin, is_back=True).transpose(1, 2).contiguous()
+    def rotate_backward(
+        self, grad: torch.Tensor, projected: torch.Tensor, norm: Norm | None, backend: Backend
+    ) -> torch.Tensor:
+        """Return the gradient of [tokens, heads * size] for that of what `rotate` makes of it."""
+        grad = backend.rope(grad[None], self.cos, self.sin, is_backward=True).transpose(1, 2).contiguous()
         if norm is not None:
-            heads = self.cut(projected)
-            _, inverse = normed(heads, norm.weight, norm.epsilon)
-            grad = norm_gradient(grad, heads, norm.weight, inverse)
+            heads = self.split(projected)
+            _, rstd = backend.rms_norm(heads, norm.weight, norm.epsilon)
+            grad = backend.rms_norm_backward(grad, heads, norm.weight, rstd)
         return grad.flatten(2)[0]
 
-    def asked(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> Asked:
-        """Say what attends to what, for query and key as `turned` leaves them and value [tokens, key heads * size]."""
-        return Asked(query, key, self.cut(value)[0].transpose(0, 1), self.spans, self.scaling)
+    def inputs(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> AttentionInputs:
+        """Say what attends to what, for query and key as `rotate` leaves them and value [tokens, key heads * size]."""
+        return AttentionInputs(query, key, self.split(value)[0].transpose(0, 1), self.spans, self.scaling)
 
 
-def add_attention(x: torch.Tensor, norm: Norm, heads: Heads, projections: Sequence[Projection]) -> torch.Tensor:
+def add_attention(
+    x: torch.Tensor, norm: Norm, heads: Heads, projections: Sequence[Projection], backend: Backend
+) -> torch.Tensor:
     """Return x + attention(norm(x)).
 
     Args:
@@ -84,15 +89,39 @@ def add_attention(x: torch.Tensor, norm: Norm, heads: Heads, projections: Sequen
         norm: Before the projections.
         heads: What lies between the projections.
         projections: Of queries, keys, values, and output.
+        backend: Which computes.
     """
     scalings, tensors = flatten(projections)
-    return AttentionBlock.apply(x, norm, heads, scalings, *tensors)  # type: ignore[no-any-return]
+    return AttentionBlock.apply(x, norm, heads, backend, scalings, *tensors)  # type: ignore[no-any-return]
 
 
-def add_mlp(x: torch.Tensor, norm: Norm, projections: Sequence[Projection]) -> torch.Tensor:
-    """Return x + mlp(norm(x)) for x [tokens, hidden] and the projections gate, up and down."""
+def add_mlp(x: torch.Tensor, norm: Norm, projections: Sequence[Projection], backend: Backend) -> torch.Tensor:
+    """Return x + down(silu(gate(norm(x))) up(norm(x))).
+
+    Args:
+        x: [tokens, hidden]
+        norm: Before the projections.
+        projections: Gate, up, and down.
+        backend: Which computes.
+    """
     scalings, tensors = flatten(projections)
-    return MlpBlock.apply(x, norm, scalings, *tensors)  # type: ignore[no-any-return]
+    return MlpBlock.apply(x, norm, backend, scalings, *tensors)  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class _Saved:
+    """What a block's backward pass needs beside its own tensors, as autograd keeps it: one flat list."""
+
+    smalls: Sequence[Any]
+    projections: Sequence[Projection]
+    kept: Sequence[Any]
+
+    @classmethod
+    def of(cls, saved: Sequence[Any], scalings: Sequence[float]) -> _Saved:
+        """Cut into what the adapters made of their inputs, the projections' tensors, and the rest."""
+        start = len(scalings)
+        end = start + start * PER_PROJECTION
+        return cls(saved[:start], split(scalings, saved[start:end]), saved[end:])
 
 
 class AttentionBlock(torch.autograd.Function):
@@ -100,48 +129,58 @@ class AttentionBlock(torch.autograd.Function):
 
     @staticmethod
     def forward(  # type: ignore[override]
-        ctx: Any, x: torch.Tensor, norm: Norm, heads: Heads, scalings: tuple[float, ...], *tensors: torch.Tensor | None
+        ctx: Any,
+        x: torch.Tensor,
+        norm: Norm,
+        heads: Heads,
+        backend: Backend,
+        scalings: tuple[float, ...],
+        *tensors: torch.Tensor | None,
     ) -> torch.Tensor:
         """Compute [tokens, hidden]."""
-        projections = split(scalings, tensors)
-        *inner, last = projections
-        parts = _parts(x, norm, projections)
+        *inner, last = split(scalings, tensors)
         # Where heads are normed, they are kept as they were before; elsewhere as they are in the end.
-        places = [
-            None if head_norm else scratch(name, (len(x), len(one.weight)), x.dtype)
+        outs = [
+            None if head_norm else backend.workspace.take(name, (len(x), len(one.weight)), x)
             for name, one, head_norm in (("query", inner[0], heads.query_norm), ("key", inner[1], heads.key_norm))
         ]
-        (query, key, value), smalls, rstd = parts.normed_outputs(x, norm, inner, [*places, None])
-        turned_query, turned_key = heads.turned(query, heads.query_norm), heads.turned(key, heads.key_norm)
-        output, *kept = attended(heads.asked(turned_query, turned_key, value))
+        (query, key, value), smalls, rstd = backend.norm_linears(x, norm, inner, [*outs, None])
+        rotated_query = heads.rotate(query, heads.query_norm, backend)
+        rotated_key = heads.rotate(key, heads.key_norm, backend)
+        output, *kept = backend.attention(heads.inputs(rotated_query, rotated_key, value))
         flat = output.flatten(1)
-        y, small = parts.added_output(flat, last, x)
+        y, small = backend.add_linear(flat, last, x)
         ctx.save_for_backward(
-            *(x, rstd, query if heads.query_norm else turned_query, key if heads.key_norm else turned_key, value),
+            *(x, rstd, query if heads.query_norm else rotated_query, key if heads.key_norm else rotated_key, value),
             *(flat if last.lora else None, *smalls, small, *tensors, *kept),
         )
-        ctx.norm, ctx.heads, ctx.scalings, ctx.parts = norm, heads, scalings, parts
+        ctx.norm, ctx.heads, ctx.scalings, ctx.backend = norm, heads, scalings, backend
         return y
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> Any:  # type: ignore[override]
         """Return the gradients of x and of every A and B."""
         heads: Heads = ctx.heads
-        x, rstd, query, key, value, flat, *saved = ctx.saved_tensors
-        smalls, tensors, kept = _pieces(saved, len(ctx.scalings))
-        *inner, last = split(ctx.scalings, tensors)
+        backend: Backend = ctx.backend
+        x, rstd, query, key, value, flat, *rest = ctx.saved_tensors
+        saved = _Saved.of(rest, ctx.scalings)
+        *inner, last = saved.projections
         grad = grad.contiguous()
-        grad_flat, of_last = ctx.parts.gradients_of_output(last, flat, smalls[-1], grad)
-        asked = heads.asked(heads.turned_again(query, heads.query_norm), heads.turned_again(key, heads.key_norm), value)
-        grad_query, grad_key, grad_value = attention_gradients(asked, heads.cut(grad_flat)[0], kept)
+        grad_flat, of_last = backend.add_linear_backward(last, flat, saved.smalls[-1], grad)
+        rotated_query = heads.rotate(query, heads.query_norm, backend) if heads.query_norm else query
+        rotated_key = heads.rotate(key, heads.key_norm, backend) if heads.key_norm else key
+        grad_query, grad_key, grad_value = backend.attention_backward(
+            heads.inputs(rotated_query, rotated_key, value), heads.split(grad_flat)[0], saved.kept
+        )
         grads = (
-            heads.turned_gradient(grad_query, query, heads.query_norm),
-            heads.turned_gradient(grad_key, key, heads.key_norm),
+            heads.rotate_backward(grad_query, query, heads.query_norm, backend),
+            heads.rotate_backward(grad_key, key, heads.key_norm, backend),
             grad_value.transpose(0, 1).flatten(1),
         )
-        rest = grad if ctx.needs_input_grad[0] else None
-        grad_x, of_inner = ctx.parts.gradients_of_normed(Start(x, ctx.norm, rstd), inner, smalls[:-1], grads, rest)
-        return grad_x, None, None, None, *of_inner, *of_last
+        residual_grad = grad if ctx.needs_input_grad[0] else None
+        start = NormedInput(x, ctx.norm, rstd)
+        grad_x, of_inner = backend.norm_linears_backward(start, inner, saved.smalls[:-1], grads, residual_grad)
+        return grad_x, None, None, None, None, *of_inner, *of_last
 
 
 class MlpBlock(torch.autograd.Function):
@@ -149,33 +188,26 @@ class MlpBlock(torch.autograd.Function):
 
     @staticmethod
     def forward(  # type: ignore[override]
-        ctx: Any, x: torch.Tensor, norm: Norm, scalings: tuple[float, ...], *tensors: torch.Tensor | None
+        ctx: Any,
+        x: torch.Tensor,
+        norm: Norm,
+        backend: Backend,
+        scalings: tuple[float, ...],
+        *tensors: torch.Tensor | None,
     ) -> torch.Tensor:
         """Compute [tokens, hidden]."""
-        projections = split(scalings, tensors)
-        parts = _parts(x, norm, projections)
-        y, gate, up, smalls, rstd = parts.mlp(x, norm, projections)
+        y, gate, up, smalls, rstd = backend.mlp(x, norm, split(scalings, tensors))
         ctx.save_for_backward(x, rstd, gate, up, *smalls, *tensors)
-        ctx.norm, ctx.scalings, ctx.parts = norm, scalings, parts
+        ctx.norm, ctx.scalings, ctx.backend = norm, scalings, backend
         return y
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> Any:  # type: ignore[override]
         """Return the gradients of x and of every A and B."""
-        x, rstd, gate, up, *saved = ctx.saved_tensors
-        smalls, tensors, _ = _pieces(saved, len(ctx.scalings))
-        grad_x, found = ctx.parts.mlp_gradients(
-            *(Start(x, ctx.norm, rstd), split(ctx.scalings, tensors), smalls, gate, up),
+        x, rstd, gate, up, *rest = ctx.saved_tensors
+        saved = _Saved.of(rest, ctx.scalings)
+        grad_x, found = ctx.backend.mlp_backward(
+            *(NormedInput(x, ctx.norm, rstd), saved.projections, saved.smalls, gate, up),
             *(grad.contiguous(), ctx.needs_input_grad[0]),
         )
-        return grad_x, None, None, *found
-
-
-def _parts(x: torch.Tensor, norm: Norm, projections: Sequence[Projection]) -> KernelParts | TorchParts:
-    return kernel_parts_for(x, norm, projections) or TorchParts()
-
-
-def _pieces(saved: Sequence[Any], projections: int) -> tuple[Sequence[Any], Sequence[Any], Sequence[Any]]:
-    """Cut into what the adapters made of their inputs, the projections' tensors, and the rest."""
-    start, end = projections, projections + projections * PER_PROJECTION
-    return saved[:start], saved[start:end], saved[end:]
+        return grad_x, None, None, None, *found

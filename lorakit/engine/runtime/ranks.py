@@ -6,6 +6,8 @@ import datetime
 import gc
 import os
 import re
+import socket
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,7 +22,7 @@ from lorakit.errors import LorakitError
 Item = TypeVar("Item")
 _LONGEST_WAIT = datetime.timedelta(days=1)
 _STORE_WAIT = datetime.timedelta(seconds=5)
-_LONGEST_STAY_SECONDS, _POLL_SECONDS = 2, 0.02
+_LONGEST_STAY_SECONDS, _STAY_SECONDS, _POLL_SECONDS = 2, 1, 0.02
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ def is_lost_process(error: BaseException) -> bool:
 def telling(error: BaseException) -> Iterator[bool]:
     """Yield whether this process is the first of its task that prints an error: those of others are its effect.
 
-    The processes ask the store in which their launcher lets them meet. Where that is not to be had each of them prints.
+    The processes ask the store in which their launcher lets them meet. Where that is gone one of each machine prints.
     Where the store lives in this process, it stays until the others have asked.
 
     Args:
@@ -134,12 +136,29 @@ def telling(error: BaseException) -> Iterator[bool]:
         store = _store()
         is_first = int(store.add(key, 1)) == 1
     except Exception:  # the store's process may be the one that is gone
-        yield True
+        with _name_of_task() as is_first:
+            yield is_first
+            time.sleep(_STAY_SECONDS if is_first else 0)  # for those who notice it a little later
         return
     yield is_first
     if _hosts_store():
         _part_by(error)
         _await_others(store, key, count)
+
+
+@contextmanager
+def _name_of_task() -> Iterator[bool]:
+    """Yield whether this process alone holds a name of its task, which goes with it: Linux has such; else True."""
+    if not sys.platform.startswith("linux"):
+        yield True
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as name:
+        try:
+            name.bind(f"\0lorakit-told-{os.environ.get('MASTER_ADDR')}-{os.environ.get('MASTER_PORT')}")
+            is_first = True
+        except OSError:
+            is_first = False
+        yield is_first
 
 
 def _part_by(error: BaseException) -> None:

@@ -3,6 +3,7 @@
 import plain
 import pytest
 import torch
+from backends import backend_of_kind
 from peft import PeftModel
 from vision import SIDE, draw, image_processor, save_vision_model, vision_tokenizer
 
@@ -13,11 +14,11 @@ from lorakit.data_processing.files import RawRow
 from lorakit.data_processing.formats import to_example
 from lorakit.data_processing.images import ImageError
 from lorakit.data_processing.packing import pack, pack_under_budget
-from lorakit.engine import DtypeChoice, choose_kernels, picture_inputs, summed_loss
+from lorakit.engine import DtypeChoice, picture_inputs, summed_loss
+from lorakit.engine.backends.cpu import half_products
 from lorakit.engine.backends.cpu.levels import NoKernelsError
 from lorakit.engine.images.pictures import _STORES as STORES
 from lorakit.engine.images.pictures import kept_feature_bytes, pixel_inputs
-from lorakit.engine.ops import products
 from lorakit.model_config import attach_new_adapter, load_model, load_tokenizer, locate_model
 
 CPU = torch.device("cpu")
@@ -28,9 +29,13 @@ def folder(tmp_path_factory):
     return save_vision_model(tmp_path_factory.mktemp("qwen3-vl"))
 
 
-def bundle(folder, is_half=False, **settings):
+def bundle(folder, is_half=False, is_native=None, **settings):
     source = locate_model(str(folder), "huggingface")
-    loaded = load_model(source, load_tokenizer(source), DtypeChoice(torch.float32, "asked", is_half=is_half), CPU)
+    dtype, backend = (
+        DtypeChoice(torch.float32, "asked", is_half=is_half),
+        backend_of_kind(is_half if is_native is None else is_native),
+    )
+    loaded = load_model(source, load_tokenizer(source), dtype, CPU, backend=backend)
     config = Config(target_modules="all-linear", lora_dropout=0, lora_r=4, **settings)
     torch.manual_seed(3)
     adapted = attach_new_adapter(loaded, config)
@@ -93,14 +98,13 @@ def opted_in(request, folder, rows):
     [(20, False), (10_000, False), (10_000, True)],
     ids=["cut", "whole", "whole, weights in float16"],
 )
-@pytest.mark.parametrize("is_wanted", [False, True], ids=["PyTorch", "own kernels"])
+@pytest.mark.parametrize("is_native", [False, True], ids=["PyTorch", "own kernels"])
 def test_a_packed_step_with_pictures_is_that_of_its_rows_one_by_one(
-    folder, rows, budget, opted_in, is_wanted, is_half, monkeypatch
+    folder, rows, budget, opted_in, is_native, is_half, monkeypatch
 ):
-    monkeypatch.setattr(products, "_kernel_or_fault", lambda: NoKernelsError("it rounds"))
+    monkeypatch.setattr(half_products, "_kernel_or_fault", lambda: NoKernelsError("it rounds"))
     settings, wanted = opted_in
-    model = bundle(folder, is_half, **settings)
-    assert choose_kernels(is_wanted, CPU, torch.float32).is_used is is_wanted
+    model = bundle(folder, is_half, is_native, **settings)
     first, *others = pack_under_budget(rows, budget, is_beginning_shared=True)
     batches = [first.lengthened(first.tokens + 30), *others]  # as in the first step of a run
     loss = sum(summed_loss(model, batch) for batch in batches)

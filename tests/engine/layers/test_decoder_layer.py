@@ -9,7 +9,7 @@ from trained import sequences
 
 from lorakit.data_processing.packing import pack
 from lorakit.engine import PACKED, accelerate, summed_loss
-from lorakit.engine.layers.decoder_layer import accelerate_decoder_layers
+from lorakit.engine.layers.install import restore
 from lorakit.engine.ops import residual_blocks
 
 # A way to change a model, and how many of its two layers are then computed in two functions.
@@ -91,8 +91,28 @@ def test_checkpointed_layers_have_the_same_gradients(model_folder):
     assert all(torch.equal(found[1][name], gradient) for name, gradient in found[0].items())
 
 
-def test_layers_of_other_families_are_left_alone(model_folder):
-    assert accelerate_decoder_layers(adapted(model_folder("gpt2"))) == 0
+def replaced(model):
+    return {name for name, module in model.named_modules() if "forward" in vars(module)}
+
+
+def test_layers_of_other_families_are_left_alone_and_an_adapter_more_does_not_prepare_them_twice(model_folder):
+    model = adapted(model_folder("gpt2"))
+    accelerate(model)
+    assert not any(name.endswith((".h.0", ".h.1")) for name in replaced(model))
     model = adapted(model_folder("llama"))
-    assert accelerate_decoder_layers(model) == 2
-    assert accelerate_decoder_layers(model) == 0  # an adapter more does not prepare them twice
+    accelerate(model)
+    forwards = {name: vars(module).get("forward") for name, module in model.named_modules()}
+    assert sum(name.endswith((".layers.0", ".layers.1")) for name in replaced(model)) == 2
+    accelerate(model)
+    assert {name: vars(module).get("forward") for name, module in model.named_modules()} == forwards
+
+
+def test_what_is_prepared_can_be_undone_and_left_out_by_name(model_folder):
+    model = adapted(model_folder("llama"))
+    accelerate(model, without={"norm", "lora_linear", "last_layer"})
+    assert not any("norm" in name or "proj" in name for name in replaced(model))
+    restore(model)
+    accelerate(model)
+    assert any("norm" in name for name in replaced(model))
+    restore(model)
+    assert not replaced(model)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from backends import accelerated, backend_of_kind
 from conftest import FAMILIES
 from peft import LoraConfig, get_peft_model
 from plain import adapted, gradients, loss_and_gradients, nats, reference
@@ -10,22 +11,21 @@ from trained import sequences
 from transformers import AutoModelForCausalLM, GenerationConfig
 
 from lorakit.data_processing.packing import pack_under_budget
-from lorakit.engine import PACKED, accelerate, activation_dtype, hold_in_half, summed_loss
+from lorakit.engine import PACKED, activation_dtype, hold_in_half, summed_loss
+from lorakit.engine.backends.cpu import half_products
 from lorakit.engine.backends.cpu.levels import NoKernelsError
 from lorakit.engine.layers.half_weights import Half
-from lorakit.engine.ops import products
 
 
 @pytest.fixture
 def widened(monkeypatch):
     """Products without rounding, so that all else can be held against float32 to its last digits."""
-    monkeypatch.setattr(products, "_kernel_or_fault", lambda: NoKernelsError("none"))
+    monkeypatch.setattr(half_products, "_kernel_or_fault", lambda: NoKernelsError("none"))
 
 
-def halved(folder, **settings):
-    model = adapted(folder, PACKED, hold_in_half, **settings)
-    accelerate(model)
-    return model
+def halved(folder, is_native=True, **settings):
+    backend = backend_of_kind(is_native)
+    return accelerated(adapted(folder, PACKED, lambda model: hold_in_half(model, backend), **settings), is_native)
 
 
 def base(folder, dtype=torch.float32):
@@ -41,14 +41,12 @@ def large_weights(model):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize(("budget", "has_kernels"), [(20, False), (10_000, True)], ids=["PyTorch", "own kernels"])
+@pytest.mark.parametrize(("budget", "is_native"), [(20, False), (10_000, True)], ids=["PyTorch", "own kernels"])
 @pytest.mark.usefixtures("widened")
-def test_a_packed_step_is_that_of_rows_one_by_one_in_float32(model_folder, request, family, budget, has_kernels):
-    if has_kernels:
-        request.getfixturevalue("own_kernels")
+def test_a_packed_step_is_that_of_rows_one_by_one_in_float32(model_folder, family, budget, is_native):
     folder, rows = model_folder(family), sequences(beginning=9)
     wanted = reference(adapted(folder), rows)
-    model = halved(folder)
+    model = halved(folder, is_native)
     loss = sum(summed_loss(model, batch) for batch in pack_under_budget(rows, budget, is_beginning_shared=True))
     loss.backward()
     wanted.assert_met_by(loss, gradients(model))
@@ -97,7 +95,7 @@ def test_answers_are_those_of_float32(model_folder):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.usefixtures("own_kernels", "half_kernel")
+@pytest.mark.usefixtures("half_kernel")
 def test_thirty_steps_are_within_a_hundredth_of_float32(model_folder, family):
     def curve(model):
         rows = sequences()
@@ -121,7 +119,7 @@ def test_thirty_steps_are_within_a_hundredth_of_float32(model_folder, family):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_all_large_matrices_are_float16_and_all_else_float32(model_folder, family, dtype):
     model = base(model_folder(family), dtype)
-    hold_in_half(model)
+    hold_in_half(model, backend_of_kind(True))
     large = large_weights(model)
     assert model.get_input_embeddings().weight.dtype is torch.float16
     assert {weight.dtype for weight in large.values()} == {torch.float16}
@@ -140,7 +138,7 @@ def test_what_is_not_in_float16_computes_in_the_format_of_its_weights(model_fold
 def test_bfloat16_becomes_float16_without_loss(model_folder):
     before = {name: weight.clone() for name, weight in base(model_folder("llama"), torch.bfloat16).state_dict().items()}
     model = base(model_folder("llama"), torch.bfloat16)
-    hold_in_half(model)
+    hold_in_half(model, backend_of_kind(True))
     for name, weight in large_weights(model).items():
         was, now = before[f"{name}.weight"].float(), weight.float()
         is_small = was.abs() < 2.0**-14
@@ -151,7 +149,7 @@ def test_bfloat16_becomes_float16_without_loss(model_folder):
 def test_tied_weights_stay_one(model_folder):
     model = base(model_folder("gpt2"))
     assert model.lm_head.weight is model.transformer.wte.weight
-    hold_in_half(model)
+    hold_in_half(model, backend_of_kind(True))
     assert model.lm_head.weight is model.transformer.wte.weight
     assert model.lm_head.weight.dtype is torch.float16
 
@@ -164,7 +162,7 @@ def test_a_matrix_that_float16_does_not_hold_stays_float32(model_folder, factor)
         then(model)
 
     model = base(model_folder("llama"))
-    prepare(model, hold_in_half)
+    prepare(model, lambda model: hold_in_half(model, backend_of_kind(True)))
     assert "model.layers.0.mlp.up_proj" not in large_weights(model)
     assert model.model.layers[0].mlp.up_proj.weight.dtype is torch.float32
     with torch.no_grad():
@@ -175,6 +173,6 @@ def test_a_matrix_that_float16_does_not_hold_stays_float32(model_folder, factor)
 
 def test_new_adapters_are_float32(model_folder):
     model = base(model_folder("llama"))
-    hold_in_half(model)
+    hold_in_half(model, backend_of_kind(True))
     model = get_peft_model(model, LoraConfig(target_modules="all-linear", task_type="CAUSAL_LM"))
     assert {parameter.dtype for _, parameter in trained(model)} == {torch.float32}

@@ -2,13 +2,19 @@ import copy
 
 import pytest
 import torch
+from backends import accelerated, backend_of_kind
 from peft import LoraConfig, get_peft_model
 from tolerances import assert_computes, assert_within, rounding_errors
 
-from lorakit.engine.layers.lora_linear import accelerate_lora, apply_linears
+from lorakit.engine.layers import lora_linear
 from lorakit.engine.ops.row_dropout import DropoutPlace
 
 CPU = torch.device("cpu")
+PLAIN = backend_of_kind(False)
+
+
+def apply_linears(x, layers):
+    return lora_linear.apply_linears(x, layers, PLAIN)
 
 
 @pytest.mark.parametrize("probability", [0.1, 0.5])
@@ -44,13 +50,13 @@ def adapted(**lora):
 def test_in_evaluation_dropout_is_off():
     model = adapted(lora_dropout=0.5).eval()
     x, plain = torch.randn(3, 16), copy.deepcopy(model).double()
-    accelerate_lora(model)
+    accelerated(model)
     assert_computes([model(x)], lambda: [plain(x.double())])
 
 
 def test_in_training_dropout_is_on_and_unbiased():
     model = adapted(lora_dropout=0.25)
-    accelerate_lora(model)
+    accelerated(model)
     x = torch.ones(1, 16)
     wanted = model.eval()(x)
     torch.manual_seed(1)
@@ -65,7 +71,7 @@ def test_a_disabled_or_merged_adapter_computes_as_peft_does():
     with model.disable_adapter():
         without = model(x)
     plain = copy.deepcopy(model).double()
-    accelerate_lora(model)
+    accelerated(model)
     with model.disable_adapter():
         assert torch.equal(model(x), without)
     model.merge_adapter()
@@ -76,14 +82,14 @@ def test_a_disabled_or_merged_adapter_computes_as_peft_does():
 
 def test_leading_dimensions_are_kept():
     model = adapted().eval()
-    accelerate_lora(model)
+    accelerated(model)
     assert model(torch.randn(2, 3, 16)).shape == (2, 3, 8)
 
 
 def test_adapter_parameters_stay_float32_over_a_bfloat16_base():
     torch.manual_seed(0)
     model = get_peft_model(Net().to(torch.bfloat16), LoraConfig(r=2, target_modules=["layer"], init_lora_weights=False))
-    accelerate_lora(model)
+    accelerated(model)
     output = model(torch.randn(3, 16, dtype=torch.bfloat16))
     output.sum().backward()
     assert output.dtype is torch.bfloat16
@@ -137,13 +143,13 @@ def test_layers_of_one_input_compute_what_each_of_them_does(state):
     change(layers)
     x = torch.randn(2, 3, 16)
     exact = rounding_errors(lambda: outputs_and_gradients(model, [layer(x) for layer in layers]), torch.float32)
-    accelerate_lora(model)
+    accelerated(model)
     assert_within(outputs_and_gradients(model, apply_linears(x, layers)), *exact)
 
 
 def test_a_layer_that_is_watched_is_called():
     model, layers = three_layers()
-    accelerate_lora(model)
+    accelerated(model)
     seen = []
     layers[2].register_forward_hook(lambda *_: seen.append(1))
     apply_linears(torch.randn(3, 16), layers)

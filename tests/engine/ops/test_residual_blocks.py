@@ -2,17 +2,17 @@
 
 import pytest
 import torch
+from backends import backend_of_kind
 from tolerances import assert_within, rounding_errors
 
-from lorakit.engine.backends.cpu.kernels import choose_kernels
-from lorakit.engine.backends.torch.parts import Norm
-from lorakit.engine.ops.packed_attention import PackedRows
-from lorakit.engine.ops.projections import LoraFactors, Projection
+from lorakit.engine.backends.operands import LoraFactors, Norm, Projection
+from lorakit.engine.layout import PackedLayout
 from lorakit.engine.ops.residual_blocks import Heads, add_attention, add_mlp
 
 TOKENS, WIDTH, SIZE, HEADS, KEY_HEADS, INNER = 6, 8, 4, 2, 1, 5
 ATTENTION = {"q": (HEADS * SIZE, WIDTH), "k": (KEY_HEADS * SIZE, WIDTH), "v": (KEY_HEADS * SIZE, WIDTH)}
 ATTENTION["o"] = (WIDTH, HEADS * SIZE)
+PLAIN = backend_of_kind(False)
 MLP = {"gate": (INNER, WIDTH), "up": (INNER, WIDTH), "down": (WIDTH, INNER)}
 
 
@@ -32,7 +32,7 @@ def norm_of(width, dtype=torch.float64):
 
 def heads_of(tokens, has_norms=False, dtype=torch.float64):
     norms = (norm_of(SIZE, dtype), norm_of(SIZE, dtype)) if has_norms else (None, None)
-    spans = PackedRows((3, tokens - 4), shared=1).spans(is_tail=False)
+    spans = PackedLayout((3, tokens - 4), prefix_len=1).spans
     return Heads(SIZE, 0.7, spans, *numbers(2, 1, 1, tokens, SIZE, dtype=dtype), *norms)
 
 
@@ -62,7 +62,7 @@ def test_attention_has_the_gradients_of_finite_differences(has_norms, has_dropou
     norm, heads = norm_of(WIDTH), heads_of(TOKENS, has_norms)
     projections, trained = projections_of(ATTENTION, adapted, has_dropout)
     x = numbers(TOKENS, WIDTH).requires_grad_()
-    assert torch.autograd.gradcheck(lambda x, *_: add_attention(x, norm, heads, projections), (x, *trained))
+    assert torch.autograd.gradcheck(lambda x, *_: add_attention(x, norm, heads, projections, PLAIN), (x, *trained))
 
 
 @pytest.mark.parametrize("has_dropout", [False, True])
@@ -70,7 +70,7 @@ def test_attention_has_the_gradients_of_finite_differences(has_norms, has_dropou
 def test_the_mlp_has_the_gradients_of_finite_differences(has_dropout, adapted):
     norm, (projections, trained) = norm_of(WIDTH), projections_of(MLP, adapted, has_dropout)
     x = numbers(TOKENS, WIDTH).requires_grad_()
-    assert torch.autograd.gradcheck(lambda x, *_: add_mlp(x, norm, projections), (x, *trained))
+    assert torch.autograd.gradcheck(lambda x, *_: add_mlp(x, norm, projections, PLAIN), (x, *trained))
 
 
 @pytest.mark.parametrize("adapted", ["qkvo", "v"])
@@ -78,14 +78,16 @@ def test_the_first_layer_s_input_needs_no_gradient_for_its_adapters_to_have_thei
     norm, heads = norm_of(WIDTH), heads_of(TOKENS)
     projections, trained = projections_of(ATTENTION, adapted)
     fixed = numbers(TOKENS, WIDTH)
-    wanted = torch.autograd.grad(add_attention(fixed.clone().requires_grad_(), norm, heads, projections).sum(), trained)
-    found = torch.autograd.grad(add_attention(fixed, norm, heads, projections).sum(), trained)
+    wanted = torch.autograd.grad(
+        add_attention(fixed.clone().requires_grad_(), norm, heads, projections, PLAIN).sum(), trained
+    )
+    found = torch.autograd.grad(add_attention(fixed, norm, heads, projections, PLAIN).sum(), trained)
     assert all(map(torch.equal, found, wanted))
 
 
 def test_a_gradient_that_does_not_lie_in_one_piece_is_taken():
     norm, (projections, trained) = norm_of(WIDTH), projections_of(MLP, ("down",))
-    y = add_mlp(numbers(TOKENS, WIDTH), norm, projections)
+    y = add_mlp(numbers(TOKENS, WIDTH), norm, projections, PLAIN)
     toward = numbers(WIDTH, TOKENS)
     wanted = torch.autograd.grad(y, trained, toward.T.contiguous(), retain_graph=True)
     assert all(map(torch.equal, torch.autograd.grad(y, trained, toward.T), wanted))
@@ -93,7 +95,7 @@ def test_a_gradient_that_does_not_lie_in_one_piece_is_taken():
 
 @pytest.mark.parametrize("has_norms", [False, True])
 def test_pytorch_and_the_kernels_compute_what_float64_does(has_norms):
-    def layer(dtype, tokens=50):
+    def layer(dtype, backend, tokens=50):
         """Value and gradients of both halves, of the same numbers in any format."""
         torch.manual_seed(0)
         norms, heads = (norm_of(WIDTH, dtype), norm_of(WIDTH, dtype)), heads_of(tokens, has_norms, dtype)
@@ -102,15 +104,14 @@ def test_pytorch_and_the_kernels_compute_what_float64_does(has_norms):
         x, toward = numbers(tokens, WIDTH, dtype=dtype).requires_grad_(), numbers(tokens, WIDTH, dtype=dtype)
 
         def compute():
-            y = add_mlp(add_attention(x, norms[0], heads, attention), norms[1], mlp)
+            y = add_mlp(add_attention(x, norms[0], heads, attention, backend), norms[1], mlp, backend)
             return [y, *torch.autograd.grad(y, [x, *of_attention, *of_mlp], toward)]
 
         return compute
 
-    exact, allowed = rounding_errors(layer(torch.float64), torch.float32)
-    for is_wanted in (False, True):
-        assert choose_kernels(is_wanted, torch.device("cpu"), torch.float32).is_used is is_wanted
-        assert_within(layer(torch.float32)(), exact, allowed)
+    exact, allowed = rounding_errors(layer(torch.float64, PLAIN), torch.float32)
+    for backend in (PLAIN, backend_of_kind(True)):
+        assert_within(layer(torch.float32, backend)(), exact, allowed)
 
 
 def kept_values(function, *arguments):
@@ -123,19 +124,18 @@ def kept_values(function, *arguments):
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         y = function(*arguments)
-    given = {tensor.data_ptr() for one in arguments[-1] for tensor in one.tensors() if tensor is not None}
+    given = {tensor.data_ptr() for one in arguments[-2] for tensor in one.tensors() if tensor is not None}
     given.add(arguments[0].data_ptr())
     return sum(tensor.numel() for pointer, tensor in kept.items() if pointer not in given), y
 
 
-@pytest.mark.usefixtures("own_kernels")
 def test_norms_and_gated_products_are_not_kept():
-    dtype = torch.float32
+    dtype, by = torch.float32, backend_of_kind(True)
     x, norm = numbers(TOKENS, WIDTH, dtype=dtype), norm_of(WIDTH, dtype)
     mlp, _ = projections_of(MLP, ("gate", "down"), dtype=dtype)
     # gate and up; the inverse root of a token; what two adapters make of it
-    assert kept_values(add_mlp, x, norm, mlp)[0] == TOKENS * (2 * INNER + 1 + 2 * 2)
+    assert kept_values(add_mlp, x, norm, mlp, by)[0] == TOKENS * (2 * INNER + 1 + 2 * 2)
     attention, _ = projections_of(ATTENTION, "qv", dtype=dtype)
     # queries, keys and values; the inverse root; two adapters; what each query's probabilities are divided by
     wanted = TOKENS * ((HEADS + 2 * KEY_HEADS) * SIZE + 1 + 2 * 2 + HEADS)
-    assert kept_values(add_attention, x, norm, heads_of(TOKENS, dtype=dtype), attention)[0] == wanted
+    assert kept_values(add_attention, x, norm, heads_of(TOKENS, dtype=dtype), attention, by)[0] == wanted

@@ -1,18 +1,19 @@
 import pytest
 import torch
+from backends import backend_of_kind
 from tolerances import assert_computes
 from torch.nn.functional import scaled_dot_product_attention
 
-from lorakit.engine.ops import row_attention
-from lorakit.engine.ops.packed_attention import PackedRows
-from lorakit.engine.ops.row_attention import RowAttention
+from lorakit.engine import layout
+from lorakit.engine.layout import PackedLayout
+from lorakit.engine.ops.attention import PackedAttention
 
 
 def attend(query, key, value):
     """One sequence, of whose last tokens there are queries: [1, heads, tokens, size]."""
     asked, tokens = query.shape[2], key.shape[2]
-    spans = PackedRows((tokens,), tails=(asked,)).spans(is_tail=True)
-    return RowAttention.apply(query, key, value, spans, 0.5).transpose(1, 2)
+    spans = PackedLayout((tokens,), tails=(asked,)).tail_spans
+    return PackedAttention.apply(query, key, value, spans, 0.5, backend_of_kind(False)).transpose(1, 2)
 
 
 def tensors(dtype, tokens=5, heads=6, key_heads=2, size=4):
@@ -24,9 +25,9 @@ def tensors(dtype, tokens=5, heads=6, key_heads=2, size=4):
 @pytest.fixture(params=["one tile", "tiles", "tiles computed anew"])
 def _tiles(request, monkeypatch):
     if request.param != "one tile":
-        monkeypatch.setattr(row_attention, "_TILE_TOKENS", 2)
+        monkeypatch.setattr(layout, "TILE_TOKENS", 2)
     if request.param == "tiles computed anew":
-        monkeypatch.setattr(row_attention, "_LONGEST_KEPT_ROW", 0)
+        monkeypatch.setattr(layout, "_LONGEST_KEPT_SEQUENCE", 0)
 
 
 @pytest.mark.parametrize("key_heads", [6, 2, 1])

@@ -2,16 +2,16 @@ import pytest
 import torch
 
 from lorakit.engine import choose_device, choose_dtype
+from lorakit.engine.backends import number_format
+from lorakit.engine.backends.cpu import half_products
 from lorakit.engine.backends.cpu.levels import VARIABLE
-from lorakit.engine.ops import products
-from lorakit.engine.runtime import device as device_module
 from lorakit.engine.runtime import processor
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 
 def test_auto_measures_on_a_cpu_and_says_so(monkeypatch):
-    monkeypatch.setattr(device_module, "_bfloat16_speedup", lambda: 4.0)
+    monkeypatch.setattr(number_format, "_bfloat16_speedup", lambda: 4.0)
     choice = choose_dtype("auto", CPU)
     assert (choice.name, choice.reason) == ("bfloat16", "cpu: measured 4.0x float32 on this machine")
 
@@ -21,9 +21,9 @@ def measured(monkeypatch):
     """Let the machine be one that measures so many times the speed of float32."""
 
     def machine(bfloat16, half=None):
-        monkeypatch.setattr(device_module, "_bfloat16_speedup", lambda: bfloat16)
-        monkeypatch.setattr(device_module, "half_fault", lambda: "no such instructions" if half is None else None)
-        monkeypatch.setattr(device_module, "_half_speedup", lambda: half)
+        monkeypatch.setattr(number_format, "_bfloat16_speedup", lambda: bfloat16)
+        monkeypatch.setattr(number_format, "half_fault", lambda: "no such instructions" if half is None else None)
+        monkeypatch.setattr(number_format, "_half_speedup", lambda: half)
 
     return machine
 
@@ -79,11 +79,11 @@ def test_a_processor_without_the_instructions_says_so(monkeypatch, tmp_path):
     other.write_text("vendor_id : GenuineIntel\nmodel name : Another\nflags : fpu avx512f avx512_bf16\n")
     monkeypatch.setattr(processor, "_LINUX_FILE", other)
     monkeypatch.delenv(VARIABLE, raising=False)
-    products._kernel_or_fault.cache_clear()
+    half_products._kernel_or_fault.cache_clear()
     try:
-        assert products.half_fault() == "the processor cannot multiply float16"
+        assert half_products.half_fault() == "the processor cannot multiply float16"
     finally:
-        products._kernel_or_fault.cache_clear()
+        half_products._kernel_or_fault.cache_clear()
 
 
 @pytest.mark.parametrize(("is_supported", "dtype"), [(True, torch.bfloat16), (False, torch.float16)])
@@ -103,7 +103,7 @@ def test_float16_on_a_gpu_is_given():
 
 
 def test_the_measurement_is_a_plausible_ratio():
-    assert 0.001 < device_module._bfloat16_speedup() < 1000
+    assert 0.001 < number_format._bfloat16_speedup() < 1000
 
 
 def test_a_device_is_found():

@@ -8,13 +8,12 @@ import stat
 import pytest
 import torch
 
-from lorakit.engine import choose_kernels
+from lorakit.engine import choose_backend
 from lorakit.engine.backends.cpu import build as kernel_build
 from lorakit.engine.backends.cpu import library as kernel_library
-from lorakit.engine.backends.cpu.kernels import kernels_for
 from lorakit.engine.backends.cpu.levels import VARIABLE, levels_here
-from lorakit.engine.ops.packed_attention import PackedRows
-from lorakit.engine.ops.row_attention import RowAttention
+from lorakit.engine.layout import PackedLayout
+from lorakit.engine.ops.attention import PackedAttention
 from lorakit.engine.runtime import processor
 
 CPU = torch.device("cpu")
@@ -50,10 +49,9 @@ def test_without_a_compiler_that_will_do_pytorch_computes(monkeypatch, tmp_path,
     found = text and program(tmp_path, text)
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr(shutil, "which", lambda name: found)
-    choice = choose_kernels(True, CPU, torch.float32)
-    assert not choice.is_used
+    choice = choose_backend(True, CPU, torch.float32)
+    assert not choice.is_native
     assert choice.reason.startswith(reason)
-    assert kernels_for(torch.ones(1)) is None
     assert not [*cache.rglob("*")]
 
 
@@ -61,22 +59,22 @@ def test_without_a_compiler_that_will_do_pytorch_computes(monkeypatch, tmp_path,
 def test_what_the_processor_lacks_is_not_compiled_for(monkeypatch, tmp_path, name):
     monkeypatch.setattr(processor, "_LINUX_FILE", tmp_path / "none")  # it says nothing of itself
     monkeypatch.setenv(VARIABLE, name)
-    choice = choose_kernels(True, CPU, torch.float32)
-    assert not choice.is_used
+    choice = choose_backend(True, CPU, torch.float32)
+    assert not choice.is_native
     assert choice.reason.startswith(f"{VARIABLE} is {name}, and this processor has native")
 
 
 @pytest.mark.usefixtures("cache")
 def test_elsewhere_than_on_linux_and_macos_pytorch_computes(monkeypatch):
     monkeypatch.setattr(kernel_build.platform, "system", lambda: "Windows")
-    assert choose_kernels(True, CPU, torch.float32).reason == "not on Windows"
+    assert choose_backend(True, CPU, torch.float32).reason == "not on Windows"
 
 
 def test_the_path_of_a_library_that_fails_does_not_end_a_run(monkeypatch, tmp_path):
     broken = tmp_path / "broken.so"
     broken.write_bytes(b"no library")
     monkeypatch.setattr(kernel_library, "compiled", lambda source: broken)
-    assert not choose_kernels(True, CPU, torch.float32).is_used
+    assert not choose_backend(True, CPU, torch.float32).is_native
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +83,7 @@ def built(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LORAKIT_CACHE", str(folder))
-        assert choose_kernels(True, CPU, torch.float32).is_used
+        assert choose_backend(True, CPU, torch.float32).is_native
     return folder / "kernels"
 
 
@@ -99,9 +97,9 @@ def library(cache, built):
 
 def test_what_is_built_is_used_again_and_what_others_may_write_is_not(monkeypatch, library):
     monkeypatch.setattr(kernel_build, "compile_into", None)  # there is nothing to compile any more
-    assert choose_kernels(True, CPU, torch.float32).is_used
+    assert choose_backend(True, CPU, torch.float32).is_native
     library.chmod(library.stat().st_mode | stat.S_IWOTH)
-    assert choose_kernels(True, CPU, torch.float32).reason == f"others may write {library}"
+    assert choose_backend(True, CPU, torch.float32).reason == f"others may write {library}"
 
 
 def cut(file, share):
@@ -133,7 +131,7 @@ def test_a_damaged_library_is_never_run_but_built_anew(monkeypatch, built, libra
 
     version = kernel_build._run([*kernel_build._compiler(), "--version"])
     monkeypatch.setattr(kernel_build, "_run", run)
-    assert choose_kernels(True, CPU, torch.float32).is_used
+    assert choose_backend(True, CPU, torch.float32).is_native
     [anew] = library.parent.glob(OF_PASSES)
     assert anew.read_bytes() == whole
 
@@ -146,7 +144,7 @@ def test_what_a_killed_compilation_has_left_is_swept_away(monkeypatch, cache):
     os.utime(old, (0, 0))
     monkeypatch.setattr(kernel_build, "compile_into", None)
     with pytest.raises(TypeError):
-        choose_kernels(True, CPU, torch.float32)
+        choose_backend(True, CPU, torch.float32)
     assert [*cache.iterdir()] == [new]  # another process may be at it
 
 
@@ -163,21 +161,22 @@ def test_what_the_package_brings_needs_no_compiler_and_is_the_best_of_what_the_p
         file.write_bytes(next(built.glob(f"{source.name}-*")).read_bytes())
         name = f"{kernel_build._built_in_name(source, level)}-{kernel_build._content_digest(file)}.so"
         file.rename(tmp_path / name)
-    choice = choose_kernels(True, CPU, torch.float32)
-    assert choice.is_used
+    choice = choose_backend(True, CPU, torch.float32)
+    assert choice.is_native
     assert choice.reason.startswith(f"built in: kernels-float32-{levels_here()[0].name}")
     for file in tmp_path.glob("*.so"):
         file.write_bytes(b"damaged")
-    assert choose_kernels(True, CPU, torch.float32).reason == "there is no C++ compiler"
+    assert choose_backend(True, CPU, torch.float32).reason == "there is no C++ compiler"
 
 
 def test_with_other_threads_than_openmp_s_one_thread_computes_the_same(monkeypatch):
-    spans = PackedRows((40, 50)).spans(is_tail=False)
+    spans = PackedLayout((40, 50)).spans
     inputs = [torch.randn(1, heads, 90, 64, requires_grad=True) for heads in (6, 2, 2)]
     found = []
     for threads in (kernel_library._threads(), (None,) * 5):
         monkeypatch.setattr(kernel_library, "_threads", lambda threads=threads: threads)
-        assert choose_kernels(True, CPU, torch.float32).is_used
-        output = RowAttention.apply(*inputs, spans, 0.1)
+        backend = choose_backend(True, CPU, torch.float32)
+        assert backend.is_native
+        output = PackedAttention.apply(*inputs, spans, 0.1, backend)
         found.append([output, *torch.autograd.grad(output.sum(), inputs)])
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))

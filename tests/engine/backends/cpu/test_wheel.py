@@ -17,18 +17,17 @@ from lorakit.engine.backends.cpu.levels import VARIABLE, levels_here, levels_of,
 
 SHOW = """
 import lorakit, torch
-from lorakit.engine import choose_kernels
-from lorakit.engine.backends.cpu.kernels import kernels_for
+from lorakit.engine import choose_backend
 from lorakit.engine.ops.pointwise import RmsNorm
 import shutil
 assert not any(map(shutil.which, ("g++", "c++", "clang++"))), "there is a compiler"
 print(lorakit.__file__)
 for dtype in (torch.float32, torch.bfloat16):
-    choice = choose_kernels(True, torch.device("cpu"), dtype)
-    print(choice)
-    assert kernels_for(torch.ones(1, dtype=dtype))
+    backend = choose_backend(True, torch.device("cpu"), dtype)
+    print(backend)
+    assert backend.is_native
     x = torch.ones(2, 8, dtype=dtype)
-    assert torch.equal(RmsNorm.apply(x, x[0], 0.0), x)
+    assert torch.equal(RmsNorm.apply(x, x[0], 0.0, backend), x)
 """
 
 

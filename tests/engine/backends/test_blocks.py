@@ -4,12 +4,10 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from backends import backend_of_kind
 from tolerances import assert_within, rounding_errors
 
-from lorakit.engine.backends.cpu.kernels import choose_kernels
-from lorakit.engine.backends.cpu.parts import KernelParts, kernel_parts_for
-from lorakit.engine.backends.torch.parts import Norm, Start, TorchParts
-from lorakit.engine.ops.projections import LoraFactors, Projection
+from lorakit.engine.backends.operands import LoraFactors, Norm, NormedInput, Projection
 
 
 @dataclass(frozen=True)
@@ -34,20 +32,16 @@ CASES = (
 )
 
 
-def kernels_of(dtype):
-    choice = choose_kernels(True, torch.device("cpu"), dtype)
-    assert choice.is_used, choice.reason
-
-
-def parts_of(way, norm, x, projections):
-    if way is TorchParts:
-        return TorchParts()
-    parts = kernel_parts_for(x, norm, projections)
-    if parts is None:
-        assert x.dtype is torch.bfloat16
+def native(dtype, x, projections, norm=None):
+    backend = backend_of_kind(True, dtype)
+    if not backend.serves_block(x, projections, norm):
+        assert dtype is torch.bfloat16
         pytest.skip("this processor has no instruction for pairs of bfloat16")
-    assert isinstance(parts, KernelParts)
-    return parts
+    return backend
+
+
+def backend_for(way, x, projections, norm):
+    return backend_of_kind(False) if way == "PyTorch" else native(x.dtype, x, projections, norm)
 
 
 def drawn(dtype, *shape, size=1.0, around=0.0):
@@ -74,10 +68,10 @@ def of_mlp(case, dtype, way):
     each = [projection(dtype, *shape, rank, case.has_bias) for shape, rank in zip(shapes, case.ranks, strict=True)]
     norm = Norm(drawn(dtype, case.width, size=0.1, around=1.0), 1e-6)
     x, grad = drawn(dtype, case.tokens, case.width), drawn(dtype, case.tokens, case.width)
-    parts = parts_of(way, norm, x, each)
-    y, gate, up, smalls, rstd = parts.mlp(x, norm, each)
-    grad_x, gradients = parts.mlp_gradients(Start(x, norm, rstd), each, smalls, gate, up, grad, True)
-    _, without = parts.mlp_gradients(Start(x, norm, rstd), each, smalls, gate, up, grad, False)
+    by = backend_for(way, x, each, norm)
+    y, gate, up, smalls, rstd = by.mlp(x, norm, each)
+    grad_x, gradients = by.mlp_backward(NormedInput(x, norm, rstd), each, smalls, gate, up, grad, True)
+    _, without = by.mlp_backward(NormedInput(x, norm, rstd), each, smalls, gate, up, grad, False)
     return [y, gate, up, *found(smalls), rstd, grad_x, *found(gradients), *found(without)]
 
 
@@ -91,12 +85,12 @@ def of_attention(case, dtype, way):
     last = projection(dtype, case.width, case.inner, case.ranks[0], case.has_bias)
     norm = Norm(drawn(dtype, case.width, size=0.1, around=1.0), 1e-6)
     x, grad = drawn(dtype, case.tokens, case.width), drawn(dtype, case.tokens, case.width)
-    parts = parts_of(way, norm, x, [*inner, last])
-    outputs, smalls, rstd = parts.normed_outputs(x, norm, inner, (None, None, None))
-    y, small = parts.added_output(outputs[0], last, x)
-    grad_output, of_last = parts.gradients_of_output(last, outputs[0], small, grad)
+    by = backend_for(way, x, [*inner, last], norm)
+    outputs, smalls, rstd = by.norm_linears(x, norm, inner, (None, None, None))
+    y, small = by.add_linear(outputs[0], last, x)
+    grad_output, of_last = by.add_linear_backward(last, outputs[0], small, grad)
     grads = [grad_output, drawn(dtype, case.tokens, outs[1]), drawn(dtype, case.tokens, outs[2])]
-    grad_x, gradients = parts.gradients_of_normed(Start(x, norm, rstd), inner, smalls, grads, grad)
+    grad_x, gradients = by.norm_linears_backward(NormedInput(x, norm, rstd), inner, smalls, grads, grad)
     return [*outputs, *found(smalls), rstd, y, grad_output, grad_x, *found(gradients), *found(of_last)]
 
 
@@ -104,20 +98,18 @@ def of_attention(case, dtype, way):
 @pytest.mark.parametrize("half", [of_mlp, of_attention])
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_half_is_what_float64_computes(case, half, dtype):
-    kernels_of(dtype)
-    exact, allowed = rounding_errors(lambda: half(case, torch.float64, TorchParts), dtype, repetitions=2)
-    assert_within(half(case, dtype, KernelParts), exact, allowed)
+    exact, allowed = rounding_errors(lambda: half(case, torch.float64, "PyTorch"), dtype, repetitions=2)
+    assert_within(half(case, dtype, "C++"), exact, allowed)
 
 
 @pytest.mark.parametrize("half", [of_mlp, of_attention])
 def test_results_do_not_depend_on_the_number_of_threads(half):
-    kernels_of(torch.float32)
     before = torch.get_num_threads()
     try:
         results = []
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            results.append(half(CASES[4], torch.float32, KernelParts))
+            results.append(half(CASES[4], torch.float32, "C++"))
     finally:
         torch.set_num_threads(before)
     assert all(all(map(torch.equal, results[0], other)) for other in results[1:])
@@ -135,15 +127,15 @@ def test_results_do_not_depend_on_the_number_of_threads(half):
     ],
 )
 def test_what_they_do_not_compute_is_left_to_pytorch(change):
-    kernels_of(torch.float32)
     norm, x = Norm(torch.ones(6), 1e-6), torch.zeros(3, 6)
     plain = Projection(torch.zeros(4, 6))
-    assert kernel_parts_for(x, norm, [plain]) is not None
+    by = backend_of_kind(True)
+    assert by.serves_block(x, [plain], norm)
     changed = Projection(**{"weight": plain.weight, **change})
-    assert kernel_parts_for(x, norm, [plain, changed]) is None
+    assert not by.serves_block(x, [plain, changed], norm)
 
 
 def test_odd_sizes_are_not_multiplied_in_pairs():
-    kernels_of(torch.bfloat16)
     x, norm = torch.zeros(3, 6, dtype=torch.bfloat16), Norm(torch.ones(6, dtype=torch.bfloat16), 1e-6)
-    assert kernel_parts_for(x, norm, [Projection(torch.zeros(5, 6, dtype=torch.bfloat16))]) is None
+    odd = Projection(torch.zeros(5, 6, dtype=torch.bfloat16))
+    assert not backend_of_kind(True, torch.bfloat16).serves_block(x, [odd], norm)

@@ -5,7 +5,7 @@ argument down to each layer; without it (in generation) transformers' own SDPA c
 
 - on a GPU, one call for all sequences: by flash-attn where it is installed, else by PyTorch's variable-length
   attention, where number format and head size allow it;
-- on a CPU, `RowAttention`;
+- where the backend attends to packed rows itself, `PackedAttention`;
 - otherwise SDPA, sequence by sequence.
 """
 
@@ -21,8 +21,10 @@ import torch
 from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 
+from lorakit.engine.backends.base import Backend
+from lorakit.engine.backends.operands import AttentionInputs
+from lorakit.engine.layout import PackedLayout, Span
 from lorakit.engine.ops.limited_attention import Limits, attend_by_scores, attend_span
-from lorakit.engine.ops.row_attention import RowAttention, Span
 
 PACKED = "lorakit_packed"
 # Stands in for the mask of a packed row, which would grow with the square of the row. Nothing ever attends by it.
@@ -32,45 +34,56 @@ _AMPERE = (8, 0)
 
 
 @dataclass(frozen=True)
-class PackedRows:
-    """Where the sequences of a packed row lie; an object of its own, so that a compiled layer serves any lengths.
+class Packed:
+    """What travels down to each attention layer of a packed row; an object, so that a compiled layer serves any row."""
 
-    Attributes:
-        lengths: Tokens of each sequence, without those it shares.
-        shared: Tokens at the start of the packed row with which every sequence begins.
-        tails: Tokens at the end of each sequence that the last layer is wanted for; None for all of them.
-        wanted: The same tokens by their places in the packed row, [sum of tails].
-    """
+    layout: PackedLayout
+    backend: Backend
 
-    lengths: tuple[int, ...]
-    shared: int = 0
-    tails: tuple[int, ...] | None = None
-    wanted: torch.Tensor | None = None
 
-    @property
-    def longest(self) -> int:
-        """Tokens of the longest sequence, with those it shares."""
-        return self.shared + max(self.lengths)
+class PackedAttention(torch.autograd.Function):
+    """Causal attention within each sequence of a packed row, with grouped heads."""
 
-    def spans(self, is_tail: bool) -> tuple[Span, ...]:
-        """Return the sequences one by one, the shared tokens as the first where there are any.
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        spans: tuple[Span, ...],
+        scaling: float,
+        backend: Backend,
+    ) -> torch.Tensor:
+        """Attend.
 
         Args:
-            is_tail: Whether only the wanted tokens have queries.
+            ctx: Of autograd.
+            query: [1, heads, queries, head size]
+            key: [1, key heads, tokens, head size]
+            value: [1, key heads, tokens, head size]
+            spans: The sequences; together they have all queries.
+            scaling: Of the products of queries and keys.
+            backend: Which computes.
+
+        Returns:
+            [1, queries, heads, head size]
         """
-        lengths = (self.shared, *self.lengths) if self.shared else self.lengths
-        asking = lengths
-        if is_tail and self.tails is not None:
-            asking = (0, *self.tails) if self.shared else self.tails
-        spans, query, key = [], 0, 0
-        for asked, tokens in zip(asking, lengths, strict=True):
-            shared = self.shared if key else 0
-            spans.append(Span(slice(query, query + asked), slice(key, key + tokens), shared))
-            query, key = query + asked, key + tokens
-        return tuple(spans)
+        inputs = AttentionInputs(query[0], key[0], value[0], spans, scaling)
+        output, *kept = backend.attention(inputs)
+        ctx.save_for_backward(inputs.query, inputs.key, inputs.value, *kept)
+        ctx.spans, ctx.scaling, ctx.backend = spans, scaling, backend
+        return output[None]
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> Any:  # type: ignore[override]
+        """Return the gradients of query, key and value."""
+        query, key, value, *kept = ctx.saved_tensors
+        inputs = AttentionInputs(query, key, value, ctx.spans, ctx.scaling)
+        gradients = ctx.backend.attention_backward(inputs, grad[0], kept)
+        return *(gradient[None] for gradient in gradients), None, None, None
 
 
-# (query, key, value, row lengths, scaling) to [1, tokens, heads, head size]; the first three as in `packed_attention`
+# (query, key, value, seqlens, scaling) to [1, tokens, heads, head size]; the first three as in `packed_attention`
 VariableLengthAttention = Callable[
     [torch.Tensor, torch.Tensor, torch.Tensor, tuple[int, ...], float],
     torch.Tensor,
@@ -86,7 +99,7 @@ def packed_attention(  # noqa: PLR0913, PLR0917 - the signature is that of trans
     attention_mask: torch.Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
-    packed_rows: PackedRows | None = None,
+    packed: Packed | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attend within each packed sequence; the signature is that of transformers' attention functions.
@@ -96,34 +109,35 @@ def packed_attention(  # noqa: PLR0913, PLR0917 - the signature is that of trans
         query: [1, heads, tokens, head size]; in the last layer those of the wanted tokens.
         key: [1, key heads, tokens, head size]
         value: [1, key heads, tokens, head size]
-        attention_mask: Used only where ``packed_rows`` is absent.
+        attention_mask: Used only where ``packed`` is absent.
         scaling: Of the products; None for one over the root of the head size.
         dropout: On the probabilities.
-        packed_rows: Where the sequences lie.
+        packed: Where the sequences lie, and who computes.
         kwargs: What else the layer gives: see `Limits.of`. Passed on to SDPA.
 
     Returns:
         [1, tokens, heads, head size], and None for the probabilities.
 
     Raises:
-        RuntimeError: The model lost the row lengths on their way here; to go on would mix the sequences.
+        RuntimeError: The model lost the lengths of sequences on their way here; to go on would mix the sequences.
     """
-    if packed_rows is None:
+    if packed is None:
         return _attend_by_mask(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs)
+    layout, backend = packed.layout, packed.backend
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     limits = Limits.of(module, kwargs)
-    is_tail = packed_rows.tails is not None and query.shape[2] < key.shape[2]
-    spans = packed_rows.spans(is_tail)
-    if limits.applies_to(packed_rows.longest) or query.shape[-1] != value.shape[-1]:
+    is_tail = layout.tails is not None and query.shape[2] < key.shape[2]
+    spans = layout.tail_spans if is_tail else layout.spans
+    if limits.applies_to(layout.longest) or query.shape[-1] != value.shape[-1]:
         limited = [attend_span(query, key, value, span, scale, dropout, limits) for span in spans]
         return torch.cat(limited, dim=2).transpose(1, 2).contiguous(), None
-    attend_all = None if packed_rows.shared or is_tail else _serving(query, dropout)
+    attend_all = None if layout.prefix_len or is_tail else _serving(query, dropout)
     if attend_all is not None:
-        return attend_all(query, key, value, packed_rows.lengths, scale), None
-    if query.device.type == "cpu" and dropout == 0:
-        return RowAttention.apply(query, key, value, spans, scale), None
-    rows = [_attend(query, key, value, span, scale, dropout) for span in spans]
-    return torch.cat(rows, dim=2).transpose(1, 2).contiguous(), None
+        return attend_all(query, key, value, layout.seqlens, scale), None
+    if backend.attends_packed and dropout == 0:
+        return PackedAttention.apply(query, key, value, spans, scale, backend), None
+    sequences = [_attend(query, key, value, span, scale, dropout) for span in spans]
+    return torch.cat(sequences, dim=2).transpose(1, 2).contiguous(), None
 
 
 def _attend_by_mask(
@@ -137,7 +151,7 @@ def _attend_by_mask(
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     if mask is not None and mask.numel() == 1 < key.shape[2]:
-        raise RuntimeError(f"{type(module).__name__} does not pass on the row lengths of a packed row")
+        raise RuntimeError(f"{type(module).__name__} does not pass on the lengths of sequences of a packed row")
     limits = Limits.of(module, kwargs)
     if limits.bends():
         scale = query.shape[-1] ** -0.5 if kwargs["scaling"] is None else kwargs["scaling"]
@@ -153,7 +167,7 @@ def _attend_by_mask(
 def _attend(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, span: Span, scaling: float, dropout: float
 ) -> torch.Tensor:
-    query, key, value = query[:, :, span.asking], span.seen(key[0])[None], span.seen(value[0])[None]
+    query, key, value = query[:, :, span.queries], span.visible(key[0])[None], span.visible(value[0])[None]
     is_whole = query.shape[2] == key.shape[2]
     mask = None if is_whole else causal_lower_right(query.shape[2], key.shape[2])
     return scaled_dot_product_attention(
@@ -189,7 +203,7 @@ def variable_length_attention(device: torch.device) -> VariableLengthAttention |
         from flash_attn import flash_attn_varlen_func  # type: ignore[import-not-found]
     except ImportError:
         return torch_variable_length_attention()
-    return over_rows(flash_attn_varlen_func, lambda _: {"causal": True}, scale_name="softmax_scale")
+    return over_sequences(flash_attn_varlen_func, lambda _: {"causal": True}, scale_name="softmax_scale")
 
 
 def torch_variable_length_attention() -> VariableLengthAttention | None:
@@ -200,12 +214,12 @@ def torch_variable_length_attention() -> VariableLengthAttention | None:
         return None
     if "enable_gqa" not in inspect.signature(varlen_attn).parameters:
         return None
-    return over_rows(
+    return over_sequences(
         varlen_attn, lambda is_grouped: {"window_size": (-1, 0), "enable_gqa": is_grouped}, scale_name="scale"
     )
 
 
-def over_rows(
+def over_sequences(
     kernel: Callable[..., torch.Tensor], settings: Callable[[bool], dict[str, Any]], scale_name: str
 ) -> VariableLengthAttention:
     """Adapt a kernel that takes [tokens, heads, head size] and the places where sequences start.
@@ -217,10 +231,10 @@ def over_rows(
     """
 
     def attend(
-        query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, row_lengths: tuple[int, ...], scaling: float
+        query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, seqlens: tuple[int, ...], scaling: float
     ) -> torch.Tensor:
-        starts = _starts(row_lengths, query.device)
-        longest = max(row_lengths)
+        starts = _starts(seqlens, query.device)
+        longest = max(seqlens)
         flat = [tensor[0].transpose(0, 1) for tensor in (query, key, value)]  # [tokens, heads, head size]
         given = settings(query.shape[1] != key.shape[1]) | {scale_name: scaling}
         return kernel(*flat, starts, starts, longest, longest, **given)[None]
@@ -229,9 +243,9 @@ def over_rows(
 
 
 @lru_cache(maxsize=8)
-def _starts(row_lengths: tuple[int, ...], device: torch.device) -> torch.Tensor:
+def _starts(seqlens: tuple[int, ...], device: torch.device) -> torch.Tensor:
     """Where each sequence begins, and the end of the last: [sequences + 1]; the same for all layers of a pass."""
-    return torch.tensor((0, *row_lengths), device=device).cumsum(0, dtype=torch.int32)
+    return torch.tensor((0, *seqlens), device=device).cumsum(0, dtype=torch.int32)
 
 
 def register_packed_attention() -> None:

@@ -1,12 +1,18 @@
 import pytest
 import torch
+from backends import backend_of_kind
 from tolerances import assert_computes
 from torch.nn.functional import scaled_dot_product_attention
 
-from lorakit.engine.ops import packed_attention as attention_module
-from lorakit.engine.ops.packed_attention import NO_MASK, PackedRows, over_rows, packed_attention
+from lorakit.engine.layout import PackedLayout
+from lorakit.engine.ops import attention as attention_module
+from lorakit.engine.ops.attention import NO_MASK, Packed, over_sequences, packed_attention
 
 LENGTHS = (4, 5)
+
+
+def packed(prefix_len=0):
+    return Packed(PackedLayout(LENGTHS, prefix_len), backend_of_kind(False))
 
 
 def tensors(tokens=9, heads=6, key_heads=2, size=8):
@@ -28,7 +34,7 @@ def alone(query, key, value):
 @pytest.mark.parametrize("dropout", [0.0, 1e-9])
 def test_rows_of_a_packed_row_do_not_see_each_other(dropout):
     query, key, value = tensors()
-    arguments = {"scaling": 0.5, "dropout": dropout, "packed_rows": PackedRows(LENGTHS)}
+    arguments = {"scaling": 0.5, "dropout": dropout, "packed": packed()}
     output, _ = packed_attention(torch.nn.Identity(), query, key, value, NO_MASK, **arguments)
     assert_computes([output], lambda: [alone(*(tensor.double() for tensor in (query, key, value)))])
 
@@ -36,9 +42,8 @@ def test_rows_of_a_packed_row_do_not_see_each_other(dropout):
 @pytest.mark.parametrize("dropout", [0.0, 1e-9])
 def test_a_shared_beginning_is_seen_by_every_row_and_sees_none(dropout):
     query, key, value = tensors(tokens=12)
-    rows = PackedRows(LENGTHS, shared=3)
     output, _ = packed_attention(
-        torch.nn.Identity(), query, key, value, NO_MASK, scaling=0.5, dropout=dropout, packed_rows=rows
+        torch.nn.Identity(), query, key, value, NO_MASK, scaling=0.5, dropout=dropout, packed=packed(3)
     )
     for places in ([0, 1, 2, 3, 4, 5, 6], [0, 1, 2, 7, 8, 9, 10, 11]):
         whole = [tensor[:, :, places].double() for tensor in (query, key, value)]
@@ -46,7 +51,7 @@ def test_a_shared_beginning_is_seen_by_every_row_and_sees_none(dropout):
 
 
 def test_a_model_that_loses_the_row_lengths_is_stopped():
-    with pytest.raises(RuntimeError, match="Identity does not pass on the row lengths"):
+    with pytest.raises(RuntimeError, match="Identity does not pass on the lengths of sequences"):
         packed_attention(torch.nn.Identity(), *tensors(), NO_MASK)
 
 
@@ -67,11 +72,9 @@ class Kernel:
 
 def test_one_call_of_a_gpu_kernel_serves_all_rows(monkeypatch):
     kernel, (query, key, value) = Kernel(), tensors()
-    attend = over_rows(kernel, lambda is_grouped: {"causal": is_grouped}, scale_name="softmax_scale")
+    attend = over_sequences(kernel, lambda is_grouped: {"causal": is_grouped}, scale_name="softmax_scale")
     monkeypatch.setattr(attention_module, "_serving", lambda query, dropout: attend)
-    output, _ = packed_attention(
-        torch.nn.Identity(), query, key, value, NO_MASK, scaling=0.5, packed_rows=PackedRows(LENGTHS)
-    )
+    output, _ = packed_attention(torch.nn.Identity(), query, key, value, NO_MASK, scaling=0.5, packed=packed())
     assert_computes([output], lambda: [alone(*(tensor.double() for tensor in (query, key, value)))])
     assert kernel.settings == {"causal": True, "softmax_scale": 0.5}
 

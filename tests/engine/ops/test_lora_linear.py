@@ -2,8 +2,16 @@
 
 import pytest
 import torch
+from backends import backend_of_kind
 
-from lorakit.engine.ops.projections import LoraFactors, Projection, project
+from lorakit.engine.backends.operands import LoraFactors, Projection
+from lorakit.engine.ops.lora_linear import project as project_by
+
+PLAIN = backend_of_kind(False)
+
+
+def project(x, projections):
+    return project_by(x, projections, PLAIN)
 
 
 def double(*shape):

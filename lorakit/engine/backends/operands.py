@@ -1,0 +1,126 @@
+"""What operations are given: norms, linear layers with adapters, and what attends to what."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from lorakit.engine.layout import Span
+
+PER_PROJECTION = 5  # tensors
+
+Gradients = list[torch.Tensor | None]  # of the tensors of projections, in their order
+Smalls = list[torch.Tensor | None]  # what adapters make of their input, each [tokens, rank]
+
+
+@dataclass(frozen=True)
+class Norm:
+    """A frozen RMSNorm: its weight [width], and what is added to the mean square."""
+
+    weight: torch.Tensor
+    epsilon: float
+
+
+@dataclass(frozen=True)
+class NormedInput:
+    """Where half a layer starts: x [tokens, hidden], its norm, and what that has multiplied x by [tokens, 1]."""
+
+    x: torch.Tensor
+    norm: Norm
+    rstd: torch.Tensor
+
+
+@dataclass(frozen=True)
+class LoraFactors:
+    """An adapter on a linear layer.
+
+    Attributes:
+        a: [rank, in], float32.
+        b: [out, rank], float32.
+        scaling: lora_alpha / rank (over its root with rsLoRA), and over the share of inputs that dropout keeps.
+        keep_mask: [tokens, in], True where dropout keeps an input; None without dropout.
+    """
+
+    a: torch.Tensor
+    b: torch.Tensor
+    scaling: float
+    keep_mask: torch.Tensor | None = None
+
+    def cast(self, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return A and the scaled B in the format of the activations."""
+        return self.a.to(dtype), (self.b * self.scaling).to(dtype)
+
+    def dropped(self, x: torch.Tensor) -> torch.Tensor:
+        """Return what dropout leaves of x."""
+        return x if self.keep_mask is None else x * self.keep_mask
+
+
+@dataclass(frozen=True)
+class Projection:
+    """A frozen linear layer, and the adapter on it.
+
+    Attributes:
+        weight: [out, in]; a transposed view of GPT-2's [in, out] serves as well. In float16 perhaps, where all else is
+            float32.
+        bias: [out], or None.
+        lora: None without an adapter.
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None = None
+    lora: LoraFactors | None = None
+
+    def tensors(self) -> tuple[torch.Tensor | None, ...]:
+        """Return all of them, in the order in which `split` takes them."""
+        lora = self.lora
+        return (self.weight, self.bias, *((lora.a, lora.b, lora.keep_mask) if lora else (None, None, None)))
+
+
+def flatten(projections: Sequence[Projection]) -> tuple[tuple[float, ...], tuple[torch.Tensor | None, ...]]:
+    """Take projections apart into scalings and tensors, as autograd functions take and save them."""
+    scalings = tuple(one.lora.scaling if one.lora else 1.0 for one in projections)
+    return scalings, tuple(tensor for one in projections for tensor in one.tensors())
+
+
+def split(scalings: Sequence[float], tensors: Sequence[Any]) -> list[Projection]:
+    """Put together what `flatten` has taken apart."""
+    starts = range(0, len(tensors), PER_PROJECTION)
+    return [
+        _projection(scaling, *tensors[at : at + PER_PROJECTION]) for scaling, at in zip(scalings, starts, strict=True)
+    ]
+
+
+def _projection(scaling: float, weight: Any, bias: Any, a: Any, b: Any, keep_mask: Any) -> Projection:
+    return Projection(weight, bias, None if a is None else LoraFactors(a, b, scaling, keep_mask))
+
+
+@dataclass(frozen=True)
+class AttentionInputs:
+    """What attends to what.
+
+    Attributes:
+        query: [heads, queries, size]
+        key: [key heads, tokens, size]
+        value: [key heads, tokens, size]
+        spans: The sequences; together they have all queries.
+        scaling: Of the products of queries and keys.
+    """
+
+    query: torch.Tensor
+    key: torch.Tensor
+    value: torch.Tensor
+    spans: tuple[Span, ...]
+    scaling: float
+
+    def empty_gradients(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return where the gradients of query, key and value go; those of keys and values begin at zero."""
+        query, key, value = self.query, self.key, self.value
+        return (
+            torch.empty_like(query, memory_format=torch.contiguous_format),
+            torch.zeros_like(key, memory_format=torch.contiguous_format),
+            # laid out as the projection's output, whose gradient it becomes
+            value.new_zeros(value.shape[1], value.shape[0], value.shape[2]).transpose(0, 1),
+        )
