@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from lorakit.cli.arguments import parse_arguments
 from lorakit.cli.failures import fault_of_surroundings, report_internal_error
 from lorakit.errors import LorakitError, RunError
+from lorakit.language import error_lines, language_of_arguments, speak_language, translated
 from lorakit.libraries import leave_out_triton, settle_libraries
 from lorakit.outgoing import for_a_screen
 
@@ -66,6 +67,7 @@ def main(argv: list[str] | None = None) -> int:
     settle_libraries()
     given = sys.argv[1:] if argv is None else argv
     output_dir = None
+    speak_language(language_of_arguments(given))
     try:
         arguments = parse_arguments(given)
         if arguments.task in _BESIDE_TASKS:
@@ -77,6 +79,7 @@ def main(argv: list[str] | None = None) -> int:
         from lorakit import console  # rich; not needed for faults in settings
 
         console.speak(is_verbose=config.verbose)
+        speak_language(config.language)
         with console.progress(None, "starting"):
             run = _run_of(arguments.task)
         code = _with_progress(run, arguments.task)(config)
@@ -118,7 +121,7 @@ class _Replacing:
         assert isinstance(error, UnicodeEncodeError)
         if not self._has_said:
             self._has_said = True
-            sys.stderr.write(
+            sys.stderr.write(  # in English, as the output may lack the characters of another language
                 f"warning: the output's encoding, {error.encoding}, lacks some characters, which are shown as ?\n"
                 "hint: set PYTHONIOENCODING=utf-8\n"
             )
@@ -137,7 +140,7 @@ def _outcome_of(error: BaseException, given: list[str], output_dir: str | None) 
     if isinstance(error, LorakitError):
         return _report(error)
     if isinstance(error, KeyboardInterrupt):
-        sys.stderr.write("interrupted\n")
+        sys.stderr.write(f"{translated('interrupted')}\n")
         return INTERRUPTED
     if isinstance(error, BrokenPipeError):  # the reader of our output has left: `... | head`
         _drop_output()
@@ -202,8 +205,8 @@ def _report(error: LorakitError) -> int:
 
 
 def _print_error(error: LorakitError) -> None:
-    for number, line in enumerate(for_a_screen(str(error)).splitlines()):
-        sys.stderr.write(f"error: {_cut(line)}\n" if number == 0 else f"{_cut(line)}\n")
+    for line in error_lines(for_a_screen(error.message), for_a_screen(error.hint) if error.hint else None):
+        sys.stderr.write(f"{_cut(line)}\n")
     sys.stderr.flush()
 
 

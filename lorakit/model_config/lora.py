@@ -13,8 +13,9 @@ from lorakit.agreement import adaptable_layers, expert_weights, language_layers
 from lorakit.config import Config
 from lorakit.engine import accelerate
 from lorakit.errors import SettingsError
+from lorakit.model_config.added_tokens import begin_rows, token_rows
 from lorakit.model_config.layer_names import pattern_of
-from lorakit.model_config.loading import VISION_FAMILIES, ModelBundle
+from lorakit.model_config.loading import VISION_FAMILIES, ModelBundle, load_tokenizer
 
 ALL_LINEAR = "all-linear"
 
@@ -44,6 +45,7 @@ def attach_new_adapter(bundle: ModelBundle, config: Config) -> Any:
         target_modules=_within_parts(bundle, config) if bundle.family in VISION_FAMILIES else _targets(bundle, config),
         target_parameters=experts or None,
         fan_in_fan_out=_is_transposed(bundle.model),
+        trainable_token_indices=token_rows(bundle.model, bundle.tokenizer, config.add_tokens),
     )
     try:
         adapted = get_peft_model(bundle.model, lora)
@@ -54,6 +56,8 @@ def attach_new_adapter(bundle: ModelBundle, config: Config) -> Any:
         ) from error
     if experts and config.lora_dropout:
         _drop_out_of_layers(adapted, config.lora_dropout)
+    if config.add_tokens:
+        begin_rows(adapted, load_tokenizer(bundle.source), config.add_tokens)
     accelerate(adapted)
     adapted.create_or_update_model_card = _write_no_card
     adapted.peft_config["default"].base_model_name_or_path = bundle.source.reference

@@ -19,8 +19,13 @@ def command(model_folder, write_rows, tmp_path):
             "target_modules": "all-linear",
             "lora_dropout": "0",
             "max_new_tokens": "8",
+            "lora_r": "8",
+            "lora_alpha": "16",
+            "learning_rate": "5e-4",
+            "per_device_train_batch_size": "2",
         }
-        assignments = [f"--set={name}={value}" for name, value in settings.items()]
+        flags = {word.removeprefix("--") for word in extra}  # --set would win over them
+        assignments = [f"--set={name}={value}" for name, value in settings.items() if name not in flags]
         arguments = ["--model_name_or_path", str(model_folder(family)), "--output_dir", str(output)]
         empty = tmp_path / "empty.yaml"
         empty.write_text("")
