@@ -44,11 +44,13 @@ class Pieces:
 
     def without(self, *names: str) -> Pieces:
         """Return it with some switched off."""
-        return replace(self, **dict.fromkeys(names, False))
+        switched: dict[str, Any] = dict.fromkeys(names, False)
+        return replace(self, **switched)
 
     def having(self, *names: str) -> Pieces:
         """Return it with some switched on."""
-        return replace(self, **dict.fromkeys(names, True))
+        switched: dict[str, Any] = dict.fromkeys(names, True)
+        return replace(self, **switched)
 
     def up_to(self, most_positions: int | None) -> Pieces:
         """Return it for rows up to so many tokens."""
