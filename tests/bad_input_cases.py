@@ -372,6 +372,11 @@ PATHS = [
         ("output_dir", "cannot be written"),
     ),
     Case(
+        "an output folder a thousand folders deep",
+        lambda lab: lab.command("train", "--output_dir", "a/" * 1900),
+        ("output_dir", "cannot be written"),
+    ),
+    Case(
         "a train file that is a folder without rows",
         lambda lab: lab.command("train", f"--set=train_file={_empty(lab)}"),
         ("is a folder without files of rows", "their names end in"),

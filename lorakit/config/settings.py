@@ -208,6 +208,12 @@ class Config(BaseModel):
         description="Control tokens that belong into answers, such as `[<|box_start|>, <|box_end|>]`: in answers they "
         "are the real tokens, in questions they stay text. Others spelt out in an answer drop the row.",
     )
+    add_tokens: Annotated[list[str], Shown("Data")] = Field(
+        [],
+        description="Tokens of your own, such as `[<doc>, <cite>]`: wherever one is written it is a single token, "
+        "whose row of the embedding (and of an output layer that is not tied to it) is trained. Tokenizer and rows are "
+        "saved with the adapter.",
+    )
     max_length: Annotated[int, Shown("Data")] = Field(
         1024,
         ge=8,

@@ -26,6 +26,7 @@ from lorakit.model_config import (
     AdapterRecord,
     ModelBundle,
     ModelSource,
+    add_tokens,
     attach_new_adapter,
     choose_format,
     fewer_bits,
@@ -110,6 +111,7 @@ def gather(config: Config, earlier: EarlierRun | None) -> Gathered:
         raise SettingsError(f"load_in_{quantization} does not go together with FSDP", "leave one of them out")
     source = locate_model(config.model_name_or_path, config.model_hub, config.trust_remote_code)
     tokenizer = load_tokenizer(source)
+    add_tokens(tokenizer, config.add_tokens)
     chat_format = ChatFormat.of(tokenizer, load_image_processor(source), config, _first_day(earlier))
     if chat_format.date is None and config.template_date == "today":
         chat_format = chat_format.dated(_first_day(None))
@@ -144,7 +146,8 @@ def prepare(config: Config, gathered: Gathered) -> Prepared:
     arguments = training_arguments(config, dtype, device)  # before the weights: a wrong argument should not wait
     config = _with_weights_that_fit(config, gathered)
     quantization = quantization_of(config, device)
-    bundle = load_model(source, tokenizer, dtype, device, quantization, backend=gathered.backend)
+    grows = bool(config.add_tokens)
+    bundle = load_model(source, tokenizer, dtype, device, quantization, may_grow=grows, backend=gathered.backend)
     set_seed(config.seed)
     adapted = attach_new_adapter(bundle, config)
     chat_format = gathered.chat_format
