@@ -10,8 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from lorakit import __version__
-from lorakit.invocation import program
 from lorakit.incoming import read_whole
+from lorakit.invocation import program
 from lorakit.report.content import Report
 from lorakit.report.markup import Markup, element, folded, note, section, table
 from lorakit.runs import ADAPTER_FOLDER, USED_CONFIG_FILE
