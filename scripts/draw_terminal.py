@@ -65,7 +65,7 @@ class Terminal:
 
 def _shown(command: list[str]) -> str:
     words = [word for word in command[2:] if not word.startswith(tempfile.gettempdir()) and word != "--output_dir"]
-    return shlex.join(["lorakit", *words])
+    return shlex.join(["python", "main.py", *words])
 
 
 def draw(screen: str, file: Path) -> None:
@@ -86,13 +86,13 @@ def main() -> None:
     PICTURES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         wanted = {
-            "preview": (["--task", "preview"], 34, r"trained\s+│|counts"),
-            "training": (["--task", "train", "--output_dir", folder], 20, r"epoch 6/10[^\n]*\n(.*\n)?.*training"),
+            "preview": (["--task", "preview"], 70, r"what a training would take"),
+            "training": (["--task", "train", "--output_dir", folder], 24, r"epoch 6/10[^\n]*\n(.*\n)*.*training.*/80"),
         }
         for name, (words, rows, pattern) in wanted.items():
             terminal = Terminal([sys.executable, "main.py", *words], rows)
             try:
-                draw(terminal.wait_for(pattern), PICTURES / f"{name}.svg")
+                draw(terminal.wait_for(pattern).partition("counts")[0].rstrip(), PICTURES / f"{name}.svg")
             finally:
                 terminal.close()
 
