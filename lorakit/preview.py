@@ -8,7 +8,7 @@ from lorakit.data_processing import ChatFormat, load_datasets
 from lorakit.data_processing.ledger import field_lines
 from lorakit.data_processing.overview import counts, field_table, marked_tokens, names_without_rows
 from lorakit.invocation import this_command
-from lorakit.model_config import load_image_processor, load_tokenizer, locate_model, read_model_type
+from lorakit.model_config import add_tokens, load_image_processor, load_tokenizer, locate_model, read_model_type
 
 _SHOWN_ROWS = 3
 _NAMED_ROWS = 10
@@ -17,7 +17,9 @@ _NAMED_ROWS = 10
 def run(config: Config) -> int:
     """Show the first rows token by token, and count what there is in the training and validation files."""
     source = locate_model(config.model_name_or_path, config.model_hub, config.trust_remote_code)
-    chat_format = ChatFormat.of(load_tokenizer(source), load_image_processor(source), config)
+    tokenizer = load_tokenizer(source)
+    add_tokens(tokenizer, config.add_tokens)
+    chat_format = ChatFormat.of(tokenizer, load_image_processor(source), config)
     _, position_limit = read_model_type(source)
     train, validation = load_datasets(config, chat_format, position_limit)
     template = "the plain format (no chat template)" if chat_format.is_plain else "its own chat template"

@@ -47,7 +47,7 @@ CONFIGS = [
     config("an unknown setting", "colour: red\n", "line 1", "colour is not a setting", "docs/settings.md"),
     config("a misspelt setting", "seed: 1\nlora_rnak: 8\n", "line 2", "did you mean lora_r?"),
     config("several faults", "lora_r: x\nseed: -1\n", "line 1: lora_r", "line 2: seed must be at least 0"),
-    config("text for a number", "learning_rate: fast\n", "must be a number (found: 'fast')"),
+    config("text for a number", "learning_rate: fast\n", "must be auto or a number (found: 'fast')"),
     config("a fraction for a whole number", "lora_r: 8.5\n", "must be a whole number"),
     config("text for true or false", "resume: perhaps\n", "line 1: resume must be"),
     config("a number for true or false", "train_vision: 1\n", "must be true or false"),
@@ -59,7 +59,7 @@ CONFIGS = [
     ),
     config("a value below its bounds", "lora_r: 0\n", "lora_r must be at least 1"),
     config("a value above its bounds", "top_p: 1.5\n", "top_p must be at most 1"),
-    config("a number that is none", "learning_rate: .nan\n", "must be a finite number"),
+    config("a number that is none", "learning_rate: .nan\n", "must be auto or a number"),
     config("an endless number", "temperature: .inf\n", "temperature must be"),
     config("a number of thousands of digits", f"seed: 0x{'f' * 5000}\n", "seed must be", "thousands of digits"),
     config("a decimal of thousands of digits", f"seed: {'9' * 5000}\n", "line 1", "cannot be read as int"),
@@ -369,6 +369,11 @@ PATHS = [
     Case(
         "an output folder with a name too long",
         lambda lab: lab.command("train", "--output_dir", LONG),
+        ("output_dir", "cannot be written"),
+    ),
+    Case(
+        "an output folder a thousand folders deep",
+        lambda lab: lab.command("train", "--output_dir", "a/" * 1900),
         ("output_dir", "cannot be written"),
     ),
     Case(

@@ -45,6 +45,12 @@ def _sheet(name: str, content: bytes) -> bytes:
     return stream.getvalue()
 
 
+_FAR_DOWN = (
+    b'<worksheet xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"><sheetData>'
+    b'<row r="1000000000"><c r="A1000000000"><v>1</v></c></row></sheetData></worksheet>'
+)
+
+
 def _archive(name: str) -> bytes:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
@@ -77,6 +83,12 @@ FILES = [
         "a spreadsheet of noughts alone",
         _sheet("xl/worksheets/sheet1.xml", bytes(25_000_000)),
         TOO_MUCH,
+        file="bad.xlsx",
+    ),
+    data(
+        "a spreadsheet with a row far down",
+        _sheet("xl/worksheets/sheet1.xml", _FAR_DOWN),
+        "has more than 1048576 rows",
         file="bad.xlsx",
     ),
     data("NULs for a file of rows", bytes(1000), file="bad.jsonl"),
@@ -164,4 +176,17 @@ PICTURES = [
     )
 ]
 
-ALL = [*FILES, *NOT_TEXT, *TURNS, *CALLS, *PICTURES]
+HUGE = [
+    data(f"a row of {name}", rows_of(row), "item 1", "holds more than")
+    for name, row in {
+        "thirty thousand fields": {f"k{number}": 1 for number in range(30_000)} | {"text": "a", "target": "b"},
+        "fifty thousand turns": {"instruction": "a", "output": "b", "history": [["c", "d"]] * 50_000},
+        "thirty thousand tools": _turns() | {"tools": [{"name": "f"}] * 30_000},
+        "thirty thousand pictures": {"text": "a", "target": "b", "images": ["x.png"] * 30_000},
+        "a question longer than any": {"text": "a " * 2_000_000, "target": "b"},
+        "an answer longer than any": {"text": "a", "target": "b" * 5_000_000},
+        "a system prompt longer than any": {"system": "a" * 3_000_000, "text": "a", "target": "b"},
+    }.items()
+]
+
+ALL = [*HUGE, *FILES, *NOT_TEXT, *TURNS, *CALLS, *PICTURES]

@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from lorakit import console
@@ -55,3 +57,14 @@ def test_a_prompt_in_a_pipe_goes_to_standard_error(capsys, monkeypatch):
         console.prompt("label: ")
     output = capsys.readouterr()
     assert (output.out, output.err) == ("", "label: \nlabel: \n")
+
+
+def test_a_reader_who_leaves_does_not_end_a_task(monkeypatch):
+    """As after ``| head``: rich would end the program, and a training with it."""
+    read, write = os.pipe()
+    with open(write, "w", encoding="utf-8") as stream:
+        monkeypatch.setattr("sys.stdout", stream)
+        os.close(read)
+        console.result("nobody reads this")
+        console.result("nor this")
+        assert console._out().quiet

@@ -10,11 +10,13 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING
 
 from lorakit.cli.arguments import parse_arguments
 from lorakit.cli.failures import fault_of_surroundings, report_internal_error
 from lorakit.errors import LorakitError, RunError
+from lorakit.language import error_lines, language_of_arguments, speak_language, translated
 from lorakit.libraries import leave_out_triton, settle_libraries
 from lorakit.outgoing import for_a_screen
 
@@ -27,6 +29,7 @@ _TASK_MODULES = {
     "evaluate": "lorakit.evaluate",
     "inference": "lorakit.inference",
     "plan": "lorakit.train.preflight",
+    "advise": "lorakit.train.advising",
     "merge": "lorakit.export.merging",
     "export": "lorakit.export.exporting",
     "push": "lorakit.export.push",
@@ -40,6 +43,7 @@ _DOING = {
     "train": "at work",
     "evaluate": "evaluating",
     "plan": "planning",
+    "advise": "trying learning rates",
     "merge": "merging",
     "export": "exporting",
     "push": "looking at the files",
@@ -66,6 +70,7 @@ def main(argv: list[str] | None = None) -> int:
     settle_libraries()
     given = sys.argv[1:] if argv is None else argv
     output_dir = None
+    speak_language(language_of_arguments(given))
     try:
         arguments = parse_arguments(given)
         if arguments.task in _BESIDE_TASKS:
@@ -77,8 +82,11 @@ def main(argv: list[str] | None = None) -> int:
         from lorakit import console  # rich; not needed for faults in settings
 
         console.speak(is_verbose=config.verbose)
+        speak_language(config.language)
         with console.progress(None, "starting"):
             run = _run_of(arguments.task)
+        if arguments.task == "advise":  # which leaves a copy of that file, with its comments
+            run = partial(run, config_file=arguments.config_file)
         code = _with_progress(run, arguments.task)(config)
         sys.stdout.flush()  # what cannot be written should be said now, not when the interpreter ends
         return code
@@ -118,7 +126,7 @@ class _Replacing:
         assert isinstance(error, UnicodeEncodeError)
         if not self._has_said:
             self._has_said = True
-            sys.stderr.write(
+            sys.stderr.write(  # in English, as the output may lack the characters of another language
                 f"warning: the output's encoding, {error.encoding}, lacks some characters, which are shown as ?\n"
                 "hint: set PYTHONIOENCODING=utf-8\n"
             )
@@ -137,9 +145,10 @@ def _outcome_of(error: BaseException, given: list[str], output_dir: str | None) 
     if isinstance(error, LorakitError):
         return _report(error)
     if isinstance(error, KeyboardInterrupt):
-        sys.stderr.write("interrupted\n")
+        sys.stderr.write(f"{translated('interrupted')}\n")
         return INTERRUPTED
     if isinstance(error, BrokenPipeError):  # the reader of our output has left: `... | head`
+        _drop_output()
         sys.stderr.close()
         return 0
     if isinstance(error, ModuleNotFoundError) and not (error.name or "lorakit").startswith("lorakit"):
@@ -201,8 +210,8 @@ def _report(error: LorakitError) -> int:
 
 
 def _print_error(error: LorakitError) -> None:
-    for number, line in enumerate(for_a_screen(str(error)).splitlines()):
-        sys.stderr.write(f"error: {_cut(line)}\n" if number == 0 else f"{_cut(line)}\n")
+    for line in error_lines(for_a_screen(error.message), for_a_screen(error.hint) if error.hint else None):
+        sys.stderr.write(f"{_cut(line)}\n")
     sys.stderr.flush()
 
 

@@ -13,12 +13,14 @@ from lorakit import __version__
 from lorakit.config.settings import Setting, settings, shown_value
 from lorakit.errors import SettingsError
 from lorakit.invocation import program
+from lorakit.language import translated
 
 TASKS = {
     "train": "fine-tune an adapter on train_file, then compare it with the base model",
     "evaluate": "measure loss and answers on validation_file, base and tuned side by side",
     "inference": "ask questions in the terminal, or through a pipe",
     "plan": "run the longest micro-batch once, and say what a training will take: memory, time, what to change",
+    "advise": "find a good learning rate by a few short runs on your rows, at a fraction of a training",
     "merge": "compute an adapter, or several, into a full model, and prove that it is the same",
     "export": "write an adapter for other tools: GGUF for llama.cpp and Ollama, or PEFT in another shape",
     "push": "send an adapter, or what was merged or exported, to a hub; shows what, and asks first",
@@ -79,31 +81,33 @@ def _unknown(flag: str, flagged: list[str]) -> SettingsError:
 
 
 def _parser(flagged: list[Setting]) -> argparse.ArgumentParser:
-    tasks = "\n".join(f"  {name:<10} {help_text}" for name, help_text in TASKS.items())
+    tasks = "\n".join(f"  {name:<10} {translated(help_text)}" for name, help_text in TASKS.items())
     parser = _Parser(
         prog=shlex.join(program()),
-        usage="%(prog)s --task TASK [--flag VALUE ...] [--set KEY=VALUE ...]",
-        description="lorakit: fine-tune, evaluate and chat with a LoRA adapter.\n\ntasks:\n" + tasks,
-        epilog="Every setting, its default and bounds: docs/settings.md",
+        usage=translated("%(prog)s --task TASK [--flag VALUE ...] [--set KEY=VALUE ...]"),
+        description=translated("lorakit: fine-tune, evaluate and chat with a LoRA adapter.\n\ntasks:\n") + tasks,
+        epilog=translated("Every setting, its default and bounds: docs/settings.md"),
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--task", required=True, choices=list(TASKS), help="what to do")
-    parser.add_argument("--config", default="config.yaml", metavar="FILE", help="settings in YAML (config.yaml)")
+    parser.add_argument("--task", required=True, choices=list(TASKS), help=translated("what to do"))
+    parser.add_argument(
+        "--config", default="config.yaml", metavar="FILE", help=translated("settings in YAML (config.yaml)")
+    )
     for setting in flagged:
         is_switch = setting.type_text == "true or false"
         extra: dict[str, Any] = {"nargs": "?", "const": "true"} if is_switch else {}
         if setting.type_text.startswith("path or list of") or setting.type_text == "path, list of paths or null":
             extra = {"action": "extend", "nargs": "+"}
         default = f"default: {shown_value(setting.default)}"
-        help_text = f"{setting.description} ({setting.type_text}; {default})".replace("%", "%%")
+        help_text = f"{translated(setting.description)} ({setting.type_text}; {default})".replace("%", "%%")
         parser.add_argument(f"--{setting.name}", metavar="VALUE", help=help_text, **extra)
     parser.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="any other setting, the value read as YAML: --set 'target_modules=[q_proj,v_proj]'",
+        help=translated("any other setting, the value read as YAML: --set 'target_modules=[q_proj,v_proj]'"),
     )
     parser.add_argument("--version", action="version", version=f"lorakit {__version__}")
     return parser

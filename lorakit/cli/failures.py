@@ -15,6 +15,7 @@ from pathlib import Path
 
 from lorakit import __version__
 from lorakit.errors import RunError
+from lorakit.language import language, translated
 from lorakit.outgoing import for_a_screen, open_new, without_secrets
 
 LOG_FILE = "lorakit-error.log"
@@ -48,10 +49,11 @@ def report_internal_error(error: Exception, argv: list[str], output_dir: str | N
     Returns:
         The exit code.
     """
-    sys.stderr.write(f"internal error: {type(error).__name__}: {_shown(error)} ({_place_of(error)})\n")
+    fault = f"internal error: {type(error).__name__}: {_shown(error)} ({_place_of(error)})\n"
+    sys.stderr.write(fault if language() == "en" else f"{translated(fault)}({fault.strip()})\n")
     log = _write_log("".join(_log_of(error, argv)), output_dir)
     kept = f"the full log is in {log}; please report it with that file" if log else "run it with LORAKIT_DEBUG=1"
-    sys.stderr.write(f"hint: this is a fault of lorakit; {kept}\n")
+    sys.stderr.write(translated(f"hint: this is a fault of lorakit; {kept}\n"))
     if os.environ.get("LORAKIT_DEBUG") == "1":
         traceback.print_exception(error)
     return INTERNAL_ERROR

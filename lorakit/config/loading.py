@@ -164,12 +164,12 @@ def _validate(given: dict[str, Given], faults: list[Fault]) -> Config | None:
     try:
         config = Config(**{name: item.value for name, item in given.items()})
     except ValidationError as error:
-        named: set[str] = set()
-        for detail in error.errors(include_url=False):
+        told: dict[str, ErrorDetails] = {}
+        for detail in error.errors(include_url=False):  # a union reports once for each of its members
             name = str(detail["loc"][0])
-            if name not in named:  # a union reports once for each of its members
-                named.add(name)
-                faults.append(_settings_fault(name, given[name], detail))
+            if name not in told or detail["type"] in _BOUND_ERRORS:
+                told[name] = detail
+        faults += [_settings_fault(name, given[name], detail) for name, detail in told.items()]
     trainer_args = given.get("trainer_args")
     if trainer_args and isinstance(trainer_args.value, dict):
         for name, fault, remedy in check_trainer_arguments(trainer_args.value):
@@ -218,7 +218,11 @@ _WANTED = {
 
 
 # A union is refused once for each of its members; these say what is wanted in one.
-_UNIONS = {"thinking": "auto, true or false", "max_tokens_per_microbatch": "auto or a whole number"}
+_UNIONS = {
+    "thinking": "auto, true or false",
+    "max_tokens_per_microbatch": "auto or a whole number",
+    "learning_rate": "auto or a number",
+}
 _BOUND_ERRORS = {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}
 
 

@@ -208,6 +208,12 @@ class Config(BaseModel):
         description="Control tokens that belong into answers, such as `[<|box_start|>, <|box_end|>]`: in answers they "
         "are the real tokens, in questions they stay text. Others spelt out in an answer drop the row.",
     )
+    add_tokens: Annotated[list[str], Shown("Data")] = Field(
+        [],
+        description="Tokens of your own, such as `[<doc>, <cite>]`: wherever one is written it is a single token, "
+        "whose row of the embedding (and of an output layer that is not tied to it) is trained. Tokenizer and rows are "
+        "saved with the adapter.",
+    )
     max_length: Annotated[int, Shown("Data")] = Field(
         1024,
         ge=8,
@@ -228,17 +234,18 @@ class Config(BaseModel):
     )
 
     lora_r: Annotated[int, Shown("LoRA", flag=True)] = Field(
-        8, ge=1, le=4096, description="Rank of the two matrices added to each adapted layer."
+        16, ge=1, le=4096, description="Rank of the two matrices added to each adapted layer."
     )
     lora_alpha: Annotated[float, Shown("LoRA", flag=True)] = Field(
-        16, gt=0, le=100_000, description="Scaling: the adapter's output is multiplied by lora_alpha / lora_r."
+        32, gt=0, le=100_000, description="Scaling: the adapter's output is multiplied by lora_alpha / lora_r."
     )
     lora_dropout: Annotated[float, Shown("LoRA")] = Field(
-        0.1, ge=0, lt=1, description="Dropout on the input of the adapter while training."
+        0.0, ge=0, lt=1, description="Dropout on the input of the adapter while training."
     )
     target_modules: Annotated[TargetModules, Shown("LoRA")] = Field(
-        ["q_proj", "v_proj"],
-        description="Which linear layers get an adapter: a list of names, or `all-linear`. Of a vision-language model, "
+        "all-linear",
+        description="Which linear layers get an adapter: a list of names, or `all-linear`, which learns more than "
+        "attention alone with as many parameters. Of a vision-language model, "
         "those of its language model.",
     )
     train_vision: Annotated[bool, Shown("LoRA")] = Field(
@@ -255,13 +262,19 @@ class Config(BaseModel):
         10, gt=0, le=100_000, description="Passes over the training rows."
     )
     per_device_train_batch_size: Annotated[int, Shown("Training", flag=True)] = Field(
-        2, ge=1, le=65_536, description="Rows per device in one forward and backward pass."
+        4, ge=1, le=65_536, description="Rows per device in one forward and backward pass."
     )
     gradient_accumulation_steps: Annotated[int, Shown("Training")] = Field(
         1, ge=1, le=65_536, description="Passes whose gradients are added up before each optimizer step."
     )
-    learning_rate: Annotated[float, Shown("Training", flag=True)] = Field(
-        5e-4, gt=0, le=10, description="Peak learning rate of the adapter."
+    learning_rate: Annotated[Literal["auto"] | Annotated[float, Field(gt=0, le=10)], Shown("Training", flag=True)] = (
+        Field(
+            "auto",
+            description="Peak learning rate of the adapter. `auto`: 5e-4 * (2000 / hidden size)^p, p 0.078 for Qwen "
+            "and 0.78 for all others, times 1.5 under 100 steps, between 1e-4 and 2e-3 (the rule of the "
+            "[Tinker cookbook](https://github.com/thinking-machines-lab/tinker-cookbook); "
+            "[LoRA Without Regret](https://thinkingmachines.ai/blog/lora/)).",
+        )
     )
     max_tokens_per_microbatch: Annotated[Literal["auto"] | Annotated[int, Field(ge=16)], Shown("Training")] = Field(
         "auto",
@@ -431,6 +444,9 @@ class Config(BaseModel):
         False, description="Send without asking, for scripts. Otherwise `--task push` shows the files and asks."
     )
 
+    language: Annotated[Literal["auto", "en", "zh"], Shown("Terminal", flag=True)] = Field(
+        "auto", description="Language of messages, help and report. `auto`: by LC_ALL, LC_MESSAGES or LANG."
+    )
     verbose: Annotated[bool, Shown("Terminal", flag=True)] = Field(
         False, description="Say every detail: what was decided and why, what was tried, where memory goes."
     )
@@ -498,7 +514,7 @@ def _type_text(annotation: Any) -> str:
     }
     if annotation in names:
         return names[annotation]
-    plain = {bool: ("true", "false"), int: ("a whole number",)}
+    plain = {bool: ("true", "false"), int: ("a whole number",), float: ("a number",)}
     choices: list[str] = []
     for part in [annotation] if get_origin(annotation) is Literal else get_args(annotation):
         kind = get_args(part)[0] if get_origin(part) is Annotated else part

@@ -23,6 +23,7 @@ from lorakit.console.streams import err as _err
 from lorakit.console.streams import manner, silence, speak
 from lorakit.console.streams import out as _out
 from lorakit.console.under_way import ProgressLine, display, progress
+from lorakit.language import ERROR_WORDS, language, translated
 from lorakit.outgoing import for_a_screen, printable
 
 _KEPT_LINES = 1000  # of a session's history
@@ -59,7 +60,7 @@ __all__ = [
 def result(text: str = "") -> None:
     """Print a line that belongs to the task's result."""
     with display().paused():
-        _print(_out(), Text(for_a_screen(text)))
+        _print(_out(), Text(translated(for_a_screen(text))))
 
 
 # What is said in a block, for who wants to say it again.
@@ -88,7 +89,7 @@ def note(text: str) -> None:
     if (said := _overhearing.get()) is not None:
         said.append(("note", text))
     display().break_line()
-    _print(_err(), Text(for_a_screen(text)))
+    _print(_err(), Text(translated(for_a_screen(text))))
 
 
 def detail(text: str) -> None:
@@ -102,7 +103,8 @@ def warn(text: str) -> None:
     if (said := _overhearing.get()) is not None:
         said.append(("warning", text))
     display().break_line()
-    _print(_err(), Text.assemble(("warning:", "yellow"), " ", for_a_screen(text)))
+    word = ERROR_WORDS.get(language(), ("", "", "warning"))[2]
+    _print(_err(), Text.assemble((f"{word}:", "yellow"), " ", translated(for_a_screen(text))))
 
 
 def suggest(what: str, command: str, say: Callable[[str], None] = note) -> None:
@@ -132,12 +134,13 @@ def facts(title: str, rows: Sequence[tuple[str, str]], say: Callable[[str], None
         rows: The pairs.
         say: `note`, or `result` where they are what the task was asked for.
     """
+    rows = [(translated(name), translated(for_a_screen(value))) for name, value in rows]
     width = max(cell_len(name) for name, _ in rows)
     console = _out() if say is result else _err()
     room = max(console.width - width - 4, _FEWEST_COLUMNS) if console.is_terminal else _NO_END
     say(title)
     for name, value in rows:
-        lines = [line.plain.rstrip() for line in Text(for_a_screen(value)).wrap(console, room)] or [""]
+        lines = [line.plain.rstrip() for line in Text(value).wrap(console, room)] or [""]
         for start, line in zip([name, *[""] * (len(lines) - 1)], lines, strict=True):
             say(f"  {set_cell_size(start, width)}  {line}")
 
@@ -151,12 +154,14 @@ def details(title: str, rows: Sequence[tuple[str, str]]) -> None:
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table to standard output."""
     drawn = Table(
-        title=_plain(title), title_justify="left", show_lines=any(len(cell) > 40 for row in rows for cell in row)
+        title=_plain(translated(title)),
+        title_justify="left",
+        show_lines=any(len(cell) > 40 for row in rows for cell in row),
     )
     for column in columns:
-        drawn.add_column(_plain(column), overflow="fold")
+        drawn.add_column(_plain(translated(column)), overflow="fold")
     for row in rows:
-        drawn.add_row(*map(_plain, row))
+        drawn.add_row(*map(_plain, [translated(row[0]), *row[1:]] if columns[0] == "" else row))
     with display().paused():
         _out().print(drawn, soft_wrap=False)
 

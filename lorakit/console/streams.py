@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
@@ -41,17 +42,25 @@ def silence() -> None:
     err().quiet = True
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Let go what nobody reads any more, as after ``| head``: a task goes on, where rich would end it."""
+        self.quiet = True
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+
+
 @cache
 def out() -> Console:
     """Return standard output, for results."""
     width = None if sys.stdout.isatty() else _WIDTH_OF_A_FILE
-    return Console(highlight=False, soft_wrap=True, width=width, color_system=_colours())
+    return _Console(highlight=False, soft_wrap=True, width=width, color_system=_colours())
 
 
 @cache
 def err() -> Console:
     """Return standard error, for all else."""
-    return Console(stderr=True, highlight=False, soft_wrap=True, color_system=_colours())
+    return _Console(stderr=True, highlight=False, soft_wrap=True, color_system=_colours())
 
 
 def _colours() -> Literal["auto"] | None:

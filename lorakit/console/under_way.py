@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Ta
 from rich.text import Text
 
 from lorakit.console.streams import err
+from lorakit.language import translated
 from lorakit.outgoing import for_a_screen
 
 _BETWEEN_DOTS_SECONDS = 1.8
@@ -35,7 +36,7 @@ class ProgressLine:
     def __init__(self, display: Display, total: int | None, description: str) -> None:
         self._display = display
         self.total = total
-        self.description = description
+        self.description = translated(description)
         self.completed = 0
         self.figures = ""
         self.started = time.monotonic()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import re
+import sys
 import tempfile
 import zipfile
 import zlib
@@ -18,7 +19,7 @@ from lorakit import console
 from lorakit.data_processing.encodings import decode
 from lorakit.data_processing.example import Rejected, shortened
 from lorakit.data_processing.json_rows import read_json_text
-from lorakit.data_processing.raw import RawRow
+from lorakit.data_processing.raw import RawRow, fault_of_size
 from lorakit.data_processing.tables import check_unpacked, most_unpacked_bytes, read_csv, read_parquet, read_xlsx
 from lorakit.errors import DataError
 from lorakit.incoming import fault_of_file, is_folder, is_missing
@@ -63,8 +64,13 @@ def read_rows(name: str, reading: Reading = _DEFAULT) -> Iterator[RawRow | Rejec
     Raises:
         DataError: The file is missing, unreadable, or not of a known format.
     """
-    rows = _rows(name, reading)
-    return rows if reading.most is None else islice(rows, reading.most)
+    rows = map(_of_a_size, _rows(name, reading))
+    return rows if reading.most is None else islice(rows, min(reading.most, sys.maxsize))
+
+
+def _of_a_size(row: RawRow | Rejected) -> RawRow | Rejected:
+    fault = fault_of_size(row) if isinstance(row, RawRow) else None
+    return row if fault is None else Rejected(row.origin, fault)
 
 
 def files_of(name: str) -> list[Path] | None:

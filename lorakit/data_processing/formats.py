@@ -26,7 +26,7 @@ from lorakit.data_processing.example import Example, Message, Rejected, Unusable
 from lorakit.data_processing.glaive import read_glaive
 from lorakit.data_processing.images import IMAGE_MARK
 from lorakit.data_processing.ledger import Account, Fields, Ledger, parsed_cell
-from lorakit.data_processing.raw import RawRow
+from lorakit.data_processing.raw import MOST_CHARACTERS, RawRow
 from lorakit.data_processing.row_pictures import place_pictures
 from lorakit.data_processing.tool_calls import calls_in_text, read_calls, read_tools, tools_in_text
 from lorakit.data_processing.turns import Draft, read_turns, text_of
@@ -127,6 +127,8 @@ def read_example(row: RawRow, rules: RowRules, account: Account) -> Example:
     example = Example(checked(messages, rules.system_prompt), row.origin)
     if messages[-1] != example.messages[-1]:
         fields.note("(turns after the last trained answer)", "left out: no answer follows them")
+    if sum(len(message.content) for message in example.messages) > MOST_CHARACTERS:
+        raise UnusableError(f"holds more than {MOST_CHARACTERS} characters, which no model reads")
     if any(has_half_character(text) for message in example.messages for text in _texts_not_read_as_such(message)):
         raise UnusableError("holds half a character (an unpaired surrogate)")
     fields.close()

@@ -19,7 +19,7 @@ from lorakit.data_processing.example import Example, Message, Rejected, Unusable
 from lorakit.data_processing.field_names import read_name
 from lorakit.data_processing.formats import RowRules, read_example
 from lorakit.data_processing.ledger import Account, Ledger, is_empty
-from lorakit.data_processing.raw import RawRow
+from lorakit.data_processing.raw import MOST_CHARACTERS, RawRow
 from lorakit.data_processing.text_encoding import GUARD
 from lorakit.data_processing.written_parts import ConversationParts, Part
 from lorakit.data_processing.written_shapes import Notes, Pieces, filled
@@ -117,7 +117,7 @@ class QuickRows:
         texts: list[str] = []
         for row in rows:
             found = None if isinstance(row, Rejected) else self._planned(row)
-            if found is None:
+            if found is None or sum(map(len, found[1])) > MOST_CHARACTERS:
                 waiting.append(None)
                 continue
             plan, own = found

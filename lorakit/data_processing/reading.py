@@ -66,6 +66,7 @@ class ReadRows:
 
 
 Source = tuple[RowSource, Reading]
+_ENOUGH_REJECTED = 100_000  # rows without a usable one among them: the others will be no better
 
 
 def read_all(sources: Sequence[Source], encoding: Encoding, folder: Path | None) -> ReadRows:
@@ -95,6 +96,8 @@ def read_all(sources: Sequence[Source], encoding: Encoding, folder: Path | None)
                     example, row = outcome
                     writer.add(example, row.sequences, row.is_cut)
             writer.spill_if_large()
+            if not writer.rows and len(rejected) >= _ENOUGH_REJECTED and source is sources[-1][0]:
+                break
         bounds.append((first, writer.rows))
     if quick is not None:
         quick.account_for(ledger)

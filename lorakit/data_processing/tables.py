@@ -19,8 +19,8 @@ from lorakit.errors import DataError
 
 _DELIMITERS = ("\t", ",", ";", "|")
 _TRIED_RECORDS = 50
-_LEAST_BOUND_BYTES, _MOST_TIMES_PACKED = 100_000_000, 100
-_BOUND_OF_A_SHEET_BYTES = 20_000_000  # which takes seconds to read
+_LEAST_BOUND_BYTES, _MOST_TIMES_PACKED = 20_000_000, 100
+_MOST_SHEET_ROWS = 1_048_576  # of any spreadsheet
 _BATCH_BYTES = 256_000_000  # of rows that are unpacked at once, if each were as large as a whole column
 _BYTES_OF_A_ROW = 250  # in memory, without what stands in it
 # How programs write a cell without a value; learnt as an answer, it would be the word.
@@ -138,18 +138,18 @@ def read_parquet(path: Path, name: str) -> Iterator[RawRow | Rejected]:
         raise DataError(f"{name}: is a damaged Parquet file ({reason})", "write the file anew") from error
 
 
-def most_unpacked_bytes(path: Path, least: int = _LEAST_BOUND_BYTES) -> int:
+def most_unpacked_bytes(path: Path) -> int:
     """Return how much a packed file may hold."""
-    return max(least, _MOST_TIMES_PACKED * path.stat().st_size)
+    return max(_LEAST_BOUND_BYTES, _MOST_TIMES_PACKED * path.stat().st_size)
 
 
-def check_unpacked(unpacked_bytes: int, path: Path, name: str, least: int = _LEAST_BOUND_BYTES) -> None:
+def check_unpacked(unpacked_bytes: int, path: Path, name: str) -> None:
     """Hold what a packed file holds to its size: no text packs any better.
 
     Raises:
         DataError: It is more.
     """
-    if unpacked_bytes > most_unpacked_bytes(path, least):
+    if unpacked_bytes > most_unpacked_bytes(path):
         raise DataError(
             f"{name}: unpacks to more than {_MOST_TIMES_PACKED} times its size, which no text does",
             "unpack it, and look what is in it",
@@ -207,7 +207,7 @@ def read_xlsx(path: Path, name: str) -> Iterator[RawRow | Rejected]:
     try:
         with zipfile.ZipFile(path) as parts:
             unpacked = sum(part.file_size for part in parts.infolist())
-        check_unpacked(unpacked, path, name, _BOUND_OF_A_SHEET_BYTES)
+        check_unpacked(unpacked, path, name)
         book = openpyxl.load_workbook(path, read_only=True, data_only=True)
         sheets = [sheet for sheet in book.worksheets if sheet.sheet_state == "visible"] or book.worksheets
         if len(sheets) > 1:
@@ -225,6 +225,8 @@ def read_xlsx(path: Path, name: str) -> Iterator[RawRow | Rejected]:
 def _sheet_rows(records: Iterator[tuple[int, Sequence[Any]]], name: str) -> Iterator[RawRow | Rejected]:
     header: list[str] = []
     for number, cells in records:
+        if number > _MOST_SHEET_ROWS:
+            raise DataError(f"{name}: has more than {_MOST_SHEET_ROWS} rows", "save it as CSV or Parquet")
         if not any(cell is not None for cell in cells):
             continue
         if not header:

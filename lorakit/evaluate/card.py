@@ -65,7 +65,7 @@ def _settings(config: Config, assistant: Assistant) -> Iterator[tuple[str, str]]
     yield "alpha", f"{config.lora_alpha:g}"
     yield "dropout", f"{config.lora_dropout:g}"
     yield "adapted layers", ", ".join([*listed, *(part for part, is_adapted in parts.items() if is_adapted)])
-    yield "learning rate", f"{config.learning_rate:g}"
+    yield "learning rate", f"{config.learning_rate}"
     yield "epochs", f"{config.num_train_epochs:g}"
     yield "rows in a step, per device", str(config.per_device_train_batch_size * config.gradient_accumulation_steps)
     yield "longest row in tokens", str(config.max_length)

@@ -18,6 +18,7 @@ from lorakit.errors import AdapterError, SettingsError
 from lorakit.export.experts import changed as changed_experts
 from lorakit.export.experts import in_files, wrappers
 from lorakit.export.tensors import ModelTensors
+from lorakit.model_config.added_tokens import is_token_wrapper
 
 Compute = Callable[[Callable[[], torch.Tensor]], torch.Tensor]  # from how the base's own is read to the changed one
 _HEAD = "lm_head.weight"
@@ -36,10 +37,10 @@ def merged_tensors(model: Any, base: ModelTensors, dtype: torch.dtype | None) ->
     Raises:
         AdapterError: A changed layer has no place in the base's files.
     """
-    _check_mergeable(model)
     shapes, changed = dict(base.shapes), _changes(model, base)
     for name, compute in changed.items():
-        if name not in shapes:  # an output layer that is tied to the embeddings no longer
+        # An output layer that is tied to the embeddings no longer, or ends that have rows of more tokens.
+        if name not in shapes or (_has_tokens(model) and name.endswith(_ends_of(model))):
             shapes[name] = tuple(compute().shape)
 
     def read(name: str) -> torch.Tensor:
@@ -75,7 +76,7 @@ def unties_head(model: Any) -> bool:
     """Tell whether merging parts an output layer from the embeddings to which the base ties it."""
     base = model.get_base_model()
     ends = {_HEAD, _embedding_of(base)}
-    return _is_tied(base) and any(name in ends for name, _ in _changed_parameters(model))
+    return _is_tied(base) and not _are_ends_alike(model) and any(name in ends for name, _ in _changed_parameters(model))
 
 
 def _changes(model: Any, base: ModelTensors) -> dict[str, Callable[[], torch.Tensor]]:
@@ -84,7 +85,7 @@ def _changes(model: Any, base: ModelTensors) -> dict[str, Callable[[], torch.Ten
     embedding = _place_of(_embedding_of(own), base.shapes)
     changed: dict[str, Callable[[], torch.Tensor]] = {}
     for name, compute in _changed_parameters(model):
-        place = _place_of(name, base.shapes)
+        place = _place_in(own, name, base)
         source = place
         if place is None and name == _HEAD and _is_tied(own):
             place, source = name, embedding
@@ -95,7 +96,7 @@ def _changes(model: Any, base: ModelTensors) -> dict[str, Callable[[], torch.Ten
             )
         changed[place] = partial(compute, partial(base.read, source))
     changed |= _changed_experts(own, base)
-    if _is_tied(own) and embedding in changed and _HEAD not in changed:
+    if _is_tied(own) and embedding in changed and _HEAD not in changed and not _are_ends_alike(model):
         changed[_HEAD] = partial(base.read, embedding)  # PEFT adapts the embeddings alone
     return changed
 
@@ -123,6 +124,17 @@ def _changed_in_file(wrapper: Any, read_base: Callable[[], torch.Tensor]) -> tor
     return changed_experts(wrapper, read_base())
 
 
+def _place_in(own: Any, name: str, base: ModelTensors) -> str | None:
+    """Find a parameter in the base's files, by the name that transformers would save it under."""
+    path, _, parameter = name.rpartition(".")
+    try:
+        value = getattr(own.get_submodule(path), parameter)
+        saved = list(in_files(own, name, value))
+    except (AttributeError, KeyError, ValueError, RuntimeError):
+        saved = []
+    return saved[0] if len(saved) == 1 and saved[0] in base.shapes else _place_of(name, base.shapes)
+
+
 class _Apart:
     """A changed parameter as the files have it; its parts are computed together, and each is kept until it is taken."""
 
@@ -147,10 +159,21 @@ def _embedding_of(base: Any) -> str:
     return f"{path.removesuffix('.base_layer')}.weight"
 
 
-def _check_mergeable(model: Any) -> None:
-    for name in model.active_adapters:
-        if model.peft_config[name].trainable_token_indices:
-            raise AdapterError("the adapter has trained tokens of its own, which are not merged", "use it as it is")
+def _ends_of(model: Any) -> tuple[str, str]:
+    """Return the names of embedding and output layer, the former as files have it that leave out what stands before."""
+    return _HEAD, ".".join(_embedding_of(model.get_base_model()).split(".")[-2:])
+
+
+def _has_tokens(model: Any) -> bool:
+    """Whether what is in use has rows of tokens."""
+    return any(model.peft_config[name].trainable_token_indices for name in model.active_adapters)
+
+
+def _are_ends_alike(model: Any) -> bool:
+    """Whether PEFT gives the rows of tokens to the embedding and to the output layer that is tied to it alike."""
+    own = model.get_base_model()
+    ends = (own.get_input_embeddings(), own.get_output_embeddings())
+    return _has_tokens(model) and _is_tied(own) and all(map(is_token_wrapper, ends))
 
 
 def _changed_parameters(model: Any) -> Iterator[tuple[str, Compute]]:
@@ -168,6 +191,9 @@ def _changed_parameters(model: Any) -> Iterator[tuple[str, Compute]]:
                 yield f"{path}.weight", partial(_merged, module, "weight")
             if any(module.lora_bias.get(name) for name in in_use):
                 yield f"{path}.bias", partial(_merged, module, "bias")
+        elif is_token_wrapper(module) and not module.token_adapter.tied_adapter:
+            if any(name in module.token_adapter.trainable_tokens_delta for name in module.active_adapters):
+                yield f"{path}.weight", partial(_with_rows, module)
         elif isinstance(module, ModulesToSaveWrapper):
             for name in module.active_adapters:
                 for parameter, value in module.modules_to_save[name].named_parameters():
@@ -185,6 +211,18 @@ def _merged(layer: Any, parameter: str, read_base: Callable[[], torch.Tensor]) -
     own.merge(safe_merge=False, adapter_names=list(own.active_adapters))
     value: torch.Tensor = own.get_base_layer().get_parameter(parameter)
     return value.detach()
+
+
+def _with_rows(module: Any, read_base: Callable[[], torch.Tensor]) -> torch.Tensor:
+    """Put the rows of tokens into those of the base's files, behind which the model may have more."""
+    grown: torch.Tensor = module.token_adapter.base_layer.weight.detach().float().cpu().clone()
+    of_the_files = read_base()
+    grown[: len(of_the_files)] = of_the_files.float()
+    for name in module.active_adapters:
+        if name in module.token_adapter.trainable_tokens_delta:
+            indices = torch.tensor(module.token_adapter.token_indices[name])
+            grown[indices] = module.token_adapter.trainable_tokens_delta[name].detach().float().cpu()
+    return grown
 
 
 def _own(value: torch.Tensor, read_base: Callable[[], torch.Tensor]) -> torch.Tensor:

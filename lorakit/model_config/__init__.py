@@ -4,11 +4,12 @@ from lorakit.model_config.adapter import attach_adapter, load_adapter_tensors, s
 from lorakit.model_config.adapter_choice import BASE, AdapterChoice, choose_adapters, read_weighted
 from lorakit.model_config.adapter_set import COMBINATIONS, AdapterSet
 from lorakit.model_config.adapter_tokenizer import adapter_tokenizer, check_rows
+from lorakit.model_config.added_tokens import add_tokens
+from lorakit.model_config.image_processor import load_image_processor
 from lorakit.model_config.loading import (
     TESTED_FAMILIES,
     ModelBundle,
     choose_format,
-    load_image_processor,
     load_model,
     load_tokenizer,
     quiet_libraries,
@@ -32,6 +33,7 @@ __all__ = [
     "ModelSource",
     "adapted_parts",
     "adapter_tokenizer",
+    "add_tokens",
     "attach_adapter",
     "attach_new_adapter",
     "bytes_saved",

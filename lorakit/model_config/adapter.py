@@ -39,7 +39,7 @@ def save_adapter(
         trained: The trained parameters by name, gathered where the model is sharded; None takes the model's own.
     """
     temporary = clear_working_folder(folder)
-    model.save_pretrained(str(temporary), state_dict=trained)
+    model.save_pretrained(str(temporary), state_dict=trained, save_embedding_layers=False)
     shutil.copymode(
         temporary / SETTINGS_FILE, temporary / _WEIGHTS
     )  # safetensors makes files that only their owner may read

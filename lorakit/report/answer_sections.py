@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from lorakit.language import translated
 from lorakit.report.content import AnsweredRow, GeneralAnswers, Interval, Memorised, Metric
 from lorakit.report.differences import marked_differences
 from lorakit.report.markup import Markup, clipped, element, joined, note, section, table
@@ -76,7 +77,10 @@ def memorisation(rows: Sequence[Memorised]) -> Markup:
     ]
     columns = ["row", "tuned answer", "tuned share", "expected share", "copied"]
     return section(
-        "Learnt by heart", element("p", " ".join(summary)), note(explained), table(columns, body, class_="texts shares")
+        "Learnt by heart",
+        element("p", " ".join(map(translated, summary))),
+        note(explained),
+        table(columns, body, class_="texts shares"),
     )
 
 
@@ -100,7 +104,7 @@ def forgetting(rows: Sequence[GeneralAnswers]) -> Markup:
     ]
     return section(
         "Other questions",
-        element("p", f"{unchanged} of {len(rows)} answers are unchanged ({unchanged / len(rows):.0%})."),
+        element("p", translated(f"{unchanged} of {len(rows)} answers are unchanged ({unchanged / len(rows):.0%}).")),
         note(explained),
         table(["question", "base", "tuned"], body, class_="texts"),
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
+from lorakit.language import translated
+
 
 class Markup(str):
     """Text that is HTML already; all other text is escaped."""
@@ -32,26 +34,33 @@ def element(name: str, *parts: str, **attributes: str) -> Markup:
 
 def section(title: str, *parts: str) -> Markup:
     """Return a section with its heading, or nothing where all its parts are empty."""
-    return element("section", element("h2", title), *parts) if any(parts) else Markup()
+    return element("section", element("h2", translated(title)), *parts) if any(parts) else Markup()
 
 
 def note(text: str) -> Markup:
     """Return a sentence that explains what stands beside it."""
-    return element("p", text, class_="note")
+    return element("p", translated(text), class_="note")
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], class_: str = "") -> Markup:
     """Return a table in a box of its own, which scrolls where the table is wider than the page."""
-    titles = element("tr", *(element("th", column, scope="col") for column in columns))
+    titles = element("tr", *(element("th", translated(column), scope="col") for column in columns))
     head = element("thead", titles) if any(columns) else Markup()
-    body = [element("tr", *(element("td", cell) for cell in row)) for row in rows]
+    is_of_texts = "texts" in class_.split()
+    labels = [
+        translated(column) if is_of_texts else "" for column in columns
+    ]  # a telephone shows cells below each other, each with its own
+    body = [
+        element("tr", *(element("td", cell, data_label=label) for cell, label in zip(row, labels, strict=True)))
+        for row in rows
+    ]
     drawn = element("table", head, element("tbody", *body), class_=class_)
     return element("div", drawn, class_="box", tabindex="0")
 
 
 def folded(summary: str, *parts: str) -> Markup:
     """Return what a reader opens by a click."""
-    return element("details", element("summary", summary), *parts)
+    return element("details", element("summary", translated(summary)), *parts)
 
 
 def clipped(text: str, most: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
+from lorakit.language import language, translated
 from lorakit.report import answer_sections, data_sections, surroundings, training_sections
 from lorakit.report.content import Report
 from lorakit.report.markup import Markup, element, joined
@@ -52,7 +53,7 @@ def page(report: Report) -> str:
         element("title", f"{report.model}: report"),
         element("style", Markup(STYLE)),
     ]
-    document = element("html", element("head", *head), element("body", element("main", *body)), lang="en")
+    document = element("html", element("head", *head), element("body", element("main", *body)), lang=language())
     return f"<!DOCTYPE html>\n{document}\n"
 
 
@@ -64,5 +65,5 @@ def _heading(report: Report) -> Markup:
         f"answers to {Path(report.evaluated).name}",
         f"{report.task}, {datetime.now():%Y-%m-%d %H:%M}",
     ]
-    sentence = element("p", report.verdict, class_="verdict") if report.verdict else ""
-    return joined([element("h1", "lorakit report"), sentence, element("p", " · ".join(facts))])
+    sentence = element("p", translated(report.verdict), class_="verdict") if report.verdict else ""
+    return joined([element("h1", translated("lorakit report")), sentence, element("p", " · ".join(facts))])

@@ -26,6 +26,7 @@ from lorakit.model_config import (
     AdapterRecord,
     ModelBundle,
     ModelSource,
+    add_tokens,
     attach_new_adapter,
     choose_format,
     fewer_bits,
@@ -37,7 +38,9 @@ from lorakit.model_config import (
     read_model_type,
     weight_bytes,
 )
+from lorakit.model_config.trust import read_settings
 from lorakit.train.arguments import training_arguments
+from lorakit.train.learning_rate import steps_of, with_rate
 from lorakit.train.remedies import Remedy, any_of, applied, fitting
 from lorakit.train.resuming import EarlierRun
 
@@ -108,6 +111,7 @@ def gather(config: Config, earlier: EarlierRun | None) -> Gathered:
         raise SettingsError(f"load_in_{quantization} does not go together with FSDP", "leave one of them out")
     source = locate_model(config.model_name_or_path, config.model_hub, config.trust_remote_code)
     tokenizer = load_tokenizer(source)
+    add_tokens(tokenizer, config.add_tokens)
     chat_format = ChatFormat.of(tokenizer, load_image_processor(source), config, _first_day(earlier))
     if chat_format.date is None and config.template_date == "today":
         chat_format = chat_format.dated(_first_day(None))
@@ -137,10 +141,13 @@ def prepare(config: Config, gathered: Gathered) -> Prepared:
         LorakitError: Something in the settings or the model is wrong, or its weights do not fit into memory.
     """
     source, tokenizer, device, dtype = gathered.source, gathered.tokenizer, gathered.device, gathered.dtype
+    steps = steps_of(config, len(gathered.data.train.encoded), Ranks.of_environment().count)
+    config = with_rate(config, read_settings(source), steps)
     arguments = training_arguments(config, dtype, device)  # before the weights: a wrong argument should not wait
     config = _with_weights_that_fit(config, gathered)
     quantization = quantization_of(config, device)
-    bundle = load_model(source, tokenizer, dtype, device, quantization, backend=gathered.backend)
+    grows = bool(config.add_tokens)
+    bundle = load_model(source, tokenizer, dtype, device, quantization, may_grow=grows, backend=gathered.backend)
     set_seed(config.seed)
     adapted = attach_new_adapter(bundle, config)
     chat_format = gathered.chat_format

@@ -22,7 +22,7 @@ def show_plan(prepared: Prepared, plan: RunPlan, steps: int, after_step: int) ->
     rows_a_step = rows_per_step(config) * world
     in_short = [
         ("model", f"{bundle.source.name} ({tested or bundle.family}), {bundle.dtype.name} on {bundle.device}"),
-        ("rows", f"{len(data.examples)} from {data.name}" + (f", {len(data.cut)} cut" if data.cut else "")),
+        ("rows", f"{len(data.examples)} rows from {data.name}" + (f", {len(data.cut)} cut" if data.cut else "")),
         ("validation", f"{len(validation.examples)} rows from {validation.name}" if validation else "none"),
         ("steps", f"{steps} of {rows_a_step} rows" + (f", {after_step} done before" if after_step else "")),
         ("time", f"about {duration(plan.seconds)} to train, validation and answers not counted"),

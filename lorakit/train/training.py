@@ -342,6 +342,7 @@ def _compare_with_base(config: Config, prepared: Prepared, folder: Path) -> None
     comparison = compare(
         assistant, dataset, config, len(prepared.answered), folder, trained_on=prepared.data.train.name
     )
+    leave_loss_curve(folder, comparison.scores["base"]["loss"] if prepared.data.validation else None)
     show_comparison(comparison)
     try_int8(assistant, [AdapterChoice("trained", folder / ADAPTER_FOLDER)], prepared.answered, config)
     evaluated = Evaluated("train", assistant, folder / ADAPTER_FOLDER, prepared.data.train, dataset, comparison)

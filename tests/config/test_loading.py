@@ -24,11 +24,11 @@ def faults_of(file=None, flags=None, assignments=()):
 def test_the_documented_defaults_hold_without_any_setting():
     config = load_config(None, {}, [])
     assert config.num_train_epochs == 10
-    assert config.per_device_train_batch_size == 2
+    assert config.per_device_train_batch_size == 4
     assert config.gradient_accumulation_steps == 1
-    assert config.learning_rate == 5e-4
-    assert (config.lora_r, config.lora_alpha, config.lora_dropout) == (8, 16, 0.1)
-    assert config.target_modules == ["q_proj", "v_proj"]
+    assert config.learning_rate == "auto"
+    assert (config.lora_r, config.lora_alpha, config.lora_dropout) == (16, 32, 0)
+    assert config.target_modules == "all-linear"
     assert config.torch_dtype == "auto"
     assert config.output_dir == "./output"
 
@@ -69,7 +69,7 @@ def test_all_faults_stand_in_one_message_with_place_and_remedy(config_file):
     assert f"{file} line 3: lora_dropout must be below 1 (found: 2)" in text
     assert "torch_dtype must be 'auto', 'float32', 'float16' or 'bfloat16'" in text
     assert "target_modules must be a list of layer names" in text
-    assert "--learning_rate: learning_rate must be a number (found: 'fast')" in text
+    assert "--learning_rate: learning_rate must be auto or a number (found: 'fast')" in text
     assert "--set max_length: max_length must be at least 8 (found: 3)" in text
     assert "--set nonsense: is not key=value" in text
     assert text.count("hint: ") == 8
@@ -81,9 +81,9 @@ def test_all_faults_stand_in_one_message_with_place_and_remedy(config_file):
         ("lora_r=true", "must be a whole number"),
         ("lora_r=0", "must be at least 1"),
         ("use_original_model=maybe", "must be true or false"),
-        ("learning_rate=.nan", "must be a finite number"),
+        ("learning_rate=.nan", "must be auto or a number"),
         ("learning_rate=0", "must be above 0"),
-        ("learning_rate=null", "must be a number"),
+        ("learning_rate=null", "must be auto or a number"),
         ("output_dir=", "must be text"),
         ("output_dir=''", "must not be empty"),
         ("trainer_args=3", "must be a mapping"),
@@ -117,7 +117,7 @@ def test_a_broken_file_is_named_with_its_place(config_file, content, wanted):
 
 def test_a_duplicate_key_does_not_hide_what_else_is_wrong(config_file):
     text = faults_of(config_file("lora_rnk: 4\ntop_p: 7\ntop_p: 0.5\nlearning_rate: 1e-99x\n"))
-    for fault in ("lora_rnk is not a setting", "top_p stands twice", "learning_rate must be a number"):
+    for fault in ("lora_rnk is not a setting", "top_p stands twice", "learning_rate must be auto or a number"):
         assert fault in text
 
 
@@ -126,7 +126,7 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 def test_an_empty_file_means_defaults(config_file):
-    assert load_config(config_file(""), {}, []).lora_r == 8
+    assert load_config(config_file(""), {}, []).lora_r == 16
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_key(config_file):

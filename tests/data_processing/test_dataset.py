@@ -37,6 +37,17 @@ def test_many_unused_rows_are_counted_after_the_first(write_rows):
     assert dataset.rejection_lines()[-1] == "... and 2 more"
 
 
+def test_a_file_is_not_read_to_its_end_where_nothing_is_usable(tmp_path, monkeypatch):
+    monkeypatch.setattr("lorakit.data_processing.reading._ENOUGH_REJECTED", 100)
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"text": "a"}\n' * 50_000 + "[" * 100)
+    with pytest.raises(DataError, match="no usable row among") as found:
+        load(file)
+    assert int(found.value.message.split("among ")[1].split()[0]) < 50_000
+    file.write_text('{"text": "a", "target": "b"}\n' + '{"text": "a"}\n' * 10_000)
+    assert len(load(file).rejected) == 10_000
+
+
 def test_a_file_with_nothing_usable_stops_with_the_reasons(write_rows):
     name = write_rows([{"question": "q"}, {"label": "a"}])
     with pytest.raises(DataError) as caught:

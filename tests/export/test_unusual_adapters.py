@@ -123,11 +123,14 @@ def test_what_cannot_be_added_up_is_refused(lora, words, run, model_folder, tmp_
     assert f"'b' has {words}, which cannot be added up" in said
 
 
-def test_tokens_of_an_adapter_s_own_are_not_merged_in_silence(run, model_folder, tmp_path):
-    base = model_folder("llama")
-    code, said = run("merge", base, save_random_adapter(base, tmp_path / "a", trainable_token_indices=[5, 6]))
-    assert code == 2
-    assert "trained tokens of its own" in said
+@pytest.mark.parametrize("family", ["llama", "gpt2"])  # with an output layer of its own, and with a tied one
+def test_tokens_of_an_adapter_s_own_become_rows_of_the_model(family, run, model_folder, tmp_path):
+    base = model_folder(family)
+    adapter = save_random_adapter(base, tmp_path / "a", trainable_token_indices=[5, 6])
+    assert run("merge", base, adapter)[0] == 0
+    merged = plain_model(tmp_path / "out")
+    torch.testing.assert_close(logits_of(merged), plain_logits(base, [(adapter, 1.0)]), rtol=1e-4, atol=1e-4)
+    assert merged.config.tie_word_embeddings == plain_model(base).config.tie_word_embeddings
 
 
 def test_trained_biases_of_the_base_are_refused(run, model_folder, tmp_path):

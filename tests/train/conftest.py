@@ -19,8 +19,13 @@ def command(model_folder, write_rows, tmp_path):
             "target_modules": "all-linear",
             "lora_dropout": "0",
             "max_new_tokens": "8",
+            "lora_r": "8",
+            "lora_alpha": "16",
+            "learning_rate": "5e-4",
+            "per_device_train_batch_size": "2",
         }
-        assignments = [f"--set={name}={value}" for name, value in settings.items()]
+        flags = {word.removeprefix("--") for word in extra}  # --set would win over them
+        assignments = [f"--set={name}={value}" for name, value in settings.items() if name not in flags]
         arguments = ["--model_name_or_path", str(model_folder(family)), "--output_dir", str(output)]
         empty = tmp_path / "empty.yaml"
         empty.write_text("")
@@ -33,7 +38,7 @@ def command(model_folder, write_rows, tmp_path):
 def _without_curve(request, monkeypatch):
     """A run draws its curve only where a test asks for it: that is a quarter of the time of a tiny training."""
     if "draws_curve" not in request.fixturenames:
-        monkeypatch.setattr("lorakit.train.curve.draw_loss_curve", lambda folder: None)
+        monkeypatch.setattr("lorakit.train.curve.draw_loss_curve", lambda folder, base_loss: None)
 
 
 @pytest.fixture

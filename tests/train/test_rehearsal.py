@@ -42,7 +42,7 @@ GOOD = [
 
 
 def arguments_of(trainer_args, **settings):
-    config = Config(trainer_args=trainer_args, **settings)
+    config = Config(trainer_args=trainer_args, learning_rate=1e-4, **settings)
     return training_arguments(config, choose_dtype("float32", DEVICE, False), DEVICE)
 
 

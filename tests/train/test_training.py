@@ -345,7 +345,7 @@ def test_the_plan_is_printed_before_the_first_step(command, capsys):
         "(Llama)",
         "float32 (as set in torch_dtype)",
         "trainable parameters",
-        "5 from",
+        "5 rows from",
         "steps",
         "3 of 2 rows",
     ):

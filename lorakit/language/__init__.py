@@ -1,0 +1,193 @@
+"""Other languages than English: what is about to be shown is looked up by the template that it was made from.
+
+Messages are plain f-strings all over the code. A catalogue has what they can say as templates, ``{name_0}: holds no
+rows``; a text that fits one is taken apart into its fields, and put together again in another language. What fits none
+stays English, so that nothing is ever said wrongly. Records, files for machines and exit codes are the same in every
+language.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+
+LANGUAGES = ("en", "zh")
+ERROR_WORDS = {"zh": ("错误", "提示", "警告")}
+_VARIABLES = ("LC_ALL", "LC_MESSAGES", "LANG")
+_FIELD = re.compile(r"\{([a-z][a-z0-9_]*_\d+)\}")
+_MAGIC = 0x950412DE
+_HEADER_BYTES = 28
+_DEEPEST = 4
+
+
+@dataclass
+class _Spoken:
+    language: str = "en"
+
+
+@cache
+def _spoken() -> _Spoken:
+    return _Spoken()
+
+
+def language() -> str:
+    """Return the language of this process: en or zh."""
+    return _spoken().language
+
+
+def speak_language(wanted: str) -> None:
+    """Speak a language from now on.
+
+    Args:
+        wanted: en, zh, or auto for that of the environment.
+    """
+    _spoken().language = language_of_environment(os.environ) if wanted == "auto" else wanted
+
+
+def language_of_environment(variables: Mapping[str, str]) -> str:
+    """Return the language that LC_ALL, LC_MESSAGES or LANG asks for, the first of them that is set."""
+    chosen = next((variables[name] for name in _VARIABLES if variables.get(name)), "")
+    return next((known for known in LANGUAGES if chosen.lower().startswith(known)), "en")
+
+
+def language_of_arguments(argv: list[str]) -> str:
+    """Return what a command line asks for before it is understood, so that its faults and its help are said so."""
+    asked = [
+        word.partition("=")[2] for word in argv if re.fullmatch(r"(--set=)?language=(en|zh|auto)|--language=\w+", word)
+    ]
+    asked += [following for word, following in itertools.pairwise(argv) if word == "--language"]
+    wanted = asked[-1].removeprefix("language=") if asked else "auto"
+    return wanted if wanted in LANGUAGES else "auto"
+
+
+def translated(text: str) -> str:
+    """Return a text in the language of this process, line by line; as it is, where it has no translation."""
+    if language() == "en" or not text:
+        return text
+    catalogue = _catalogue(language())
+    if "\n" in text and (whole := catalogue.whole(text)) is not None:
+        return whole
+    return "\n".join(catalogue.line(line) for line in text.split("\n"))
+
+
+@dataclass(frozen=True)
+class _Template:
+    source: str
+    target: str
+
+    @cached_property
+    def literal(self) -> int:
+        """How many characters of it are fixed: more of them say more surely that a text is made from it."""
+        return len(_FIELD.sub("", self.source))
+
+    @cached_property
+    def anchor(self) -> str:
+        """The longest fixed piece, which a text must have."""
+        return max(_FIELD.sub("\0", self.source).split("\0"), key=len)
+
+    def filled(self, fields: Mapping[str, str]) -> str:
+        """Return its translation with fields in their places."""
+        return _FIELD.sub(lambda field: fields[field[1]], self.target)
+
+    @cached_property
+    def pattern(self) -> re.Pattern[str]:
+        """What a text made from it looks like."""
+        parts = _FIELD.split(self.source)
+        written = [re.escape(part) if place % 2 == 0 else f"(?P<{part}>.+?)" for place, part in enumerate(parts)]
+        return re.compile("".join(written), re.DOTALL)
+
+
+class _Catalogue:
+    """The texts of a language."""
+
+    def __init__(self, pairs: Mapping[str, str]) -> None:
+        self._fixed = {source: target for source, target in pairs.items() if not _FIELD.search(source)}
+        found = [_Template(source, target) for source, target in pairs.items() if _FIELD.search(source)]
+        self._templates = sorted(found, key=lambda template: -template.literal)
+
+    def whole(self, text: str, depth: int = 0, may_begin_with_place: bool = True) -> str | None:
+        """Return the translation of a text that is one message; None where it is none.
+
+        Args:
+            text: The text.
+            depth: How many messages it is a part of.
+            may_begin_with_place: Whether its first field may have a place before it, ``config.yaml line 3: name``.
+        """
+        if text in self._fixed:
+            return self._fixed[text]
+        for template in self._templates:
+            if template.anchor in text and (found := template.pattern.fullmatch(text)):
+                if not may_begin_with_place and template.source[0] == "{" and ": " in found[1]:
+                    continue
+                fields = {name: self.part(value, depth + 1) for name, value in found.groupdict().items()}
+                return template.filled(fields)
+        return None
+
+    def part(self, text: str, depth: int) -> str:
+        """Translate what stands in a field, where it is itself a message of several words."""
+        if depth > _DEEPEST or " " not in text.strip():
+            return text
+        return self.whole(text, depth) or text
+
+    def line(self, text: str) -> str:
+        """Translate a line: all of it, or what stands behind the places that it begins with."""
+        stripped = text.strip(" ")
+        if not stripped:
+            return text
+        before, after = text[: text.index(stripped)], text[text.index(stripped) + len(stripped) :]
+        if (whole := self.whole(stripped, may_begin_with_place=False)) is not None:
+            return before + whole + after
+        if stripped.endswith(":") and (whole := self.whole(stripped[:-1])) is not None:
+            return f"{before}{whole}：{after}"
+        for place in _places(stripped):
+            head, tail = stripped[:place], stripped[place + 2 :]
+            if (rest := self.whole(tail, may_begin_with_place=False)) is not None:
+                return f"{before}{self.whole(head) or head}: {rest}{after}"
+        whole = self.whole(stripped)
+        return text if whole is None else before + whole + after
+
+
+def _places(text: str) -> Iterator[int]:
+    return (found.start() for found in re.finditer(": ", text))
+
+
+@cache
+def _catalogue(wanted: str) -> _Catalogue:
+    file = Path(__file__).parent / f"{wanted}.mo"
+    return _Catalogue(read_catalogue(file.read_bytes()))
+
+
+def read_catalogue(content: bytes) -> dict[str, str]:
+    """Read the messages of a compiled catalogue (GNU gettext's manual, "The Format of GNU MO Files")."""
+    order = "<" if struct.unpack("<I", content[:4])[0] == _MAGIC else ">"
+    _, _, count, sources, targets, *_ = struct.unpack(f"{order}7I", content[:_HEADER_BYTES])
+
+    def text(table: int, number: int) -> str:
+        length, start = struct.unpack_from(f"{order}2I", content, table + 8 * number)
+        return content[start : start + length].decode("utf-8")
+
+    pairs = {text(sources, number): text(targets, number) for number in range(count)}
+    pairs.pop("", None)  # the header
+    return pairs
+
+
+def error_lines(message: str, hint: str | None) -> list[str]:
+    """Return an error as it is shown: in another language than English its English first line stands below.
+
+    Args:
+        message: Place and fault.
+        hint: The remedy.
+    """
+    shown = translated(message)
+    error, remedy, _ = ERROR_WORDS.get(language(), ("error", "hint", "warning"))
+    lines = [f"{error}: {shown}", *([f"{remedy}: {translated(hint)}"] if hint else [])]
+    first = message.split("\n", maxsplit=1)[0]
+    if language() != "en":
+        lines.append(f"(error: {first})")
+    return "\n".join(lines).split("\n")
