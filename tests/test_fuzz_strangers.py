@@ -313,7 +313,7 @@ def test_lines_of_a_session(lab, line):
 @searching
 @given(text=st.text())
 def test_what_is_printed(text):
-    shown = for_a_screen(text)
+    shown = counted(for_a_screen, text)
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f]", shown)
     assert for_a_screen(shown) == shown
 

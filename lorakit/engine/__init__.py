@@ -12,6 +12,7 @@ from lorakit.engine.layers.attach import attach_backend, backend_of, base_model
 from lorakit.engine.layers.compilation import compiled_layers, decide_compilation, uncompiled
 from lorakit.engine.layers.half_weights import activation_dtype, hold_in_half
 from lorakit.engine.layers.install import accelerate
+from lorakit.engine.layers.packed_attention import PACKED, register_packed_attention
 from lorakit.engine.loss import LossSum, Scores, shares_beginning, summed_loss, token_logprobs
 from lorakit.engine.memory import (
     PROBE_TOKENS,
@@ -25,7 +26,6 @@ from lorakit.engine.memory import (
     reset_peak,
 )
 from lorakit.engine.micro_batch import IGNORED_LABEL, MicroBatch, isolation_mask
-from lorakit.engine.ops.attention import PACKED, register_packed_attention
 from lorakit.engine.pieces import ALL, NONE, PACKED_FAMILIES, Pieces, pieces_of, use_pieces
 from lorakit.engine.runtime.device import choose_device, device_memory, free_bytes
 from lorakit.engine.runtime.ranks import Ranks, is_lost_process, part_ranks, telling

@@ -17,8 +17,9 @@ from lorakit.engine.images.pictures import picture_inputs
 from lorakit.engine.layers.attach import backend_of, base_model
 from lorakit.engine.layers.half_weights import HalfLinear
 from lorakit.engine.layers.last_layer import lay_out
+from lorakit.engine.layers.packed_attention import NO_MASK, PACKED
 from lorakit.engine.micro_batch import IGNORED_LABEL, MicroBatch, isolation_mask
-from lorakit.engine.ops.attention import NO_MASK, PACKED, Packed
+from lorakit.engine.ops.attention import Packed
 from lorakit.engine.ops.row_dropout import begin_pass
 from lorakit.engine.ops.token_logprobs import TokenLogprobs
 from lorakit.engine.pieces import pieces_of

@@ -45,10 +45,9 @@ def open_folder(folder: Path, setting: str = "output_dir") -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
-    except OSError as error:
-        raise RunError(
-            f"{setting}: {str(folder)!r} cannot be written ({error.strerror})", "choose another folder"
-        ) from error
+    except (OSError, RecursionError) as error:  # a path of a thousand parts is made one within another
+        reason = error.strerror if isinstance(error, OSError) else "too many folders in each other"
+        raise RunError(f"{setting}: {str(folder)!r} cannot be written ({reason})", "choose another folder") from error
     return folder
 
 

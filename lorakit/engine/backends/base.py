@@ -7,13 +7,19 @@ knowing which backend computes; all backends are held against float64 by one tes
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import torch
 
 from lorakit.engine.backends.operands import AttentionInputs, Gradients, Norm, NormedInput, Projection, Smalls
 from lorakit.engine.backends.workspace import Workspace
+
+# (query, key, value, seqlens, scaling) to [1, tokens, heads, head size]; the first three [1, heads, tokens, head size]
+VariableLengthAttention = Callable[
+    [torch.Tensor, torch.Tensor, torch.Tensor, tuple[int, ...], float],
+    torch.Tensor,
+]
 
 
 class Backend(ABC):
@@ -98,6 +104,15 @@ class Backend(ABC):
         self, inputs: AttentionInputs, grad: torch.Tensor, kept: Sequence[torch.Tensor]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return the gradients of query, key and value for that of the output [queries, heads, size]."""
+
+    def variable_length_attention(self, query: torch.Tensor, dropout: float) -> VariableLengthAttention | None:
+        """Return what attends to all sequences in one differentiable call, for such queries; None where nothing does.
+
+        Args:
+            query: [1, heads, tokens, head size]
+            dropout: On the probabilities.
+        """
+        return None
 
     @abstractmethod
     def nll(

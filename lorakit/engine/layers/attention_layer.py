@@ -10,7 +10,8 @@ import torch
 from lorakit.engine.backends.base import Backend
 from lorakit.engine.families import is_known
 from lorakit.engine.layers.lora_linear import apply_linears
-from lorakit.engine.ops.attention import Packed, packed_attention
+from lorakit.engine.layers.packed_attention import packed_attention
+from lorakit.engine.ops.attention import Packed
 from lorakit.engine.ops.pointwise import rope
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")

@@ -11,7 +11,7 @@ import torch
 from lorakit.engine.backends.base import Backend
 from lorakit.engine.layers import attention_layer, decoder_layer, last_layer, lora_linear, pointwise
 from lorakit.engine.layers.attach import backend_of, base_model
-from lorakit.engine.ops.row_dropout import place_dropouts
+from lorakit.engine.ops.row_dropout import DropoutPlace, RowsOfPass
 from lorakit.engine.pieces import pieces_of
 
 Forward = Callable[..., Any]
@@ -69,7 +69,7 @@ def accelerate(model: Any, without: Collection[str] = ()) -> None:
             if key not in installed and part.matches(module, base):
                 installed[key] = (module, vars(module).get("forward"))
                 module.forward = part.forward(module, backend)
-    place_dropouts(model)
+    _place_dropouts(model)
 
 
 def restore(model: Any) -> None:
@@ -80,3 +80,19 @@ def restore(model: Any) -> None:
             del module.forward  # the class's own again
         else:
             module.forward = own_forward
+
+
+def _place_dropouts(model: Any) -> None:
+    """Tell each LoRA layer of a model where it stands.
+
+    Args:
+        model: With or without PEFT's wrapper; its base gets the rows of the pass, for `begin_pass`.
+    """
+    from peft.tuners.lora import Linear
+
+    base = base_model(model)
+    rows = vars(base).setdefault("rows_of_pass", RowsOfPass())
+    tower = getattr(getattr(base, "model", None), "visual", None)
+    in_tower = {id(module) for module in tower.modules()} if isinstance(tower, torch.nn.Module) else set()
+    for number, layer in enumerate(module for module in model.modules() if type(module) is Linear):
+        layer.dropout_place = DropoutPlace(rows, number, id(layer) in in_tower)

@@ -103,22 +103,6 @@ def _drawn(shape: tuple[int, int], probability: float, device: torch.device, see
     return (words.view(torch.int16)[:elements] >= threshold).view(shape)
 
 
-def place_dropouts(model: Any) -> None:
-    """Tell each LoRA layer of a model where it stands.
-
-    Args:
-        model: With or without PEFT's wrapper; its base gets the rows of the pass, for `begin_pass`.
-    """
-    from peft.tuners.lora import Linear
-
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    rows = vars(base).setdefault("rows_of_pass", RowsOfPass())
-    tower = getattr(getattr(base, "model", None), "visual", None)
-    in_tower = {id(module) for module in tower.modules()} if isinstance(tower, torch.nn.Module) else set()
-    for number, layer in enumerate(module for module in model.modules() if type(module) is Linear):
-        layer.dropout_place = DropoutPlace(rows, number, id(layer) in in_tower)
-
-
 def begin_pass(base: Any, micro_batch: MicroBatch, tails: Sequence[int]) -> None:
     """Tell the layers of a base model which rows come now, and how much of them the last layer computes."""
     rows = vars(base).get("rows_of_pass")

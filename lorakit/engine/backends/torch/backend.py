@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch.nn.functional import linear, silu
 
-from lorakit.engine.backends.base import Backend
+from lorakit.engine.backends.base import Backend, VariableLengthAttention
 from lorakit.engine.backends.operands import (
     PER_PROJECTION,
     AttentionInputs,
@@ -23,6 +23,7 @@ from lorakit.engine.backends.operands import (
     Smalls,
 )
 from lorakit.engine.backends.torch.attention import attend, fill_gradients
+from lorakit.engine.backends.torch.variable_length import variable_length_for
 
 
 class TorchBackend(Backend):
@@ -110,6 +111,10 @@ class TorchBackend(Backend):
         gradients = inputs.empty_gradients()
         fill_gradients(gradients, grad.transpose(0, 1), kept, inputs)
         return gradients
+
+    def variable_length_attention(self, query: torch.Tensor, dropout: float) -> VariableLengthAttention | None:
+        """See `Backend.variable_length_attention`."""
+        return variable_length_for(query, dropout)
 
     def nll(
         self, logits: torch.Tensor, targets: torch.Tensor, wants_gradient: bool

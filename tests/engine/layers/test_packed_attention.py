@@ -4,9 +4,10 @@ from backends import backend_of_kind
 from tolerances import assert_computes
 from torch.nn.functional import scaled_dot_product_attention
 
+from lorakit.engine.backends.torch import variable_length
+from lorakit.engine.layers.packed_attention import NO_MASK, packed_attention
 from lorakit.engine.layout import PackedLayout
-from lorakit.engine.ops import attention as attention_module
-from lorakit.engine.ops.attention import NO_MASK, Packed, over_sequences, packed_attention
+from lorakit.engine.ops.attention import Packed
 
 LENGTHS = (4, 5)
 
@@ -72,9 +73,12 @@ class Kernel:
 
 def test_one_call_of_a_gpu_kernel_serves_all_rows(monkeypatch):
     kernel, (query, key, value) = Kernel(), tensors()
-    attend = over_sequences(kernel, lambda is_grouped: {"causal": is_grouped}, scale_name="softmax_scale")
-    monkeypatch.setattr(attention_module, "_serving", lambda query, dropout: attend)
-    output, _ = packed_attention(torch.nn.Identity(), query, key, value, NO_MASK, scaling=0.5, packed=packed())
+    attend = variable_length.over_sequences(
+        kernel, lambda is_grouped: {"causal": is_grouped}, scale_name="softmax_scale"
+    )
+    by = packed()
+    monkeypatch.setattr(by.backend, "variable_length_attention", lambda query, dropout: attend)
+    output, _ = packed_attention(torch.nn.Identity(), query, key, value, NO_MASK, scaling=0.5, packed=by)
     assert_computes([output], lambda: [alone(*(tensor.double() for tensor in (query, key, value)))])
     assert kernel.settings == {"causal": True, "softmax_scale": 0.5}
 
@@ -102,15 +106,15 @@ class OnGpu:
     ],
 )
 def test_a_gpu_kernel_serves_what_it_can(monkeypatch, query, dropout, capability, is_served):
-    attention_module.variable_length_attention.cache_clear()
+    variable_length.variable_length_attention.cache_clear()
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    assert (attention_module._serving(query, dropout) is not None) == is_served
-    attention_module.variable_length_attention.cache_clear()
+    assert (variable_length.variable_length_for(query, dropout) is not None) == is_served
+    variable_length.variable_length_attention.cache_clear()
 
 
 def test_pytorch_s_kernel_takes_what_it_is_given():
     """Its arguments are checked before any GPU is needed."""
-    attend = attention_module.torch_variable_length_attention()
+    attend = variable_length.torch_variable_length_attention()
     assert attend is not None
     with torch.device("meta"):
         query, key, value = (torch.empty(1, heads, 9, 64, dtype=torch.bfloat16) for heads in (6, 2, 2))
