@@ -37,6 +37,7 @@ COVERED = (
     "report/page.py",
     "report/surroundings.py",
     "runs/folder.py",
+    "train/advising.py",
     "train/learning_rate.py",
     "train/preflight.py",
     "train/progress.py",
@@ -46,6 +47,8 @@ COVERED = (
     "model_config/starter.py",
     "model_config/source.py",
     "data_processing/overview.py",
+    "export/exporting.py",
+    "export/merging.py",
 )
 _FEWEST_LETTERS = 3
 _NEVER = datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)  # a catalogue that says when changes without a change
@@ -54,6 +57,7 @@ _NEVER = datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)  # a catalogue that 
 # What looks like a message and is none, or is a piece of one that WHOLE has.
 NOT_SHOWN: frozenset[str] = frozenset(
     (
+        "cd {value_1} && ollama create {value_3} -f {modelfile_5}",
         "\nCtrl-C once more leaves",
         "\nstopping: this step is finished and a checkpoint saved first (again: stop at once)",
         "  ... and {value_1} more",
@@ -112,6 +116,12 @@ NOT_SHOWN: frozenset[str] = frozenset(
 )
 # Labels and headings of one word.
 WORDS: tuple[str, ...] = (
+    "sequences",
+    "cut",
+    "dropped",
+    "duplicates",
+    "answer",
+    "proof",
     "Answers",
     "Data",
     "Loss",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from typing import Any
 
 import torch
@@ -12,8 +13,7 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
-from lorakit.agreement import use_packed_attention
-from lorakit.agreement.adaptable import decoder_of
+from lorakit.agreement import adaptable_targets, use_packed_attention
 from lorakit.engine import IGNORED_LABEL, MicroBatch, accelerate, pieces_of, summed_loss, use_pieces
 
 _LENGTHS = (6, 31, 14)
@@ -39,12 +39,21 @@ def spread(model: Any) -> Any:
 
 
 def _adapted(model: Any) -> Any:
-    decoder, head = decoder_of(model), model.get_output_embeddings()
-    inside = {id(module) for module in decoder.modules()} - {id(head)}
-    names = [n for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and id(m) in inside]
-    names = [name for name in names if name.rpartition(".")[2] not in ("out_proj", "conv1d")] or names
+    layers, experts = adaptable_targets(model)
+    more = {"target_parameters": experts} if experts else {}
+    settings = LoraConfig(r=2, target_modules=layers, init_lora_weights=False, **more)
     torch.manual_seed(3)
-    return get_peft_model(model, LoraConfig(r=2, target_modules=names, init_lora_weights=False)).eval()
+    adapted = get_peft_model(model, settings).eval()
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            parameter.data *= 0.3
+    return adapted
+
+
+def _uncached(model: Any) -> dict[str, bool]:
+    """Some families keep what they know by overwriting it, which autograd cannot follow."""
+    takes = "use_cache" in inspect.signature(model.get_base_model().forward).parameters
+    return {"use_cache": False} if takes else {}
 
 
 def _rows(tokens: int) -> list[list[int]]:
@@ -63,8 +72,8 @@ def training_off(model: Any, found: Any) -> float:
         model: As it was loaded.
         found: What serves it.
     """
+    use_pieces(model, found.pieces)
     plain, served = copy.deepcopy(model), model
-    use_pieces(served, found.pieces)
     if found.pieces.attention:
         assert use_packed_attention(served)
     plain, served = _adapted(plain), _adapted(served)
@@ -73,7 +82,7 @@ def training_off(model: Any, found: Any) -> float:
     rows = _rows(tokens)
     wanted = 0.0
     for row in rows:
-        logits = plain(input_ids=torch.tensor([row])).logits[0, _PROMPT - 1 : -1].float()
+        logits = plain(input_ids=torch.tensor([row]), **_uncached(plain)).logits[0, _PROMPT - 1 : -1].float()
         nats = cross_entropy(logits, torch.tensor(row[_PROMPT:]), reduction="sum")
         nats.backward()
         wanted += nats.item()
@@ -95,3 +104,16 @@ def _packed(rows: list[list[int]]) -> MicroBatch:
     starts = torch.tensor([0, *(len(row) for row in rows)]).cumsum(0)
     flat = torch.tensor([[token for row in wanted for token in row]])
     return MicroBatch(torch.tensor([ids]), flat, torch.tensor([places]), starts)
+
+
+def merging_off(model: Any) -> float | None:
+    """How far the logits of merged weights are from those of the adapter; None where PEFT cannot merge them."""
+    adapted, row = _adapted(model), torch.tensor([_rows(300)[1]])
+    settings = _uncached(adapted)
+    try:
+        with torch.no_grad():
+            wanted = adapted(input_ids=row, **settings).logits
+            found = adapted.merge_and_unload()(input_ids=row, **settings).logits
+    except Exception:  # each family in its own way
+        return None
+    return float((found - wanted).norm() / wanted.norm())

@@ -95,10 +95,26 @@ def _with_tokens(config: Any) -> Any:
 
 
 # Where a class wants more than small numbers.
+_ATTENTION_EVERY_SECOND = ["linear_attention", "full_attention"] * 2
+_MROPE = {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [2, 3, 3]}
+# Latent attention, whose heads for positions have a size of their own, which head_dim repeats.
+_LATENT = (
+    *("axk1", "axk2", "deepseek_v2", "deepseek_v3", "deepseek_v32", "glm4_moe_lite", "glm_moe_dsa", "kimi_k25"),
+    *("longcat_flash", "minicpm3", "mistral_large4", "youtu", "kimi_linear", "bailing_hybrid"),
+)
+_WITH_THREE_PLACES = (
+    *("glm46v_text", "glm4v_text", "glm4v_moe_text", "glm_ocr_text", "glmga_text", "paddleocr_vl_text"),
+    *("qwen2_5_omni_text", "qwen2_5_vl_text", "qwen2_vl_text"),
+)
 SPECIAL: dict[str, dict[str, Any]] = {
     **{name: {"num_key_value_heads": 4} for name in ("dots3_note", "dots3_note_text", "glm5_next")},
     **{name: {"head_dim": 16} for name in ("hunyuan_v1_dense", "hunyuan_v1_moe", "ministral", "nemotron", "dots1")},
+    **{name: {"head_dim": 8, "num_key_value_heads": 4} for name in _LATENT},
+    **{name: {"rope_parameters": _MROPE} for name in _WITH_THREE_PLACES},
+    "granitemoehybrid": {"layer_types": _ATTENTION_EVERY_SECOND},
+    "bamba": {"attn_layer_indices": [1, 3]},
     "bert": {"is_decoder": False},
+    "codegen": {"rotary_dim": 8},
     "gemma3_text": {"layer_types": ["sliding_attention", "full_attention"] * 2},
     "gemma3n_text": {
         "layer_types": ["sliding_attention", "full_attention"] * 2,
@@ -107,6 +123,8 @@ SPECIAL: dict[str, dict[str, Any]] = {
     },
     "gpt_neo": {"attention_types": [[["global", "local"], 2]], "window_size": 8},
     "gpt_oss": {"layer_types": ["sliding_attention", "full_attention"] * 2},
+    "gptj": {"rotary_dim": 8},
+    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
     "lfm2": {"layer_types": ["conv", "full_attention"] * 2},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 2, "num_dense_layers": 1},
     "llama4_text": {"layer_types": ["chunked_attention", "full_attention"] * 2, "no_rope_layers": [1, 0, 1, 0]},
@@ -116,5 +134,5 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "qwen2": {"use_sliding_window": True, "max_window_layers": 2},
     "qwen3": {"use_sliding_window": True, "max_window_layers": 2},
     "reformer": {"is_decoder": True, "axial_pos_shape": [16, 16], "axial_pos_embds_dim": [32, 32]},
-    "zamba2": {"layer_types": ["mamba", "hybrid"] * 2, "hybrid_layer_ids": [1, 3]},
+    "zamba2": {"layers_block_type": ["mamba", "hybrid"] * 2, "attention_head_dim": 32, "n_mamba_heads": 8},
 }

@@ -2,6 +2,7 @@
 
 from lorakit.agreement.adaptable import (
     adaptable_layers,
+    adaptable_targets,
     expert_weights,
     has_other_parts,
     language_layers,
@@ -13,6 +14,7 @@ from lorakit.agreement.twins import use_packed_attention
 __all__ = [
     "Agreement",
     "adaptable_layers",
+    "adaptable_targets",
     "agreement_of",
     "expert_weights",
     "has_other_parts",

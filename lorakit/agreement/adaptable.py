@@ -7,16 +7,21 @@ from typing import Any
 
 import torch
 
+from lorakit.engine import pieces_of
+
 # Layers whose weight the model's code takes without calling them, by types of models; PEFT refuses to adapt them.
 _WITHOUT_LAYER = frozenset({"out_proj", "conv1d"})
 _MAMBA = frozenset({"falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h"})
+_NAMES_OF_EXPERTS = frozenset({"gate", "w1", "w2", "w3", "gate_proj", "up_proj", "down_proj"})
 _GATES = frozenset({"gate", "router", "shared_expert_gate", "shared_experts_gate"})
 
 
 def decoder_of(model: Any) -> Any:
     """Return the part of a model that its layers and its embedding of tokens belong to."""
     found = model.get_decoder() if hasattr(model, "get_decoder") else None
-    return found if isinstance(found, torch.nn.Module) else model
+    embedding = model.get_input_embeddings()  # some call their output projection a decoder
+    is_found = isinstance(found, torch.nn.Module) and any(module is embedding for module in found.modules())
+    return found if is_found else model
 
 
 def language_layers(model: Any) -> Iterator[tuple[str, Any]]:
@@ -46,12 +51,27 @@ def adaptable_layers(model: Any) -> list[str]:
 
     Routers are not among them: to learn which expert is asked is another thing than to learn what it says.
     """
-    is_mamba = model.config.get_text_config().model_type in _MAMBA
+    left_out = set(pieces_of(model).unheard)
+    if model.config.get_text_config().model_type in _MAMBA:
+        left_out |= _WITHOUT_LAYER
     return [
         name
         for name, module in language_layers(model)
-        if not is_router(name, module) and not (is_mamba and name.rpartition(".")[2] in _WITHOUT_LAYER)
+        if not is_router(name, module) and name.rpartition(".")[2] not in left_out
     ]
+
+
+def adaptable_targets(model: Any) -> tuple[list[str], list[str]]:
+    """Return what ``all-linear`` means as PEFT takes it: names of layers, and of parameters.
+
+    Beside fused experts PEFT takes a layer called ``up_proj`` for one of an expert of old, and would leave a shared
+    expert out: the weights of such layers are named as parameters.
+    """
+    layers, weights = adaptable_layers(model), expert_weights(model)
+    if not weights:
+        return layers, []
+    mistaken = [name for name in layers if name.rpartition(".")[2] in _NAMES_OF_EXPERTS]
+    return [name for name in layers if name not in mistaken], weights + [f"{name}.weight" for name in mistaken]
 
 
 def is_router(name: str, module: Any) -> bool:

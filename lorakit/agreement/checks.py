@@ -36,6 +36,14 @@ class Result:
             parts.append(float(difference.norm()) / max(float(wanted.norm()), _NEGLIGIBLE * largest, 1e-30))
         return math.inf if any(math.isnan(part) for part in parts) else max(parts)
 
+    def unheard(self) -> tuple[str, ...]:
+        """Return the last names of layers of which no adapter has a gradient."""
+        heard: dict[str, bool] = {}
+        for name, gradient in self.gradients.items():
+            layer = name.partition(".lora_")[0].rpartition(".")[2]
+            heard[layer] = heard.get(layer, False) or bool(gradient.any())
+        return tuple(sorted(layer for layer, is_heard in heard.items() if not is_heard))
+
     @property
     def is_sound(self) -> bool:
         """Whether everything is finite, and something is learnt."""
@@ -44,7 +52,12 @@ class Result:
 
 
 def _gradients(model: Any) -> dict[str, torch.Tensor]:
-    return {name: one.grad.clone() for name, one in model.named_parameters() if one.grad is not None}
+    """Copy the gradients of what is trained, zeros where a parameter had no part in the loss."""
+    return {
+        name: torch.zeros_like(one) if one.grad is None else one.grad.clone()
+        for name, one in model.named_parameters()
+        if one.requires_grad
+    }
 
 
 def plain_result(model: Any, rows: Sequence[Sequence[int]]) -> Result:

@@ -69,7 +69,7 @@ def _read(file: Path) -> Agreement | None:
     """Return what was found earlier; None where nothing was, or the note is damaged."""
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
-        pieces = Pieces(**found["pieces"])
+        pieces = Pieces(**{**found["pieces"], "unheard": tuple(found["pieces"]["unheard"])})
         faults = {str(name): str(fault) for name, fault in found["faults"].items()}
         refusal = found["refusal"]
         return Agreement(pieces, float(found["off"]), None if refusal is None else str(refusal), faults)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -99,7 +99,7 @@ class _Proof:
                 "language model: it would see the answers that it is to learn"
             )
         pieces, off = self._found()
-        pieces, fault = self._with_answers(pieces)
+        pieces, fault = self._with_answers(replace(pieces, unheard=self._wanted.unheard()))
         if fault is not None:
             return self._refused(fault)
         return Agreement(pieces, off, faults={name: self._faults.get(name, "") for name in pieces.missing})

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from lorakit.agreement.adaptable import adaptable_layers, decoder_of, expert_weights
+from lorakit.agreement.adaptable import adaptable_targets, decoder_of
 from lorakit.engine import PACKED, Pieces, accelerate, register_packed_attention, use_pieces
 
 SHORT_WINDOW = 8
@@ -209,7 +209,7 @@ def _shorten_windows(twin: Any) -> None:
 def _adapted(twin: Any) -> Any:
     from peft import LoraConfig, get_peft_model
 
-    chosen, experts = adaptable_layers(twin), expert_weights(twin)
+    chosen, experts = adaptable_targets(twin)
     if not chosen and not experts:
         raise NotTriedError("it has no linear layers that could be adapted")
     settings = {"target_parameters": experts} if experts else {}

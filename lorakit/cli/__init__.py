@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING
 
 from lorakit.cli.arguments import parse_arguments
@@ -28,6 +29,7 @@ _TASK_MODULES = {
     "evaluate": "lorakit.evaluate",
     "inference": "lorakit.inference",
     "plan": "lorakit.train.preflight",
+    "advise": "lorakit.train.advising",
     "merge": "lorakit.export.merging",
     "export": "lorakit.export.exporting",
     "push": "lorakit.export.push",
@@ -41,6 +43,7 @@ _DOING = {
     "train": "at work",
     "evaluate": "evaluating",
     "plan": "planning",
+    "advise": "trying learning rates",
     "merge": "merging",
     "export": "exporting",
     "push": "looking at the files",
@@ -82,6 +85,8 @@ def main(argv: list[str] | None = None) -> int:
         speak_language(config.language)
         with console.progress(None, "starting"):
             run = _run_of(arguments.task)
+        if arguments.task == "advise":  # which leaves a copy of that file, with its comments
+            run = partial(run, config_file=arguments.config_file)
         code = _with_progress(run, arguments.task)(config)
         sys.stdout.flush()  # what cannot be written should be said now, not when the interpreter ends
         return code

@@ -20,6 +20,7 @@ TASKS = {
     "evaluate": "measure loss and answers on validation_file, base and tuned side by side",
     "inference": "ask questions in the terminal, or through a pipe",
     "plan": "run the longest micro-batch once, and say what a training will take: memory, time, what to change",
+    "advise": "find a good learning rate by a few short runs on your rows, at a fraction of a training",
     "merge": "compute an adapter, or several, into a full model, and prove that it is the same",
     "export": "write an adapter for other tools: GGUF for llama.cpp and Ollama, or PEFT in another shape",
     "push": "send an adapter, or what was merged or exported, to a hub; shows what, and asks first",

@@ -42,8 +42,8 @@ def run(arguments: Arguments) -> int:
         with open(file, "x", encoding="utf-8", newline="\n") as new:
             new.write(content)
     console.note(f"written: {', '.join(map(str, wanted))}")
-    console.note(f"look at the rows: {command('preview')}")
-    console.note(f"then train: {command('train')}")
+    console.suggest("look at the rows", command("preview"))
+    console.suggest("then train", command("train"))
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import re
+import sys
 import tempfile
 import zipfile
 import zlib
@@ -64,7 +65,7 @@ def read_rows(name: str, reading: Reading = _DEFAULT) -> Iterator[RawRow | Rejec
         DataError: The file is missing, unreadable, or not of a known format.
     """
     rows = map(_of_a_size, _rows(name, reading))
-    return rows if reading.most is None else islice(rows, reading.most)
+    return rows if reading.most is None else islice(rows, min(reading.most, sys.maxsize))
 
 
 def _of_a_size(row: RawRow | Rejected) -> RawRow | Rejected:

@@ -97,6 +97,11 @@ class ImageFormat:
         if max(width, height) > _LONGEST_ASPECT * min(width, height):
             raise ImageError(f"picture {path} is {width} x {height}, too narrow; crop it")
         rows, columns = smart_resize(height, width, self._side, self._size["shortest_edge"], self._size["longest_edge"])
+        if rows * columns > self._size["longest_edge"]:  # a side is one token at least
+            raise ImageError(
+                f"picture {path} is {width} x {height}, so narrow that the model's own rounding makes {columns} x "
+                f"{rows} of it, more than max_pixels {self._size['longest_edge']}; crop it, or raise max_pixels"
+            )
         patch, hashed = self._processor.patch_size, _hash(content)
         read, check = partial(self._patches, path, hashed), partial(_check_unchanged, path, hashed, version)
         return Picture(path, hashed, rows // patch, columns // patch, self._processor.merge_size, read, check)

@@ -26,6 +26,8 @@ class Pieces:
         cached: What was computed for a token serves all later ones of its answer.
         most_positions: Beyond so many tokens what a row gives depends on its neighbours, as its angles do; None where
             they never do.
+        unheard: Last names of linear layers whose weight the model's code takes without calling them: adapters on them
+            would change nothing, and never learn.
     """
 
     linears: bool = True
@@ -38,14 +40,17 @@ class Pieces:
     together: bool = True
     cached: bool = True
     most_positions: int | None = None
+    unheard: tuple[str, ...] = ()
 
     def without(self, *names: str) -> Pieces:
         """Return it with some switched off."""
-        return replace(self, **dict.fromkeys(names, False))
+        switched: dict[str, Any] = dict.fromkeys(names, False)
+        return replace(self, **switched)
 
     def having(self, *names: str) -> Pieces:
         """Return it with some switched on."""
-        return replace(self, **dict.fromkeys(names, True))
+        switched: dict[str, Any] = dict.fromkeys(names, True)
+        return replace(self, **switched)
 
     def up_to(self, most_positions: int | None) -> Pieces:
         """Return it for rows up to so many tokens."""

@@ -85,7 +85,7 @@ def _changes(model: Any, base: ModelTensors) -> dict[str, Callable[[], torch.Ten
     embedding = _place_of(_embedding_of(own), base.shapes)
     changed: dict[str, Callable[[], torch.Tensor]] = {}
     for name, compute in _changed_parameters(model):
-        place = _place_of(name, base.shapes)
+        place = _place_in(own, name, base)
         source = place
         if place is None and name == _HEAD and _is_tied(own):
             place, source = name, embedding
@@ -122,6 +122,17 @@ def _changed_experts(own: Any, base: ModelTensors) -> dict[str, Callable[[], tor
 
 def _changed_in_file(wrapper: Any, read_base: Callable[[], torch.Tensor]) -> torch.Tensor:
     return changed_experts(wrapper, read_base())
+
+
+def _place_in(own: Any, name: str, base: ModelTensors) -> str | None:
+    """Find a parameter in the base's files, by the name that transformers would save it under."""
+    path, _, parameter = name.rpartition(".")
+    try:
+        value = getattr(own.get_submodule(path), parameter)
+        saved = list(in_files(own, name, value))
+    except (AttributeError, KeyError, ValueError, RuntimeError):
+        saved = []
+    return saved[0] if len(saved) == 1 and saved[0] in base.shapes else _place_of(name, base.shapes)
 
 
 class _Apart:

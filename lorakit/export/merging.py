@@ -26,7 +26,8 @@ from lorakit.export.producing import Written, export_folder, open_combined, prod
 from lorakit.export.proof import Reader, Reference
 from lorakit.inference import Adapters, Assistant
 from lorakit.invocation import command
-from lorakit.model_config import ModelBundle
+from lorakit.model_config import ModelBundle, read_record
+from lorakit.model_config.image_processor import PROCESSOR_FILE, write_trained_pixels
 from lorakit.model_config.trust import first_line
 
 MERGED_FOLDER = "merged"
@@ -61,6 +62,10 @@ def write_merged(adapters: Adapters, config: Config, reference: Reference, folde
         if not file.name.endswith(".index.json"):  # of processors and the like; those below are written anew
             shutil.copyfile(file, folder / file.name)
     write_settings(assistant, dtype, folder)
+    records = [read_record(choice.folder) for choice in adapters.made_of]
+    pixels = {record.pixels for record in records if record is not None and record.pixels is not None}
+    if len(pixels) == 1 and (folder / PROCESSOR_FILE).is_file():
+        write_trained_pixels(folder, pixels.pop())
     assistant.bundle.tokenizer.save_pretrained(str(folder))
     kind = type(model.get_base_model())
     return Written(NAMES[dtype], partial(_reader, folder, kind))

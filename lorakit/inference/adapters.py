@@ -34,6 +34,7 @@ from lorakit.model_config import (
     quiet_libraries,
     read_record,
 )
+from lorakit.model_config.image_processor import warn_of_other_pixels
 from lorakit.runs import ADAPTER_FOLDER
 
 if TYPE_CHECKING:
@@ -200,6 +201,8 @@ def open_adapters(config: Config, may_be_half: bool = True) -> Adapters:
     for choice in choices:
         check_rows(tokenizer, choice.folder, source)
     chat_format = ChatFormat.of(tokenizer, load_image_processor(source), config)
+    if chat_format.images is not None:
+        warn_of_other_pixels(source.folder, (config.min_pixels, config.max_pixels))
     device = choose_device()
     dtype = choose_format(config, source, device, may_be_half=may_be_half)
     if dtype.warning:

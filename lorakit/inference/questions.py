@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,11 +19,13 @@ from lorakit.data_processing.files import Reading, read_rows
 from lorakit.data_processing.formats import RowRules, to_example
 from lorakit.data_processing.raw import RawRow
 from lorakit.errors import DataError, LorakitError, RunError, SettingsError
+from lorakit.incoming import read_whole
 from lorakit.inference.assistant import Assistant
 from lorakit.outgoing import strict_json
 
 ANSWER_KEY, ERROR_KEY = "generated", "error"
 _PLACEHOLDER = "."
+_MOST_BYTES = 4_000_000_000  # of answers of an earlier run
 # A question is a row without its answer: which field that would be.
 _ANSWER_FIELDS = {
     "question": "answer",
@@ -153,7 +156,10 @@ def _answers(assistant: Assistant, batch: Sequence[Question], config: Config, fi
 
 def _opened(file: Path) -> TextIO:
     try:
-        return open(file, "a", encoding="utf-8")
+        only_added = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+        descriptor = os.open(file, only_added | getattr(os, "O_NONBLOCK", 0), 0o666)  # a pipe that nobody reads
+        os.set_blocking(descriptor, True)
+        return os.fdopen(descriptor, "a", encoding="utf-8", errors="backslashreplace")  # half a character, as in JSON
     except OSError as error:
         raise SettingsError(
             f"answer_file: {file}: {error.strerror}", "name a file in a folder that is there"
@@ -168,7 +174,7 @@ def _answered(file: Path, questions: Sequence[Question]) -> int:
     """
     if not file.is_file():
         return 0
-    text = file.read_bytes()
+    text = read_whole(file, _MOST_BYTES)
     whole = text[: text.rfind(b"\n") + 1]
     lines = whole.decode("utf-8", "replace").splitlines()
     try:

@@ -5,11 +5,11 @@ from lorakit.model_config.adapter_choice import BASE, AdapterChoice, choose_adap
 from lorakit.model_config.adapter_set import COMBINATIONS, AdapterSet
 from lorakit.model_config.adapter_tokenizer import adapter_tokenizer, check_rows
 from lorakit.model_config.added_tokens import add_tokens
+from lorakit.model_config.image_processor import load_image_processor
 from lorakit.model_config.loading import (
     TESTED_FAMILIES,
     ModelBundle,
     choose_format,
-    load_image_processor,
     load_model,
     load_tokenizer,
     quiet_libraries,

@@ -21,7 +21,9 @@ _WIDTHS = frozenset(
 )
 _POSITIONS = frozenset(("max_position_embeddings", "n_positions", "n_ctx", "num_position_embeddings", "sliding_window"))
 _MOST_POSITIONS = 10**9
-_MAY_BE_NULL = frozenset(("head_dim", "num_key_value_heads", "n_inner", "n_ctx", "sliding_window"))
+_EXPERTS = frozenset(("num_experts", "num_local_experts", "moe_intermediate_size"))  # none where a model has none
+_MAY_BE_NOUGHT = _EXPERTS | {"sliding_window"}
+_MAY_BE_NULL = _EXPERTS | {"head_dim", "num_key_value_heads", "n_inner", "n_ctx", "sliding_window", "intermediate_size"}
 _AGAIN = "fetch the model again, all its files from the same place"
 
 
@@ -36,6 +38,8 @@ def check_sizes(source: ModelSource, settings: dict[str, Any]) -> None:
     limits |= dict.fromkeys(_POSITIONS, _MOST_POSITIONS)
     for name, value in (*_sizes(settings), *_sizes(_with_defaults(source))):
         if value is None and name in _MAY_BE_NULL:
+            continue
+        if value == 0 and name in _MAY_BE_NOUGHT:
             continue
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ModelError(f"{source.name}: config.json: {name} is not a size (found: {_shown(value)})", _AGAIN)
@@ -59,7 +63,10 @@ def _with_defaults(source: ModelSource) -> dict[str, Any]:
 
 def _sizes(settings: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     for part in (settings, *(value for value in settings.values() if isinstance(value, dict))):
-        yield from ((name, part[name]) for name in (*_LAYERS, *_WIDTHS, *_POSITIONS) if name in part)
+        for name in (*_LAYERS, *_WIDTHS, *_POSITIONS):
+            value = part.get(name) if name in part else ()
+            # some families have a width for each layer
+            yield from ((name, one) for one in (value if isinstance(value, list | tuple) else [value]))
 
 
 def _extent(source: ModelSource) -> tuple[int, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -24,6 +23,7 @@ from lorakit.errors import ModelError
 from lorakit.model_config.adapter_bounds import is_finite
 from lorakit.model_config.computing import let_engine_compute
 from lorakit.model_config.config_bounds import check_generation_file, check_sizes
+from lorakit.model_config.model_class import check_is_whole, class_to_read
 from lorakit.model_config.quantization import loading_arguments
 from lorakit.model_config.source import ModelSource
 from lorakit.model_config.trust import (
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 TESTED_FAMILIES = {"qwen3": "Qwen3", "llama": "Llama", "gpt2": "GPT-2", "opt": "OPT", "qwen3_vl": "Qwen3-VL"}
-VISION_FAMILIES = frozenset({"qwen3_vl"})
 # How a model's forward pass is called, whatever its config.json says.
 _CALLED = {"return_dict": True, "output_hidden_states": False, "output_attentions": False, "is_encoder_decoder": False}
 
@@ -106,39 +105,6 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
             "the folder needs tokenizer.json, or vocab.json and merges.txt, beside config.json",
         )
     return tokenizer  # type: ignore[no-any-return]
-
-
-def load_image_processor(source: ModelSource) -> tuple[Any, int] | None:
-    """Load what prepares pictures for a vision-language model.
-
-    Returns:
-        transformers' image processor and the id of the token that stands for a part of a picture; None for a model
-        that takes text only.
-
-    Raises:
-        ModelError: torchvision is not installed, or the processor's file is missing.
-    """
-    settings = read_settings(source)
-    if settings["model_type"] not in VISION_FAMILIES:
-        return None
-    if importlib.util.find_spec("torchvision") is None:
-        raise ModelError(
-            f"{source.name}: a vision-language model needs torchvision, which is not installed",
-            "pip install -e .[vision]",
-        )
-    from transformers import AutoImageProcessor
-
-    quiet_libraries()
-    try:
-        processor = AutoImageProcessor.from_pretrained(
-            source.folder, local_files_only=True, trust_remote_code=source.runs_own_code
-        )
-        return processor, int(settings["image_token_id"])
-    except Exception as error:
-        raise ModelError(
-            f"{source.name}: its image processor cannot be loaded ({first_line(error)})",
-            "the folder needs preprocessor_config.json beside config.json",
-        ) from error
 
 
 def read_model_type(source: ModelSource) -> tuple[str, int | None]:
@@ -227,11 +193,8 @@ def _reason(error: BaseException) -> str:
 
 
 def _read_weights(source: ModelSource, dtype: DtypeChoice, arguments: dict[str, Any]) -> PreTrainedModel:
-    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
-
     check_weight_files(source)
-    family, _ = read_model_type(source)
-    kind = AutoModelForImageTextToText if family in VISION_FAMILIES else AutoModelForCausalLM
+    kind = class_to_read(source)
     try:
         model, report = kind.from_pretrained(
             source.folder,
@@ -255,6 +218,7 @@ def _read_weights(source: ModelSource, dtype: DtypeChoice, arguments: dict[str, 
             f"{source.name}: the weight files lack {len(missing)} tensors, {missing[0]} among them",
             "the download is not complete: fetch the model again",
         )
+    check_is_whole(source, model, report["unexpected_keys"])
     _answer_plainly(model)
     return model  # type: ignore[no-any-return]
 

@@ -9,13 +9,14 @@ from typing import Any
 import torch
 
 from lorakit import console
-from lorakit.agreement import adaptable_layers, expert_weights, language_layers
+from lorakit.agreement import adaptable_targets, language_layers
 from lorakit.config import Config
 from lorakit.engine import accelerate
 from lorakit.errors import SettingsError
 from lorakit.model_config.added_tokens import begin_rows, token_rows
+from lorakit.model_config.image_processor import VISION_FAMILIES
 from lorakit.model_config.layer_names import pattern_of
-from lorakit.model_config.loading import VISION_FAMILIES, ModelBundle, load_tokenizer
+from lorakit.model_config.loading import ModelBundle, load_tokenizer
 
 ALL_LINEAR = "all-linear"
 
@@ -36,7 +37,7 @@ def attach_new_adapter(bundle: ModelBundle, config: Config) -> Any:
     targets, alpha = config.target_modules, config.lora_alpha
     if targets != ALL_LINEAR:
         _check_targets(bundle, targets)  # type: ignore[arg-type]
-    experts = expert_weights(bundle.model) if targets == ALL_LINEAR else []
+    experts = adaptable_targets(bundle.model)[1] if targets == ALL_LINEAR else []
     lora = LoraConfig(
         task_type="CAUSAL_LM",
         r=config.lora_r,
@@ -67,9 +68,9 @@ def attach_new_adapter(bundle: ModelBundle, config: Config) -> Any:
 def _targets(bundle: ModelBundle, config: Config) -> list[str] | str:
     """Return the layers of the language model that are adapted, as names where those choose no other layer."""
     model, targets = bundle.model, config.target_modules
-    everywhere = [name for name, module in model.named_modules() if _is_linear(module)]
+    everywhere = [name for name, _ in model.named_modules() if name]
     if targets == ALL_LINEAR:
-        chosen = adaptable_layers(model)
+        chosen, _ = adaptable_targets(model)
         names = sorted({name.rpartition(".")[2] for name in chosen})
     else:
         names = list(targets)
@@ -134,7 +135,8 @@ def adapted_parts(bundle: ModelBundle) -> str:
     for name, module in bundle.model.get_base_model().named_modules():
         if isinstance(module, LoraLayer) and isinstance(module, torch.nn.Module):
             part = part_of(name) if bundle.family in VISION_FAMILIES else ""
-            if weight := getattr(module, "parameter_name", None):
+            weight = getattr(module, "parameter_name", None)
+            if weight is not None and weight != "weight":
                 counts[str(part), f"experts.{weight}"] += 1
                 factors = (*module.lora_A.values(), *module.lora_B.values())
                 trained_in_experts += sum(factor.weight.numel() for factor in factors)

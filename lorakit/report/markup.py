@@ -46,7 +46,14 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], class_: str = "
     """Return a table in a box of its own, which scrolls where the table is wider than the page."""
     titles = element("tr", *(element("th", translated(column), scope="col") for column in columns))
     head = element("thead", titles) if any(columns) else Markup()
-    body = [element("tr", *(element("td", cell) for cell in row)) for row in rows]
+    is_of_texts = "texts" in class_.split()
+    labels = [
+        translated(column) if is_of_texts else "" for column in columns
+    ]  # a telephone shows cells below each other, each with its own
+    body = [
+        element("tr", *(element("td", cell, data_label=label) for cell, label in zip(row, labels, strict=True)))
+        for row in rows
+    ]
     drawn = element("table", head, element("tbody", *body), class_=class_)
     return element("div", drawn, class_="box", tabindex="0")
 

@@ -30,6 +30,11 @@ th { font-weight: 600; white-space: nowrap; }
 .texts th:first-child { width: 17%; }
 .shares { table-layout: auto; }
 .texts td { white-space: pre-wrap; min-width: 90px; }
+@media (max-width: 760px) {
+  .texts { min-width: 0; } .texts thead { display: none; }
+  .texts tr { display: block; padding: 8px 0; border-bottom: 2px solid var(--edge); }
+  .texts td { display: block; padding: 3px 0; border: 0; min-width: 0; }
+  .texts td::before { content: attr(data-label); display: block; color: var(--faint); font-size: .85rem; } }
 mark { background: var(--added); color: inherit; border-radius: 2px; }
 del { background: var(--missing); color: inherit; border-radius: 2px; text-decoration-thickness: 1px; }
 .exact { color: var(--exact); font-weight: 600; white-space: nowrap; }

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from lorakit import __version__
 from lorakit.incoming import read_whole
+from lorakit.invocation import program
 from lorakit.report.content import Report
 from lorakit.report.markup import Markup, element, folded, note, section, table
 from lorakit.runs import ADAPTER_FOLDER, USED_CONFIG_FILE
@@ -37,7 +38,8 @@ def reproduction(report: Report) -> Markup:
 
 def commands(run_folder: Path) -> list[str]:
     """Return the command lines for training, evaluation and inference with a run's own configuration."""
-    beginning = ["python", "main.py", "--config", (run_folder / USED_CONFIG_FILE).as_posix()]
+    started = ["lorakit"] if program() == ["lorakit"] else ["python", "main.py"]  # without a path of this machine
+    beginning = [*started, "--config", (run_folder / USED_CONFIG_FILE).as_posix()]
     adapter = ["--lora_model_path", (run_folder / ADAPTER_FOLDER).as_posix()]
     return [
         shlex.join([*beginning, "--task", "train"]),

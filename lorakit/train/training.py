@@ -72,6 +72,7 @@ from lorakit.train.fitting import SHARE_OF_SHORT_RUN, effort_before_training, se
 from lorakit.train.planning import RunPlan, longest_micro_batch, optimizer_values, rows_per_step
 from lorakit.train.preparing import Data, Prepared
 from lorakit.train.progress import ShowProgress
+from lorakit.train.rehearsal import check_schedule
 from lorakit.train.resuming import (
     EarlierRun,
     check_same,
@@ -255,6 +256,7 @@ def _train_steps(config: Config, prepared: Prepared, plan: RunPlan, folder: Path
             callbacks=[stop, *_early_stopping(config)],
         )
     steps = trainer.planned_steps
+    check_schedule(prepared.arguments, steps)
     show_plan(prepared, plan, steps, after_step)
     reset_peak(prepared.bundle.device)
     started = time.perf_counter()
@@ -340,6 +342,7 @@ def _compare_with_base(config: Config, prepared: Prepared, folder: Path) -> None
     comparison = compare(
         assistant, dataset, config, len(prepared.answered), folder, trained_on=prepared.data.train.name
     )
+    leave_loss_curve(folder, comparison.scores["base"]["loss"] if prepared.data.validation else None)
     show_comparison(comparison)
     try_int8(assistant, [AdapterChoice("trained", folder / ADAPTER_FOLDER)], prepared.answered, config)
     evaluated = Evaluated("train", assistant, folder / ADAPTER_FOLDER, prepared.data.train, dataset, comparison)

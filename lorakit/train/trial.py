@@ -266,10 +266,20 @@ def _try_answers(
 def _cache_bytes(model: Any, tokens: int) -> int:
     """Return what keys and values of so many tokens take."""
     settings = model.config.get_text_config()
-    heads = settings.num_attention_heads
-    width = getattr(settings, "head_dim", None) or settings.hidden_size // heads
-    heads = getattr(settings, "num_key_value_heads", None) or heads
+    heads = getattr(settings, "num_attention_heads", None)
+    if not heads:  # state-space models keep the same for any number of tokens
+        return 0
+    width = _setting(settings, "head_dim") or settings.hidden_size // heads
+    heads = _setting(settings, "num_key_value_heads") or heads
     return int(2 * settings.num_hidden_layers * heads * width * activation_dtype(model).itemsize * tokens)
+
+
+def _setting(settings: Any, name: str) -> Any:
+    """Return a setting, the largest where layers have their own; None where there is none."""
+    try:
+        return getattr(settings, name, None)
+    except Exception:  # of transformers, where layers differ
+        return max((getattr(one, name, None) or 0 for one in settings.per_layer_config.values()), default=None)
 
 
 def _put_aside(size: int, device: torch.device) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """What does not compute what the model computes is switched off, and what is no causal model is refused."""
 
 import copy
+import threading
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from transformers import LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaAttention
 
 from lorakit.agreement import prove
-from lorakit.agreement.twins import twins_of
+from lorakit.agreement.twins import NotTriedError, twins_of
 from lorakit.engine import ALL
 
 TOLERANCE = 3e-4  # of the proof: 5,000 roundings of float32
@@ -171,3 +172,24 @@ def test_rows_whose_angles_depend_on_their_company_are_computed_alone(kind):
     assert found.pieces.most_positions == LIMIT - (kind == "dynamic")
     assert found.pieces.packing
     assert training_off(model, found) < TOLERANCE
+
+
+def test_a_model_without_linear_layers_or_with_an_attention_of_its_own_says_so():
+    with pytest.raises(NotTriedError, match="its attention cannot be replaced"):
+        twins_of(small_model("bloom")).engine(ALL)
+    model = small_model("llama")
+    for layer in model.model.layers:
+        layer.self_attn, layer.mlp = torch.nn.Identity(), torch.nn.Identity()
+    with pytest.raises(NotTriedError, match="it has no linear layers that could be adapted"):
+        twins_of(model)
+
+
+def test_layers_whose_weight_is_taken_without_calling_them_are_left_out():
+    found = prove(small_model("mamba"))
+    assert found.pieces.unheard == ("dt_proj",)
+
+
+def test_a_model_that_cannot_be_copied_is_refused_with_the_reason():
+    model = small_model("llama")
+    model.model.layers[0].mlp.lock = threading.Lock()
+    assert "no part of it can be tried: " in str(prove(model).refusal)

@@ -263,3 +263,8 @@ def test_broken_objects_of_several_lines_are_named_and_the_others_are_read(write
 def test_what_stands_beside_a_list_of_rows_is_named(write, capsys):
     list(read_rows(write('{"train": [], "test": [1], "version": 2}')))
     assert '"test" beside the list "train" is not used' in capsys.readouterr().err.replace("\n", "")
+
+
+def test_more_rows_than_a_machine_can_count_are_all_rows(tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"text": "a", "target": "b"}\n' * 3)
+    assert len(list(read_rows(str(tmp_path / "rows.jsonl"), Reading(most=10**30)))) == 3

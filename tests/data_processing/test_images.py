@@ -265,3 +265,14 @@ def test_a_picture_whose_content_changes_is_noticed_by_all_who_use_it(tmp_path):
     for use in (picture.check, picture.read):
         with pytest.raises(ImageError, match="has changed while it was used"):
             use()
+
+
+def test_a_picture_whose_rounding_would_exceed_max_pixels_is_named(tmp_path):
+    Image.new("RGB", (4000, 20), "red").save(tmp_path / "thread.png")
+    narrow = ImageFormat(image_processor(), 0, 256, 784)
+    with pytest.raises(ImageError, match=r"4000 x 20, so narrow that the model's own rounding makes .* max_pixels 784"):
+        narrow.measure(str(tmp_path / "thread.png"))
+    for size in ((28, 28), (60, 30), (300, 200), (2000, 2000)):  # of others none exceeds it
+        Image.new("RGB", size, "red").save(tmp_path / "plain.png")
+        picture = narrow.measure(str(tmp_path / "plain.png"))
+        assert picture.patches * 8 * 8 <= 784

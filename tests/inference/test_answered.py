@@ -1,6 +1,7 @@
 """A file of answers that an earlier run has left is gone on with only where it is one, and to these questions."""
 
 import json
+import os
 from types import SimpleNamespace
 
 import pytest
@@ -42,6 +43,21 @@ def test_a_file_that_is_none_is_refused_and_left_as_it_is(tmp_path, content):
         _answered(file, QUESTIONS)
     assert "set answer_file, or remove that file" in str(caught.value)
     assert file.read_bytes() == content
+
+
+def test_half_a_character_is_written_as_json_has_it(tmp_path):
+    file = tmp_path / "answers.jsonl"
+    with _opened(file) as stream:
+        stream.write('{"text": "\ud800"}\n')
+    assert json.loads(file.read_text(encoding="utf-8")) == {"text": "\ud800"}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other pipes")
+def test_a_pipe_that_nobody_reads_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "answers.jsonl")
+    assert _answered(tmp_path / "answers.jsonl", QUESTIONS) == 0
+    with pytest.raises(LorakitError, match="answer_file: "):
+        _opened(tmp_path / "answers.jsonl")
 
 
 def test_a_file_in_a_folder_that_is_not_there_is_refused(tmp_path):

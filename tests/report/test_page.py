@@ -100,8 +100,8 @@ def test_nothing_is_loaded_and_nothing_may_run(run_folder):
 def test_exact_answers_are_flagged_and_others_marked():
     rows = (AnsweredRow("1", "q", "早睡早起。", {"base": "早睡。", "tuned": "早睡早起。"}),)
     shown = page(empty(answered=rows))
-    assert "<td>早睡<del>早起</del>。</td>" in shown
-    assert '<td><b class="exact">✓ exact</b> 早睡早起。</td>' in shown
+    assert '<td data-label="base">早睡<del>早起</del>。</td>' in shown
+    assert '<td data-label="tuned"><b class="exact">✓ exact</b> 早睡早起。</td>' in shown
 
 
 def test_only_the_first_fifty_rows_are_shown_and_the_others_counted():

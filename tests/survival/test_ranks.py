@@ -74,9 +74,6 @@ def test_they_train_what_one_process_trains(lab, count, batch, is_sharded):
 def test_experts_that_some_processes_do_not_reach_are_trained_as_by_one(experts, count):
     # Adam would divide a gradient that is all rounding by its own size.
     words = ["--set=target_modules=all-linear", "--set=trainer_args={optim: sgd}", "--learning_rate=0.3"]
-    outcome = experts.train(words, {})
-    assert "PEFT cannot adapt these layers so" in outcome.errors
-    assert outcome.code == 2
     words.append("--set=lora_dropout=0")
     one, steps_of_one, _ = trained(experts, [*words, f"--per_device_train_batch_size={count}"])
     many, steps, _ = trained(experts, [*words, "--per_device_train_batch_size=1"], ranks=count)

@@ -38,7 +38,7 @@ def command(model_folder, write_rows, tmp_path):
 def _without_curve(request, monkeypatch):
     """A run draws its curve only where a test asks for it: that is a quarter of the time of a tiny training."""
     if "draws_curve" not in request.fixturenames:
-        monkeypatch.setattr("lorakit.train.curve.draw_loss_curve", lambda folder: None)
+        monkeypatch.setattr("lorakit.train.curve.draw_loss_curve", lambda folder, base_loss: None)
 
 
 @pytest.fixture

@@ -122,10 +122,10 @@ def grids(pictures: Sequence[Picture], device: torch.device) -> torch.Tensor:
 
 def kept_feature_bytes(base: Any, pictures: Iterable[Picture]) -> int:
     """Return how much memory the features of these pictures will take."""
-    tower = getattr(getattr(base, "model", None), "visual", None)
-    kind = _kind(tower) if tower is not None else None
     tokens = sum(picture.tokens for picture in set(pictures))
-    if tower is None or kind is None or not tokens:
+    tower = getattr(getattr(base, "model", None), "visual", None) if tokens else None
+    kind = _kind(tower) if tower is not None else None
+    if tower is None or kind is None:
         return 0
     settings = base.config.vision_config
     merged = settings.hidden_size * settings.spatial_merge_size**2

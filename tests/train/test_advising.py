@@ -1,0 +1,81 @@
+"""Advice on the learning rate: short runs from the same start, and a configuration with its comments."""
+
+import pytest
+import yaml
+
+from lorakit.train import advising
+from lorakit.train.advising import Tried
+
+
+@pytest.fixture
+def advised(command, tmp_path):
+    """Return a function that asks for advice and returns exit code and folder."""
+
+    def ask(*extra, text="# mine\nlearning_rate: 5e-4  # to be found\nlora_dropout: 0\n"):
+        file = tmp_path / "mine.yaml"
+        file.write_text(text)
+        return command("--config", str(file), *extra, task="advise", folder="advice")
+
+    return ask
+
+
+def test_the_best_of_the_rates_is_written_into_a_copy_with_its_comments(advised, capsys, tmp_path):
+    code, folder = advised("--num_train_epochs", "20")
+    assert code == 0
+    said = capsys.readouterr()
+    text = (folder / "advised.yaml").read_text()
+    rate = float(yaml.safe_load(text)["learning_rate"])
+    assert rate in (1.7e-4, 5e-4, 1.5e-3)
+    assert f"learning_rate {rate:g} is the best of those tried; the rule's own is 0.0005" in said.out
+    assert text.startswith("# mine\nlearning_rate: ")
+    assert "# to be found\n" in text
+    assert (tmp_path / "mine.yaml").read_text().startswith("# mine\nlearning_rate: 5e-4  #")
+    assert (folder / "advice.png").read_bytes().startswith(b"\x89PNG")
+    assert sorted(file.name for file in folder.iterdir() if not file.name.startswith(".")) == [
+        "advice.png",
+        "advised.yaml",
+    ]
+
+
+def test_every_try_begins_at_the_same_start_and_the_better_two_go_on(command, monkeypatch):
+    losses = {1.7e-4: 3.0, 5e-4: 1.0, 1.5e-3: 2.0}
+    seen = []
+
+    def loss_after(prepared, plan, start, rate, steps):
+        seen.append((rate, steps))
+        return losses[rate] / steps
+
+    monkeypatch.setattr(advising, "_loss_after", loss_after)
+    monkeypatch.setattr(advising, "_drawn", lambda tried, best: b"")
+    command("--num_train_epochs", "100", task="advise", folder="advice")
+    first, second = seen[:3], seen[3:]
+    assert {rate for rate, _ in first} == set(losses)
+    assert [rate for rate, _ in second] == [5e-4, 1.5e-3]
+    assert {steps for _, steps in second} == {2 * first[0][1]}
+
+
+def test_the_same_rate_from_the_same_start_gives_the_same_loss(command, monkeypatch):
+    found = []
+    loss_after = advising._loss_after
+
+    def twice(prepared, plan, start, rate, steps):
+        found.append([loss_after(prepared, plan, start, rate, steps) for _ in range(2)])
+        return found[-1][0]
+
+    monkeypatch.setattr(advising, "_loss_after", twice)
+    monkeypatch.setattr(advising, "_FACTORS", (1.0,))
+    command("--num_train_epochs", "4", task="advise", folder="advice")
+    assert found
+    assert all(first == second for first, second in found)
+
+
+def test_without_rows_to_validate_on_some_are_held_back(command, capsys):
+    code, _ = command("--num_train_epochs", "4", "--set=validation_file=null", task="advise", folder="advice")
+    assert code == 0
+    assert "20% of the training rows are held back" in capsys.readouterr().err
+
+
+def test_only_the_longest_runs_decide():
+    tried = [Tried(1e-3, 8, 0.1), Tried(1e-4, 16, 0.5), Tried(5e-4, 16, 0.4)]
+    drawn = advising._drawn(tried, tried[2])
+    assert drawn.startswith(b"\x89PNG")
