@@ -65,10 +65,11 @@ def _capped(level: str, pytorch: str, onednn: str, mkl: str, mkl_branch: str) ->
 
 def _library(name: str) -> str:
     """Return the path of a library of g++; nothing where there is no g++."""
-    if not shutil.which("g++"):
+    compiler = shutil.which("g++")
+    if compiler is None:
         return ""
     return subprocess.run(
-        ["g++", f"-print-file-name={name}"], capture_output=True, text=True, check=True
+        [compiler, f"-print-file-name={name}"], capture_output=True, text=True, check=True
     ).stdout.strip()
 
 
