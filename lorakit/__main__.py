@@ -4,13 +4,25 @@ Older Pythons than lorakit needs must be able to read this file, to be told so.
 """
 
 import os
+import signal
 import sys
 
 _OLDEST = (3, 11)
+_INTERRUPTED = 130
 
 
 def run() -> int:
     """Run the task that the command line names; an interrupt ends it quietly at any moment, that of importing too."""
+    try:
+        code = _run()
+    except KeyboardInterrupt:
+        code = _INTERRUPTED
+    if code == _INTERRUPTED:  # whoever holds Ctrl-C down would meet the interpreter that is taking itself apart
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return code
+
+
+def _run() -> int:
     if sys.version_info < _OLDEST:
         return _say(
             "this Python is %d.%d; lorakit needs 3.11 or newer" % sys.version_info[:2],  # noqa: UP031
@@ -20,8 +32,6 @@ def run() -> int:
         from lorakit.cli import main
 
         return main()
-    except KeyboardInterrupt:
-        return 130
     except ModuleNotFoundError as error:
         name = (error.name or "").partition(".")[0]
         if name in ("", "lorakit"):

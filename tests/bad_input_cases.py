@@ -235,6 +235,7 @@ MODELS = [
         writing("chat_template.jinja", "{{ messages.__class__.__mro__[1].__subclasses__() }}"),
         "chat template",
     ),
+    model("an end that is no text", setting_json("tokenizer_config.json", eos_token=""), "token"),
     model("a tokenizer without an end", setting_json("tokenizer_config.json", eos_token=ABSENT), "no end-of-sequence"),
     model(
         "a model that needs its own code",

@@ -56,7 +56,7 @@ class ChatFormat:
     ) -> None:
         self.tokenizer = tokenizer
         self.images = images
-        if tokenizer.eos_token_id is None:
+        if tokenizer.eos_token_id is None or not tokenizer.eos_token:
             raise ModelError(
                 f"{tokenizer.name_or_path}: the tokenizer has no end-of-sequence token",
                 "choose a model whose tokenizer has one",
@@ -67,7 +67,7 @@ class ChatFormat:
         self._control_tokens = {
             token.content: token_id for token_id, token in tokenizer.added_tokens_decoder.items() if token.special
         } | dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
-        self._control_beginnings = {token[0] for token in self._control_tokens}
+        self._control_beginnings = {token[0] for token in self._control_tokens if token}
         self._encoder = TextEncoder(tokenizer, self._control_tokens)
         self._template = ChatTemplate(tokenizer, date)
         self.end_of_turn_id, self._appended_end = self._find_end_of_turn()
@@ -186,8 +186,9 @@ class ChatFormat:
             TemplateError: The template fails, or does not write the answer right after its generation prompt.
         """
         guarded = self._guarded(messages)
+        first = next((index for index, message in enumerate(guarded) if message.role == "user"), 0)
         for index, message in enumerate(guarded):
-            if message.role == "assistant":
+            if message.role == "assistant" and index > first:  # what stands before the first question answers nothing
                 turn = self._template.turn(guarded[:index], message)
                 yield replace(turn, answer=turn.answer + self._appended_end) if self._appended_end else turn
 

@@ -108,17 +108,17 @@ def _optimizer(arguments: TrainingArguments) -> Any:
     return optimizer
 
 
-def _schedule(arguments: TrainingArguments, optimizer: Any) -> Any:
+def _schedule(arguments: TrainingArguments, optimizer: Any, steps: int = _STEPS) -> Any:
     name = str(getattr(arguments.lr_scheduler_type, "value", arguments.lr_scheduler_type))
     try:
         schedule = get_scheduler(
             name,
             optimizer=optimizer,
-            num_warmup_steps=arguments.get_warmup_steps(_STEPS),
-            num_training_steps=_STEPS,
+            num_warmup_steps=arguments.get_warmup_steps(steps),
+            num_training_steps=steps,
             scheduler_specific_kwargs=dict(arguments.lr_scheduler_kwargs or {}),
         )
-        if name not in _BY_METRIC:
+        if name not in _BY_METRIC and steps == _STEPS:
             optimizer.step()
             schedule.step()
     except Exception as error:  # each schedule has its own arguments, and refuses others as it likes
@@ -127,6 +127,27 @@ def _schedule(arguments: TrainingArguments, optimizer: Any) -> Any:
             _SCHEDULE_REMEDIES.get(name, "correct lr_scheduler_kwargs, or leave them out"),
         ) from error
     return schedule
+
+
+def check_schedule(arguments: TrainingArguments, steps: int) -> None:
+    """Hold the schedule to the steps of the run, all of which may be to warm up.
+
+    Raises:
+        SettingsError: It has no learning rate for one of them.
+    """
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=arguments.learning_rate)
+    schedule, warmup = _schedule(arguments, optimizer, steps), arguments.get_warmup_steps(steps)
+    borders = {step for step in (0, 1, warmup, warmup + 1, steps - 1, steps) if 0 <= step <= steps}
+    try:
+        for rate in getattr(schedule, "lr_lambdas", ()):
+            for step in borders:
+                rate(step)
+    except Exception as error:  # a division by the steps that are left, which may be none
+        raise SettingsError(
+            f"trainer_args: lr_scheduler_type: {arguments.lr_scheduler_type} cannot go through {steps} steps, "
+            f"{warmup} of them to warm up ({_reason(error)})",
+            "lower warmup_steps, or take another schedule",
+        ) from error
 
 
 def _reason(error: Exception) -> str:

@@ -72,6 +72,7 @@ from lorakit.train.fitting import SHARE_OF_SHORT_RUN, effort_before_training, se
 from lorakit.train.planning import RunPlan, longest_micro_batch, optimizer_values, rows_per_step
 from lorakit.train.preparing import Data, Prepared
 from lorakit.train.progress import ShowProgress
+from lorakit.train.rehearsal import check_schedule
 from lorakit.train.resuming import (
     EarlierRun,
     check_same,
@@ -255,6 +256,7 @@ def _train_steps(config: Config, prepared: Prepared, plan: RunPlan, folder: Path
             callbacks=[stop, *_early_stopping(config)],
         )
     steps = trainer.planned_steps
+    check_schedule(prepared.arguments, steps)
     show_plan(prepared, plan, steps, after_step)
     reset_peak(prepared.bundle.device)
     started = time.perf_counter()

@@ -1,3 +1,4 @@
+import signal
 import subprocess
 import sys
 
@@ -133,9 +134,11 @@ def test_an_interrupt_before_anything_is_imported_is_quiet(monkeypatch):
             raise KeyboardInterrupt
         return imported(name, *rest, **more)
 
-    imported = __import__
+    imported, ignored = __import__, []
+    monkeypatch.setattr("signal.signal", lambda number, handler: ignored.append((number, handler)))
     monkeypatch.setattr("builtins.__import__", interrupted)
     assert run() == 130
+    assert ignored == [(signal.SIGINT, signal.SIG_IGN)]  # pressed again, it meets no half of an interpreter
 
 
 def test_a_python_without_the_packages_says_how_to_start_instead(tmp_path):

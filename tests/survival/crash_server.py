@@ -94,7 +94,27 @@ def stop_at(step, number=int(signal.SIGINT)):
     LoraTrainer._record_step = record_and_stop
 
 
-PATCHES = {"scarce_memory": scarce_memory, "stop_at": stop_at}
+def stand_in_hub():
+    """Let the hub be one that takes everything, and reads the files as its package does."""
+    from pathlib import Path
+    from types import SimpleNamespace
+
+    from lorakit.export.hubs import HuggingFace
+
+    class Taking:
+        def create_repo(self, name, **_):
+            return f"https://hub.example/{name}"
+
+        def repo_info(self, *_, **__):
+            return SimpleNamespace(private=True)
+
+        def upload_folder(self, *, folder_path, **_):
+            assert sum(len(file.read_bytes()) for file in Path(folder_path).iterdir() if file.is_file())
+
+    HuggingFace._open = lambda self: Taking()
+
+
+PATCHES = {"scarce_memory": scarce_memory, "stop_at": stop_at, "stand_in_hub": stand_in_hub}
 
 
 def child(order, rank, place):

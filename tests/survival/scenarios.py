@@ -97,7 +97,7 @@ class Stage:
     def __init__(
         self, machine: CrashMachine, scenario: Scenario, argv: Callable[[tuple[str, ...]], list[str]], folder: Path
     ) -> None:
-        self.machine, self.scenario, self._argv = machine, scenario, argv
+        self.machine, self.scenario, self.argv = machine, scenario, argv
         self._begin, self.run = folder, machine.root / RUN
         self._make_ready()
         self.reset()
@@ -109,7 +109,7 @@ class Stage:
     def _make_ready(self) -> None:
         put(Path("nowhere"), self.run)
         for task, patches in self.scenario.before:
-            outcome = self.machine.run(self._argv(task), patches=patches, ranks=self.scenario.ranks)
+            outcome = self.machine.run(self.argv(task), patches=patches, ranks=self.scenario.ranks)
             assert outcome.code in (0, 130), outcome.errors
         for name in (*OWN, *([self.scenario.own] if self.scenario.own else [])):
             (self.run / name).parent.mkdir(parents=True, exist_ok=True)
@@ -129,7 +129,7 @@ class Stage:
         """
         self.reset()
         how = {"point": point, "mode": mode, "error": error} | self.scenario.processes
-        struck = self.machine.run(self._argv(self.scenario.task), patches=self.scenario.patches, **how)
+        struck = self.machine.run(self.argv(self.scenario.task), patches=self.scenario.patches, **how)
         what = f"{mode} {error or ''} at call {point} ({struck.last}): exit {struck.codes}"
         assert set(struck.codes) <= {0, 2, KILLED}, f"{what}\n{struck.errors[-2000:]}"
         assert struck.seconds < LONGEST_END, f"{what}: the others have ended after {struck.seconds:.0f} s"
@@ -151,7 +151,7 @@ class Stage:
     def go_on(self, what: str) -> str:
         """Take the task up again; return how."""
         for words in (self.scenario.again or self.scenario.task, self.scenario.task):
-            outcome = self.machine.run(self._argv(words), patches=self.scenario.patches, ranks=self.scenario.ranks)
+            outcome = self.machine.run(self.argv(words), patches=self.scenario.patches, ranks=self.scenario.ranks)
             assert "internal error" not in outcome.errors, f"{what}\n{outcome.errors[-2000:]}"
             if outcome.code == 0:
                 return f", went on with {' '.join(words[:3])}"

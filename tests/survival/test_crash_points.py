@@ -8,6 +8,7 @@ import random
 
 import pytest
 from survival.lab import Lab, needs_shim
+from survival.machine import tree
 from survival.scenarios import SCENARIOS, Stage
 
 pytestmark = needs_shim
@@ -45,6 +46,17 @@ def test_struck_at_a_few_points_nothing_is_lost(stages, name, mode, error):
     drawn = random.Random(f"{SEED} {name} {mode}")
     for point in drawn.sample(range(stage.calls), 2):
         stage.strike(point, mode, error)
+
+
+def test_a_push_changes_no_file_so_that_there_is_no_point_to_kill_it_at(stages):
+    stage = stages("evaluated")
+    stage.reset()
+    before = tree(stage.run)
+    words = ("--task", "push", "--push_to", "alice/mine", "--set=push_confirmed=true")
+    pushed = stage.machine.run(stage.argv(words), patches={"stand_in_hub": []})
+    assert pushed.code == 0, pushed.errors
+    assert pushed.calls == 0
+    assert tree(stage.run) == before
 
 
 @pytest.mark.slow

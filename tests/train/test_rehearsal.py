@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+from transformers import TrainingArguments
 
 from lorakit.config import Config
 from lorakit.engine import choose_dtype
 from lorakit.errors import SettingsError
 from lorakit.train.arguments import training_arguments
+from lorakit.train.rehearsal import check_schedule
 
 DEVICE = torch.device("cpu")
 
@@ -68,3 +70,14 @@ def test_the_best_adapter_is_saved_whenever_it_gets_better(command):
     code, folder = command("--num_train_epochs", "2", "--set", "trainer_args={save_strategy: best}")
     assert code == 0
     assert list(folder.glob("checkpoint-*"))
+
+
+@pytest.mark.parametrize(("warmup", "steps"), [(2, 2), (5, 2)])
+@pytest.mark.parametrize("name", ["linear", "cosine", "polynomial", "constant_with_warmup"])
+def test_a_schedule_that_only_warms_up_is_gone_through_or_refused(tmp_path, name, warmup, steps):
+    arguments = TrainingArguments(str(tmp_path), lr_scheduler_type=name, warmup_steps=warmup, use_cpu=True)
+    if (name, warmup) == ("polynomial", steps):  # it divides by the steps that are left
+        with pytest.raises(SettingsError, match="cannot go through 2 steps, 2 of them to warm up"):
+            check_schedule(arguments, steps)
+    else:
+        check_schedule(arguments, steps)

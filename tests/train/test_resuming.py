@@ -14,6 +14,8 @@ from lorakit.train import curve, trainer
 
 BEST = ("--num_train_epochs", "8", "--learning_rate", "0.1", "--set", "early_stopping_patience=2")
 
+ONLY_BEST = "--set=trainer_args={save_strategy: best, eval_strategy: steps, eval_steps: 1}"
+
 
 def losses(folder):
     return [(record.step, record.loss, record.grad_norm) for record in recorded(folder, StepRecord)]
@@ -34,8 +36,9 @@ def budgets(folder):
         (*BEST, "--set", "trainer_args={eval_strategy: steps, save_strategy: steps, eval_steps: 2, save_steps: 2}"),
         pytest.param((*BEST[:4], "--set", "load_best_model=true"), marks=pytest.mark.slow),
         ("--num_train_epochs", "2", "--set", "trainer_args={max_steps: 5, save_strategy: steps, save_steps: 2}"),
+        pytest.param((*BEST[:4], "--set=load_best_model=true", ONLY_BEST), marks=pytest.mark.slow),
     ],
-    ids=["patience by epoch", "patience by steps", "best of all", "an end within an epoch"],
+    ids=["patience by epoch", "patience by steps", "best of all", "an end within an epoch", "only the best is saved"],
 )
 def test_a_run_stopped_at_any_step_and_resumed_equals_the_unbroken_one(command, monkeypatch, extra):
     code, unbroken = command(*extra, folder="unbroken")
@@ -46,6 +49,7 @@ def test_a_run_stopped_at_any_step_and_resumed_equals_the_unbroken_one(command, 
             interrupt_at(patches, step)
             code, folder = command(*extra, folder=f"stopped-{step}")
         assert code == (130 if step + 1 < last else 0)
+        assert code == 0 or (folder / f"checkpoint-{step + 1}").is_dir()
         code, _ = command(*extra, "--set", "resume=true", folder=f"stopped-{step}")
         assert code == 0
         assert losses(folder) == losses(unbroken), step
