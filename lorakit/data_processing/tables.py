@@ -241,6 +241,8 @@ def _sheet_rows(records: Iterator[tuple[int, Sequence[Any]]], name: str) -> Iter
 
 
 def _cell(value: Any) -> Any:
+    if isinstance(value, datetime.datetime) and value.time() == datetime.time():  # as openpyxl reads a day
+        return value.date().isoformat()
     if isinstance(value, datetime.datetime | datetime.date | datetime.time):
         return value.isoformat()
     return _value(value) if isinstance(value, str) else value

@@ -14,7 +14,7 @@ from lorakit.config import Config
 from lorakit.errors import AdapterError
 from lorakit.export.checkpoint import read_checkpoint
 from lorakit.export.gguf_adapter import adapter_weights, write_adapter_gguf
-from lorakit.export.gguf_family import family_of
+from lorakit.export.gguf_family import family_of, read_as
 from lorakit.export.gguf_model import write_model_gguf
 from lorakit.export.gguf_tensors import name_map
 from lorakit.export.merged import NAMES, format_of, merged_tensors, unties_head
@@ -95,5 +95,6 @@ def _adapter_faults(file: Path, own_config: Any, effects: Sequence[LayerEffect])
 
 def _reader(file: Path, kind: Any, config: Any, assistant: Assistant) -> Reader:
     # The configuration is given: transformers does not read head sizes and biases of all families from the file.
+    kind, config = read_as(kind, config)
     how = {"gguf_file": file.name, "config": config}
     return Reader("transformers' GGUF loader", partial(read_plainly, file.parent, kind, assistant.bundle, **how))

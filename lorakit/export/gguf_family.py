@@ -1,6 +1,6 @@
 """What llama.cpp has to know of a model, family by family: its settings, and how it keeps the tensors.
 
-Source: llama.cpp, src/models/{llama,qwen3,gpt2}.cpp, which read these settings and compute with them.
+Source: llama.cpp, src/models/{llama,qwen2,qwen3,gpt2}.cpp, which read these settings and compute with them.
 """
 
 from __future__ import annotations
@@ -103,6 +103,19 @@ FAMILIES: dict[str, Family] = {
         rotary_scalings=frozenset({"default", "linear", "yarn", "llama3"}),
         paired_heads={"attn_q": _of("num_attention_heads"), "attn_k": _of("num_key_value_heads")},
     ),
+    "mistral": Family(  # which llama.cpp computes as Llama, without a window
+        MODEL_ARCH.LLAMA,
+        _ROTARY_SETTINGS,
+        {"hidden_act": ("silu",)},
+        rotary_scalings=frozenset({"default", "linear", "yarn"}),
+        paired_heads={"attn_q": _of("num_attention_heads"), "attn_k": _of("num_key_value_heads")},
+    ),
+    "qwen2": Family(
+        MODEL_ARCH.QWEN2,
+        _ROTARY_SETTINGS,
+        {"hidden_act": ("silu",), "use_sliding_window": (False,)},
+        rotary_scalings=frozenset({"default", "linear", "yarn"}),
+    ),
     "qwen3": Family(
         MODEL_ARCH.QWEN3,
         _ROTARY_SETTINGS,
@@ -153,12 +166,30 @@ def family_of(config: PretrainedConfig) -> Family:
     for name, values in family.computed.items():
         if getattr(config, name, values[0]) not in values:
             raise _not_computed(config, name, getattr(config, name))
+    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+    if window is not None and window < config.max_position_embeddings:
+        raise _not_computed(config, "sliding_window", window)
     if family.rotary_scalings:
         scaling = config.rope_parameters
         unusual = any(scaling.get(name) not in (None, usual) for name, usual in _USUAL_ROTATIONS.items())
         if unusual or scaling.get("rope_type", "default") not in family.rotary_scalings:
             raise _not_computed(config, "rope_parameters", scaling)
     return family
+
+
+def read_as(kind: Any, config: Any) -> tuple[Any, Any]:
+    """Return the class and the configuration by which transformers' GGUF loader reads a family.
+
+    Args:
+        kind: The model's own class.
+        config: The model's own.
+    """
+    if config.model_type != "mistral":
+        return kind, config
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    settings = {name: value for name, value in config.to_dict().items() if name not in {"model_type", "sliding_window"}}
+    return LlamaForCausalLM, LlamaConfig(**settings)  # which computes the same where there is no window
 
 
 def _not_computed(config: PretrainedConfig, name: str, value: object) -> ModelError:
