@@ -186,8 +186,9 @@ class ChatFormat:
             TemplateError: The template fails, or does not write the answer right after its generation prompt.
         """
         guarded = self._guarded(messages)
+        first = next((index for index, message in enumerate(guarded) if message.role == "user"), 0)
         for index, message in enumerate(guarded):
-            if message.role == "assistant":
+            if message.role == "assistant" and index > first:  # what stands before the first question answers nothing
                 turn = self._template.turn(guarded[:index], message)
                 yield replace(turn, answer=turn.answer + self._appended_end) if self._appended_end else turn
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import takewhile
+from itertools import pairwise, takewhile
 from typing import TYPE_CHECKING, Any
 
 from lorakit.data_processing.bounded import LimitError, apply_chat_template
@@ -146,9 +146,31 @@ class ChatTemplate:
             )
         if (lost := lost_of_tools(before, answer, prompt, text)) is not None:
             raise TemplateError(*lost)
+        self._check_order_is_written(before, prompt)
         return Turn(
             prompt, text, answer.is_trained is not False, _end_of_thought(text, answer), bool(answer.tool_calls)
         )
+
+    def _check_order_is_written(self, before: Sequence[Message], prompt: str) -> None:
+        """Hold a template that knows questions and answers in turns only to what it leaves out of others.
+
+        Raises:
+            TemplateError: A turn is not there.
+        """
+        roles = [message.role for message in before if message.role not in {"tools", "system"}]
+        if roles[:1] != ["assistant"] and all(one != other or one == "tool" for one, other in pairwise(roles)):
+            return
+        place = 0
+        for message in before:
+            if message.role == "tools" or message.images or message.tool_calls:
+                continue
+            text = self._apart(message).content.strip()
+            if (place := prompt.find(text, place)) < 0:
+                raise TemplateError(
+                    "the chat template loses a turn where two of one role stand side by side, or an answer comes first",
+                    "join the two turns, or begin with a question",
+                )
+            place += len(text)
 
     def prompt(self, messages: Sequence[Message], thinking: bool) -> str:
         """Write what stands before an answer that is to be given.

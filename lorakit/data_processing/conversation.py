@@ -10,14 +10,18 @@ from typing import Literal
 from lorakit.data_processing.example import Message, UnusableError
 
 # What may follow what, system messages and tools aside.
-_FOLLOWS = {"user": {"assistant"}, "assistant": {"user", "tool"}, "tool": {"tool", "assistant"}}
+_FOLLOWS = {
+    "user": {"user", "assistant"},
+    "assistant": {"user", "assistant", "tool"},
+    "tool": {"tool", "assistant"},
+}
 
 
 def with_turns_chosen(messages: Sequence[Message], chosen: Literal["all", "last", "marked"]) -> list[Message]:
     """Decide for each answer whether it carries loss.
 
     Args:
-        messages: With what their row says of it.
+        messages: With what their row says of it. An answer before the first question is none: it never carries loss.
         chosen: ``all`` but those that the row leaves out, the ``last`` one alone, or those alone that are ``marked``.
 
     Returns:
@@ -26,8 +30,12 @@ def with_turns_chosen(messages: Sequence[Message], chosen: Literal["all", "last"
     Raises:
         UnusableError: None is left.
     """
-    answers = [place for place, message in enumerate(messages) if message.role == "assistant"]
-    decided = list(messages)
+    asked = next((place for place, message in enumerate(messages) if message.role == "user"), 0)
+    answers = [place for place, message in enumerate(messages) if message.role == "assistant" and place > asked]
+    decided = [
+        replace(message, is_trained=False) if message.role == "assistant" and place < asked else message
+        for place, message in enumerate(messages)
+    ]
     for place in answers:
         said = messages[place].is_trained
         is_chosen = {
@@ -65,12 +73,10 @@ def checked(messages: Sequence[Message], system_prompt: str | None) -> tuple[Mes
 
 
 def _check_order(spoken: Sequence[Message]) -> None:
-    if spoken[0].role != "user":
+    if spoken[0].role == "tool" or all(message.role != "user" for message in spoken):
         found = "an answer" if spoken[0].role == "assistant" else "the result of a call"
         raise UnusableError(f"begins with {found}, not with a question")
     for before, now in pairwise(spoken):
-        if before.role == now.role != "tool":
-            raise UnusableError("has two turns of the same role in succession")
         if now.role not in _FOLLOWS[before.role]:
             raise UnusableError(f"has a turn of the role {now.role} right after one of the role {before.role}")
         if now.role == "tool" and before.role == "assistant" and not before.tool_calls:

@@ -125,6 +125,11 @@ def read_example(row: RawRow, rules: RowRules, account: Account) -> Example:
     fields = Fields(row.fields, account, renamed=rules.renamed)
     messages = with_turns_chosen(_messages(fields, rules, row.folder), rules.train_turns)
     example = Example(checked(messages, rules.system_prompt), row.origin)
+    if (
+        next((message.role for message in example.messages if message.role not in {"tools", "system"}), "")
+        == "assistant"
+    ):
+        fields.note("(answer before the first question)", "what the conversation begins with: nothing was asked")
     if messages[-1] != example.messages[-1]:
         fields.note("(turns after the last trained answer)", "left out: no answer follows them")
     if sum(len(message.content) for message in example.messages) > MOST_CHARACTERS:
@@ -180,7 +185,9 @@ def _refuse_preferences(fields: Fields, ignored: frozenset[str]) -> None:
     if len(names) > 1 and not ignored.intersection(names):
         raise UnusableError(
             f'holds preferences ("{names[0]}" and "{names[1]}"), which are for DPO; lorakit trains answers',
-            "map_fields: {chosen: target} with ignore_fields: [rejected] trains the preferred answers alone",
+            "map_fields: {chosen: target} with ignore_fields: [rejected] trains the preferred answers alone"
+            if names[0] == "chosen"
+            else "to train the preferred answers alone, write them as messages, behind those that they answer",
         )
 
 

@@ -16,7 +16,7 @@ from lorakit.data_processing.tool_calls import as_json, calls_in_text, read_call
 _SPEAKERS: dict[str, tuple[str, ...]] = {
     "system": ("system", "developer", "系统"),
     "user": ("user", "human", "用户"),
-    "assistant": ("assistant", "gpt", "bot", "model", "chatgpt", "助手"),
+    "assistant": ("assistant", "gpt", "bot", "chatbot", "model", "chatgpt", "助手"),
     "tool": ("tool", "function", "observation", "function_response", "tool_response", "ipython"),
     "call": ("function_call", "tool_call"),
 }

@@ -77,8 +77,9 @@ def parts_of(
     now, rest = list[Part](), list[Part]()
     seams: list[Seam] = []
     roles = [message.role for message in messages]
+    first = next((place for place, message in enumerate(messages) if message.role == "user"), 0)
     for place, message in enumerate(messages):
-        if message.role != "assistant":
+        if message.role != "assistant" or place < first:
             continue
         shape = shape_of(roles[: place + 1])
         turn = None if shape is None else _turn(shape, split, ends)

@@ -205,3 +205,17 @@ def test_a_record_s_day_that_is_none_is_refused(day):
     with pytest.raises(SettingsError, match="is no date") as fault:
         ChatFormat(family_tokenizer("qwen3")).dated(day)
     assert "\x1b" not in str(fault.value)
+
+
+def test_a_template_that_loses_one_of_two_questions_in_a_row_is_refused():
+    """Such as one that looks for the question right before an answer, and writes nothing else."""
+    template = (
+        "{% for m in messages %}{% if m.role == 'assistant' or loop.last or messages[loop.index].role == 'assistant' %}"
+        "<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    tokenizer = make_tokenizer(template, ["<|endoftext|>", "<|im_start|>", "<|im_end|>"], "<|im_end|>")
+    chat_format, answer = ChatFormat(tokenizer), Message("assistant", "a")
+    assert len(list(chat_format.turns([Message("user", "one"), answer]))) == 1
+    with pytest.raises(TemplateError, match="loses a turn where two of one role stand side by side"):
+        list(chat_format.turns([Message("user", "one"), Message("user", "two"), answer]))

@@ -5,6 +5,7 @@ import pytest
 from lorakit.data_processing.example import Example, Message, Rejected
 from lorakit.data_processing.files import RawRow
 from lorakit.data_processing.formats import RowRules, to_example
+from lorakit.data_processing.ledger import Ledger
 
 
 def read(fields, **rules):
@@ -57,6 +58,36 @@ def test_what_stands_after_the_last_answer_is_left_out():
     assert read({"messages": conversation}).messages == QUESTION_ANSWER
 
 
+def chat_of(*roles):
+    return {"messages": [{"role": role, "content": f"{role} {number}"} for number, role in enumerate(roles)]}
+
+
+def test_an_answer_before_the_first_question_stays_and_carries_no_loss():
+    found = read(chat_of("system", "assistant", "user", "assistant"))
+    assert [(message.content, message.is_trained) for message in found.messages] == [
+        ("system 0", None),
+        ("assistant 1", False),
+        ("user 2", None),
+        ("assistant 3", None),
+    ]
+    ledger = Ledger()
+    to_example(RawRow(chat_of("assistant", "user", "assistant"), "here"), ledger=ledger)
+    assert "(answer before the first question)" in {fate.place for fate in ledger.fates()}
+
+
+def test_turns_of_one_role_stay_apart():
+    found = read(chat_of("user", "user", "assistant", "assistant", "user", "assistant"))
+    assert [message.role for message in found.messages] == [
+        "user",
+        "user",
+        "assistant",
+        "assistant",
+        "user",
+        "assistant",
+    ]
+    assert all(message.is_trained is None for message in found.messages)
+
+
 def test_the_system_prompt_goes_to_rows_without_one():
     assert read({"text": "q", "target": "a"}, system_prompt="s").messages[0] == Message("system", "s")
     own = {"system": "own", "instruction": "q", "output": "a"}
@@ -101,7 +132,6 @@ def chat(*pairs):
         (chat(("user", "q")), "has no answer"),
         (chat(("assistant", "a")), "begins with an answer"),
         (chat(("user", "q"), ("tool", "x"), ("assistant", "a")), "right after one of the role user"),
-        (chat(("user", "q"), ("user", "q"), ("assistant", "a")), "two turns of the same role"),
         (chat(("user", "q"), ("system", "s"), ("assistant", "a")), "system message that is not the first"),
         (chat(("user", [{"type": "audio"}]), ("assistant", "a")), "a part that is neither text nor a picture"),
         (chat(("user", [{"type": "image_url"}]), ("assistant", "a")), "a place for a picture that names none"),
