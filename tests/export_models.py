@@ -1,6 +1,7 @@
 """Models and adapters to export, and GGUF files read by the package of llama.cpp's own project."""
 
 import torch
+from agreement_models import small_model
 from conftest import family_config, family_tokenizer
 from gguf import GGUFReader
 from gguf.quants import dequantize
@@ -22,6 +23,36 @@ def random_model(family, **settings):
     model = AutoModelForCausalLM.from_config(config).eval()
     for parameter in model.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
+    return model, tokenizer
+
+
+# What llama.cpp computes of each family, where small_config draws something else.
+OTHER_FAMILIES = {
+    "mistral": {"sliding_window": None},
+    "qwen2": {"use_sliding_window": False, "sliding_window": None},
+    "qwen3_moe": {"norm_topk_prob": True, "head_dim": 32},
+    "smollm3": {},
+    "phi3": {},
+    "gemma2": {},
+    "gemma3_text": {"num_hidden_layers": 6, "layer_types": None},
+    "gpt_oss": {
+        "rope_parameters": {
+            "rope_type": "yarn",
+            "factor": 32.0,
+            "rope_theta": 150000.0,
+            "original_max_position_embeddings": 64,
+        }
+    },
+}
+
+
+def other_family(family, **settings):
+    """A small model of a family that has no fixture, and a tokenizer that llama.cpp has."""
+    tokenizer = family_tokenizer("qwen3")
+    chosen = {"vocab_size": len(tokenizer), "pad_token_id": None, "bos_token_id": 0, "eos_token_id": 0}
+    model = small_model(family, **chosen, **OTHER_FAMILIES[family], **settings)
+    if model.config.tie_word_embeddings:
+        model.tie_weights()
     return model, tokenizer
 
 

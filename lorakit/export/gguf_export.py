@@ -14,8 +14,9 @@ from lorakit.config import Config
 from lorakit.errors import AdapterError
 from lorakit.export.checkpoint import read_checkpoint
 from lorakit.export.gguf_adapter import adapter_weights, write_adapter_gguf
-from lorakit.export.gguf_family import family_of, read_as
+from lorakit.export.gguf_family import departures, family_of, read_as
 from lorakit.export.gguf_model import write_model_gguf
+from lorakit.export.gguf_reading import read_gguf
 from lorakit.export.gguf_tensors import name_map
 from lorakit.export.merged import NAMES, format_of, merged_tensors, unties_head
 from lorakit.export.merging import read_plainly
@@ -42,7 +43,8 @@ def write_gguf_files(adapters: Adapters, config: Config, reference: Reference, f
     own_config = base_config.__class__.from_dict(base_config.to_dict())
     if unties_head(bundle.model):
         own_config.tie_word_embeddings = False
-    family_of(own_config)  # refuses before anything is read
+    for words in departures(own_config):  # refuses before anything is read
+        console.note(words)
     base = read_checkpoint(bundle.source.folder)
     dtype = NAMES[format_of(base)] if config.export_dtype == "auto" else config.export_dtype
     name = " + ".join([Path(bundle.source.name).name, *adapters.active])
@@ -94,6 +96,8 @@ def _adapter_faults(file: Path, own_config: Any, effects: Sequence[LayerEffect])
 
 
 def _reader(file: Path, kind: Any, config: Any, assistant: Assistant) -> Reader:
+    if not family_of(config).transformers_reads:
+        return Reader("gguf's reader", partial(read_gguf, file, kind, config, assistant.bundle))
     # The configuration is given: transformers does not read head sizes and biases of all families from the file.
     kind, config = read_as(kind, config)
     how = {"gguf_file": file.name, "config": config}

@@ -9,8 +9,9 @@ from gguf import GGUFWriter
 from gguf.constants import GGML_QUANT_VERSION, MODEL_ARCH_NAMES, GGUFType, LlamaFileType, RopeScalingType
 
 from lorakit.data_processing import ChatFormat
-from lorakit.export.gguf_family import Family, family_of
+from lorakit.export.gguf_family import family_of
 from lorakit.export.gguf_file import write_gguf
+from lorakit.export.gguf_layout import Family, rotations
 from lorakit.export.gguf_tensors import EMBEDDING, gguf_tensors
 from lorakit.export.gguf_tokenizer import add_tokenizer
 from lorakit.export.tensors import ModelTensors
@@ -69,7 +70,7 @@ def write_model_gguf(  # noqa: PLR0913, PLR0917 - a file of everything that a mo
 def _add_settings(writer: GGUFWriter, family: Family, config: PretrainedConfig) -> None:
     for method, setting in family.settings.items():
         getattr(writer, method)(setting(config))
-    scaling = getattr(config, "rope_parameters", None) or {}
+    scaling = rotations(config)
     kind = scaling.get("rope_type")
     if kind in {"linear", "yarn"}:  # llama3 is a tensor
         writer.add_rope_scaling_type(RopeScalingType(kind))

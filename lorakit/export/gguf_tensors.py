@@ -12,8 +12,9 @@ from gguf import TensorNameMap, get_tensor_name_map
 from gguf.constants import GGML_QUANT_SIZES
 
 from lorakit.errors import ModelError
-from lorakit.export.gguf_family import Family, head_dimension
+from lorakit.export.gguf_experts import experts_apart
 from lorakit.export.gguf_file import GgufTensor, NumberFormat
+from lorakit.export.gguf_layout import Family, head_dimension, rotations
 from lorakit.export.tensors import ModelTensors
 
 if TYPE_CHECKING:
@@ -26,9 +27,11 @@ FORMATS = {
     "q8_0": NumberFormat.Q8_0,
 }
 HEAD = "output.weight"
+_HEAD_OF_CHECKPOINT = "lm_head.weight"
 EMBEDDING = "token_embd.weight"
 _BUFFERS = re.compile(r"\.attn\.(masked_)?bias$|\.rotary_emb\.inv_freq$")  # older checkpoints hold them too
-_LEARNT_POSITIONS = "position_embd.weight"  # llama.cpp reads them as f32 only
+_ALWAYS_F32 = re.compile(r".*\.bias|position_embd\.weight|.*\.ffn_gate_inp\.weight")  # as llama.cpp's own converter
+_SINKS = ".sinks"  # a parameter of attention, for which llama.cpp's name ends as a weight's
 
 
 def name_map(family: Family, config: PretrainedConfig) -> TensorNameMap:
@@ -48,17 +51,23 @@ def gguf_tensors(family: Family, config: PretrainedConfig, tensors: ModelTensors
     Raises:
         ModelError: A tensor has no place in llama.cpp, or the output projection is missing.
     """
-    names = name_map(family, config)
+    planned = planned_tensors(family, config, tensors, dtype)
+    _check_head(planned, config)
+    return planned + _rotary_factors(config)
+
+
+def planned_tensors(family: Family, config: PretrainedConfig, tensors: ModelTensors, dtype: str) -> list[GgufTensor]:
+    """Plan the tensors that a file has of its checkpoint, with the arguments of `gguf_tensors`."""
+    names, tensors = name_map(family, config), experts_apart(family, tensors)
     planned = []
     for source, shape in tensors.shapes.items():
-        name = None if _BUFFERS.search(source) else _gguf_name(names, source)
-        if name is None or (name == HEAD and config.tie_word_embeddings):
+        if _BUFFERS.search(source) or (source == _HEAD_OF_CHECKPOINT and config.tie_word_embeddings):
             continue
+        name = _gguf_name(names, source)
         read = partial(_read, family, config, tensors, source, name)
         written = tuple(family.as_computed(name, torch.empty(shape, device="meta"), config).shape)
         planned.append(GgufTensor(name, written, _format(name, written, dtype), read))
-    _check_head(planned, config)
-    return planned + _rotary_factors(config)
+    return planned
 
 
 def _read(family: Family, config: PretrainedConfig, tensors: ModelTensors, source: str, name: str) -> torch.Tensor:
@@ -72,12 +81,12 @@ def _gguf_name(names: TensorNameMap, source: str) -> str:
             f"{source}: llama.cpp has no place for this tensor",
             "write a merged model instead (--task merge), or choose a base model without such changes",
         )
-    return name
+    return f"{name}.weight" if source.endswith(_SINKS) else name
 
 
 def _format(name: str, shape: tuple[int, ...], dtype: str) -> NumberFormat:
     wanted = FORMATS[dtype]
-    if len(shape) < 2 or name == _LEARNT_POSITIONS:
+    if len(shape) < 2 or _ALWAYS_F32.fullmatch(name):
         return NumberFormat.F32
     is_whole = shape[-1] % GGML_QUANT_SIZES[wanted][0] == 0
     return wanted if is_whole else NumberFormat.F16
@@ -90,7 +99,7 @@ def _check_head(planned: list[GgufTensor], config: PretrainedConfig) -> None:
 
 
 def _rotary_factors(config: PretrainedConfig) -> list[GgufTensor]:
-    scaling = getattr(config, "rope_parameters", None) or {}
+    scaling = rotations(config)
     if scaling.get("rope_type") != "llama3":
         return []
     factors = llama3_factors(scaling, head_dimension(config))

@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from export_models import loaded, metadata
-from peft import PeftModel
+from export_models import loaded, metadata, other_family
+from peft import LoraConfig, PeftModel, get_peft_model
 from random_adapters import ROWS, logits_of, plain_logits, plain_model, proof_of, save_random_adapter
 from safetensors.torch import load_file
 
+from lorakit.agreement import adaptable_targets
 from lorakit.cli import main
 from lorakit.export import gguf_export, peft_files
 
@@ -46,6 +47,28 @@ def test_a_gguf_file_computes_what_the_adapter_does(family, export, model_folder
     assert "FROM ./model-f32.gguf" in (folder / "Modelfile").read_text(encoding="utf-8")
     assert 'SYSTEM """你好"""' in (folder / "Modelfile").read_text(encoding="utf-8")
     assert "tokenizer.chat_template" in metadata(folder / "model-f32.gguf")
+
+
+@pytest.mark.parametrize("family", ["qwen3_moe", "gpt_oss", "smollm3", "gemma3_text"])
+def test_other_families_are_exported_with_what_adapters_do_to_their_experts(family, export, tmp_path):
+    model, tokenizer = other_family(family)
+    model.save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    layers, experts = adaptable_targets(model)
+    assert bool(experts) is (family in {"qwen3_moe", "gpt_oss"})
+    adapter = get_peft_model(
+        model, LoraConfig(r=2, target_modules=layers, target_parameters=experts, init_lora_weights=False)
+    )
+    for name, parameter in adapter.named_parameters():
+        if "lora_" in name:
+            parameter.data = 0.1 * torch.randn_like(parameter)
+    adapter.save_pretrained(str(tmp_path / "a"))
+    code, said = export("gguf", tmp_path / "base", tmp_path / "a", extra=["--set=export_dtype=f32"])
+    assert code == 0, said
+    proof = proof_of(tmp_path / "out")
+    assert proof["proven"]
+    assert proof["layers"] == sum("lora_A" in name for name, _ in adapter.named_parameters())
+    assert (tmp_path / "out" / "adapter.gguf").exists() is not bool(experts)
 
 
 @pytest.mark.parametrize("dtype", ["f16", "bf16", "q8_0"])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from export_models import adapted, logits, random_model, tensors_of, write
+from export_models import OTHER_FAMILIES, adapted, logits, other_family, random_model, tensors_of, write
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lorakit.data_processing import ChatFormat, Message
@@ -150,6 +150,24 @@ def test_tiny_models_of_every_family_have_the_logits_of_transformers(family, set
     found = torch.tensor(llama_cpp(**request)["logits"][0])
     tolerance = 2e-3 if family == "gpt2" else 1e-4  # llama.cpp takes GELU from a table of f16 numbers
     torch.testing.assert_close(found, logits(model, range(5, 105))[0, -1], rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("lora", [False, True])
+@pytest.mark.parametrize("family", OTHER_FAMILIES)
+def test_other_families_have_the_logits_and_the_answers_of_transformers(family, lora, tmp_path):
+    model, tokenizer = other_family(family)
+    prompts = [list(range(5, 45)), list(range(300, 250, -2))]  # longer than the windows
+    request = {"model": write(model, tokenizer, tmp_path / "m.gguf"), "prompts": prompts, "tokens": 12}
+    if lora:
+        model = adapted(model, target_modules=r".*(_proj|lm_head)" if "phi" in family else r".*self_attn.*_proj")
+        write_adapter_gguf(tmp_path / "lora.gguf", model.config, adapter_weights(model), "random")
+        request["lora"] = tmp_path / "lora.gguf"
+    found = llama_cpp(**request, texts=TEXTS)
+    assert found["texts"] == [tokenizer(text, add_special_tokens=False)["input_ids"] for text in TEXTS]
+    tolerance = 1e-2 if "gemma" in family else 1e-4  # llama.cpp takes GELU from a table of f16 numbers
+    for prompt, numbers in zip(prompts, found["logits"], strict=True):
+        torch.testing.assert_close(torch.tensor(numbers), logits(model, prompt)[0, -1], rtol=tolerance, atol=tolerance)
+    assert found["answers"] == greedy(model, prompts, 12)
 
 
 @pytest.mark.parametrize("dtype", ["f16", "bf16", "q8_0"])
