@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from lorakit import console
 from lorakit.config import Config
 from lorakit.data_processing import Message, put_marks
-from lorakit.errors import LorakitError
+from lorakit.errors import LorakitError, OutputError
 from lorakit.inference.adapters import Adapters, open_adapters
 from lorakit.inference.tool_calls import CallReader
 
@@ -58,6 +58,8 @@ class Session:
                 answer = stream_answer(self.adapters.assistant, [question(text, self.images)], self.config, shown)
         except KeyboardInterrupt:  # stops this answer, not the session
             console.label(" (interrupted)")
+        except OutputError:  # no answer can be read any more
+            raise
         except LorakitError as error:  # such as a question too long: the next one may do
             console.warn(str(error))
         shown("\n")
