@@ -4,7 +4,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: train test test-processors coverage slow check docs bench fuzz clean
+.DEFAULT_GOAL := train
+
+.PHONY: help train test test-processors coverage slow check docs bench fuzz clean
+
+help:  ## what there is to make
+	@sed -n "s/^\([a-z-]*\):.*  ## /\1\t/p" $(firstword $(MAKEFILE_LIST)) | expand -t 18
 
 train: $(VENV)/installed  ## fine-tune the starter model on data/train.json and evaluate it
 	$(BIN)/python main.py --task train $(ARGS)

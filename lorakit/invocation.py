@@ -53,6 +53,15 @@ def this_command(task: str, more: Sequence[str] = ()) -> str:
     return shlex.join([*program(), *given, *added])
 
 
+def installing(extra: str) -> str:
+    """Return the command that installs what an extra of this package needs, for the Python that runs."""
+    root = Path(__file__).parents[1]
+    if not (root / "pyproject.toml").is_file():
+        return shlex.join([_interpreter(), "-m", "pip", "install", f"{_COMMAND}[{extra}]"])
+    place = "." if root == Path.cwd() else str(root)
+    return shlex.join([_interpreter(), "-m", "pip", "install", "-e", f"{place}[{extra}]"])
+
+
 def _interpreter() -> str:
     """Return the shortest word for this Python: ``python`` where that is what a shell would find."""
     own = os.path.abspath(sys.executable)

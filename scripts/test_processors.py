@@ -63,12 +63,29 @@ def _capped(level: str, pytorch: str, onednn: str, mkl: str, mkl_branch: str) ->
     return Way(variables | {"MKL_ENABLE_INSTRUCTIONS": mkl, "MKL_CBWR": mkl_branch}, level=level)
 
 
+def _library(name: str) -> str:
+    """Return the path of a library of g++; nothing where there is no g++."""
+    compiler = shutil.which("g++")
+    if compiler is None:
+        return ""
+    return subprocess.run(
+        [compiler, f"-print-file-name={name}"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
+# Addresses and undefined behaviour are watched, and the first fault ends the process. Python's own memory is not.
+SANITIZED = {
+    "CXX": "g++ -fsanitize=address,undefined -fno-sanitize-recover=undefined",
+    "LD_PRELOAD": f"{_library('libasan.so')} {_library('libubsan.so')}",
+    "ASAN_OPTIONS": "detect_leaks=0",
+}
 WAYS = {
     "x86-64-v2": _capped("x86-64-v2", "default", "SSE41", "SSE4_2", "COMPATIBLE"),
     "x86-64-v3": _capped("x86-64-v3", "avx2", "AVX2", "AVX2", "AVX2"),
     "x86-64-v4": _capped("x86-64-v4", "avx512", "AVX512_CORE", "AVX512", "AVX512"),
     "clang": Way({"CXX": "clang++"}, programs=(("clang++", "clang"),)),
     "one-thread": Way({"LORAKIT_KERNELS_SINGLE": "1"}),
+    "sanitizers": Way(SANITIZED, CALLS, programs=(("g++", "g++"),)),
     "aarch64": Way(
         {"LORAKIT_TEST_EMULATED": "aarch64"},
         CALLS,

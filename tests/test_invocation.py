@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from lorakit.invocation import program, this_command
+from lorakit import invocation
+from lorakit.invocation import installing, program, this_command
 
 
 @pytest.fixture
@@ -75,3 +76,12 @@ def test_what_is_added_is_not_doubled(started):
     started("/opt/bin/lorakit", "train", "--set", "resume=true", on_path=["/opt/bin/lorakit"])
     resumed = this_command("train", ["--set", "resume=true"])
     assert resumed == "lorakit --task train --set resume=true"
+
+
+def test_a_package_that_is_missing_is_installed_where_lorakit_is(started, monkeypatch, tmp_path):
+    started("main.py", python="/usr/bin/python3", on_path=["/usr/bin/python3"])
+    checkout = tmp_path / "lorakit" / "invocation.py"
+    monkeypatch.setattr(invocation, "__file__", str(checkout))
+    assert installing("xlsx") == "python3 -m pip install 'lorakit[xlsx]'"
+    (tmp_path / "pyproject.toml").touch()
+    assert installing("xlsx") == "python3 -m pip install -e '.[xlsx]'"

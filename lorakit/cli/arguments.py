@@ -6,6 +6,8 @@ import argparse
 import difflib
 import json
 import shlex
+import shutil
+import textwrap
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -28,6 +30,9 @@ TASKS = {
     "init": "write config.yaml and the sample rows into this folder, to begin with",
     "doctor": "show what this machine has and can do, and what would make lorakit faster",
 }
+
+
+_TASK_COLUMNS = 13  # before what is said of a task
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,11 @@ def _unknown(flag: str, flagged: list[str]) -> SettingsError:
 
 
 def _parser(flagged: list[Setting]) -> argparse.ArgumentParser:
-    tasks = "\n".join(f"  {name:<10} {translated(help_text)}" for name, help_text in TASKS.items())
+    room = shutil.get_terminal_size().columns - _TASK_COLUMNS
+    tasks = "\n".join(
+        f"  {name:<10} " + f"\n{' ' * _TASK_COLUMNS}".join(textwrap.wrap(translated(help_text), max(room, 20)))
+        for name, help_text in TASKS.items()
+    )
     parser = _Parser(
         prog=shlex.join(program()),
         usage=translated("%(prog)s --task TASK [--flag VALUE ...] [--set KEY=VALUE ...]"),
@@ -90,7 +99,7 @@ def _parser(flagged: list[Setting]) -> argparse.ArgumentParser:
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--task", required=True, choices=list(TASKS), help=translated("what to do"))
+    parser.add_argument("--task", required=True, choices=list(TASKS), metavar="TASK", help=translated("what to do"))
     parser.add_argument(
         "--config", default="config.yaml", metavar="FILE", help=translated("settings in YAML (config.yaml)")
     )

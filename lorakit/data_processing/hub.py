@@ -8,6 +8,7 @@ from typing import Any
 from lorakit.data_processing.raw import RawRow
 from lorakit.data_processing.tables import without_nulls
 from lorakit.errors import DataError
+from lorakit.invocation import installing
 
 
 def read_hub(name: str, configuration: str | None, split: str | None, most: int | None) -> Iterator[RawRow]:
@@ -27,7 +28,7 @@ def read_hub(name: str, configuration: str | None, split: str | None, most: int 
     except ImportError as error:
         raise DataError(
             f"{name}: there is no such file, and Hub datasets need the package datasets",
-            "correct the path, or: pip install -e .[hub]",
+            f"correct the path, or: {installing('hub')}",
         ) from error
     repository, _, named_split = name.partition(":")
     split = named_split or split or "train"

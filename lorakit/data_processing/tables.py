@@ -16,6 +16,7 @@ from lorakit.data_processing.example import Rejected, shortened
 from lorakit.data_processing.field_names import judged
 from lorakit.data_processing.raw import MOST_VALUES, RawRow, twice
 from lorakit.errors import DataError
+from lorakit.invocation import installing
 
 _DELIMITERS = ("\t", ",", ";", "|")
 _TRIED_RECORDS = 50
@@ -213,7 +214,7 @@ def read_xlsx(path: Path, name: str) -> Iterator[RawRow | Rejected]:
     except ImportError as error:
         raise DataError(
             f"{name}: is a spreadsheet, which needs the package openpyxl",
-            "pip install -e .[xlsx], or save it as CSV (UTF-8)",
+            f"{installing('xlsx')}, or save it as CSV (UTF-8)",
         ) from error
     try:
         with zipfile.ZipFile(path) as parts:

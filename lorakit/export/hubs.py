@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from lorakit.errors import LorakitError, RunError, SettingsError
 from lorakit.export.parcel import Parcel
+from lorakit.invocation import installing
 
 _TOKEN_VARIABLES = ("HF_TOKEN", "MODELSCOPE_API_TOKEN")
 _MESSAGE = "Upload by lorakit"
@@ -119,7 +120,7 @@ class ModelScope(Hub):
         except ImportError as error:
             raise SettingsError(
                 "model_hub: files are to go to ModelScope, whose package is not installed",
-                "pip install -e .[modelscope]",
+                installing("modelscope"),
             ) from error
         return HubApi()
 

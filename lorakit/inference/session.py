@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 from lorakit import console
 from lorakit.config import Config
@@ -17,18 +18,25 @@ _LINES_MARK = '"""'
 
 
 class _AfterLabel:
-    """Shows pieces of an answer, the first one after its label: until then there is something to wait for."""
+    """Shows pieces of an answer, the first one after its label: until then, that there is something to wait for."""
 
     def __init__(self) -> None:
         self._has_label = False
+        self._waiting = ExitStack()
+        self._waiting.enter_context(console.progress(None, "thinking"))
 
     def __call__(self, piece: str) -> None:
         if not piece:
             return
+        self.end_waiting()
         if not self._has_label:
             console.label(_ANSWER)
             self._has_label = True
         console.stream(piece)
+
+    def end_waiting(self) -> None:
+        """Leave the line to what is said next."""
+        self._waiting.close()
 
 
 class Session:
@@ -54,14 +62,17 @@ class Session:
         answer = ""
         shown = _AfterLabel()
         try:
-            with console.progress(None, "thinking"):
-                answer = stream_answer(self.adapters.assistant, [question(text, self.images)], self.config, shown)
+            answer = stream_answer(self.adapters.assistant, [question(text, self.images)], self.config, shown)
         except KeyboardInterrupt:  # stops this answer, not the session
+            shown.end_waiting()
             console.label(" (interrupted)")
         except OutputError:  # no answer can be read any more
             raise
         except LorakitError as error:  # such as a question too long: the next one may do
+            shown.end_waiting()
             console.warn(str(error))
+        finally:
+            shown.end_waiting()
         shown("\n")
         self._show_calls(answer)
 

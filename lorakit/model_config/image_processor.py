@@ -9,6 +9,7 @@ from typing import Any
 
 from lorakit import console
 from lorakit.errors import ModelError
+from lorakit.invocation import installing
 from lorakit.model_config.source import ModelSource
 from lorakit.model_config.trust import first_line, read_settings
 
@@ -36,7 +37,7 @@ def load_image_processor(source: ModelSource) -> tuple[Any, int] | None:
     if importlib.util.find_spec("torchvision") is None:
         raise ModelError(
             f"{source.name}: a vision-language model needs torchvision, which is not installed",
-            "pip install -e .[vision]",
+            installing("vision"),
         )
     from transformers import AutoImageProcessor
 

@@ -12,6 +12,7 @@ import torch
 
 from lorakit.config import Config
 from lorakit.errors import SettingsError
+from lorakit.invocation import installing
 
 
 def quantization_of(config: Config, device: torch.device | None = None) -> str | None:
@@ -28,9 +29,7 @@ def quantization_of(config: Config, device: torch.device | None = None) -> str |
         raise SettingsError("load_in_4bit and load_in_8bit are both set", "set one of them")
     chosen = "4bit" if config.load_in_4bit else "8bit" if config.load_in_8bit else None
     if chosen and importlib.util.find_spec("bitsandbytes") is None:
-        raise SettingsError(
-            f"load_in_{chosen}: needs bitsandbytes, which is not installed", "pip install -e .[quantized]"
-        )
+        raise SettingsError(f"load_in_{chosen}: needs bitsandbytes, which is not installed", installing("quantized"))
     if chosen == "4bit" and device is not None and device.type == "cpu":
         # Where a module is in evaluation mode, its weights are packed anew for a kernel without a backward pass.
         raise SettingsError(

@@ -13,6 +13,7 @@ from typing import Any
 
 from lorakit.errors import ModelError
 from lorakit.incoming import fault_of_file, is_folder, read_json
+from lorakit.invocation import installing
 from lorakit.model_config.fingerprint import read_header, weights_fingerprint
 from lorakit.model_config.folder_check import fault_in_folder
 from lorakit.model_config.starter import STARTER, starter_folder
@@ -169,7 +170,7 @@ def _modelscope() -> tuple[Callable[..., str], str]:
     except ImportError as error:
         raise ModelError(
             "model_hub: models are to come from ModelScope, whose package is not installed",
-            "pip install -e .[modelscope]",
+            installing("modelscope"),
         ) from error
     return snapshot_download, "ModelScope"
 

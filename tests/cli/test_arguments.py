@@ -122,3 +122,14 @@ def test_triton_is_left_out_where_there_is_no_gpu(monkeypatch, has_gpu, is_left_
     libraries.leave_out_triton()
     assert ("triton" in sys.modules) is is_left_out
     monkeypatch.delitem(sys.modules, "triton", raising=False)
+
+
+def test_help_fits_into_80_columns_and_shows_defaults(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("sys.argv", ["/opt/bin/lorakit"])
+    monkeypatch.setattr("shutil.which", lambda name: "/opt/bin/lorakit")
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if len(line) > 80] == []
+    assert "default: data/train.json" in " ".join(" ".join(lines).split())

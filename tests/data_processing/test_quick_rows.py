@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from conftest import CHATML, family_tokenizer, make_tokenizer
+from conftest import CHATML, examples, family_tokenizer, make_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from row_shapes import SHAPES
@@ -88,7 +88,7 @@ def raw_rows(name, tmp_path):
 def test_any_rows_of_this_shape_are_what_they_are_one_by_one(name, tmp_path):
     [first, *_], config = raw_rows(name, tmp_path)
 
-    @settings(max_examples=8, deadline=None)
+    @settings(max_examples=examples(16), deadline=None)
     @given(st.lists(st.lists(TEXT, max_size=6), max_size=4), st.sampled_from(sorted(FORMATS)))
     def hold(texts, which):
         others = [RawRow(with_texts(first.fields, iter(own)), f"rows item {n}") for n, own in enumerate(texts, start=2)]

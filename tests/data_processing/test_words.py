@@ -1,7 +1,7 @@
 """A text cut into words has the tokens that it has whole."""
 
 import pytest
-from conftest import family_tokenizer
+from conftest import examples, family_tokenizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, pre_tokenizers
@@ -54,7 +54,7 @@ def test_a_text_cut_into_words_has_the_tokens_that_it_has_whole(name):
     backend, words = words_of(SPLITTINGS[name])
     assert words._cut is not None
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=examples(600), deadline=None)
     @given(st.lists(PIECE, max_size=12).map("".join))
     def hold(text):
         [found] = words.encode_all([text])

@@ -125,7 +125,7 @@ def test_a_missing_package_is_named(push, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "modelscope", None)
     monkeypatch.setitem(sys.modules, "modelscope.hub.api", None)
     assert push(CONFIRMED, "--set=model_hub=modelscope") == 2
-    assert "pip install -e .[modelscope]" in capsys.readouterr().err
+    assert "[modelscope]" in capsys.readouterr().err
 
 
 def test_a_name_with_brackets_is_a_name_and_no_pattern(push, api, adapter):

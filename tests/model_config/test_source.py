@@ -9,6 +9,7 @@ from conftest import save_family
 from transformers import AutoModelForCausalLM
 
 from lorakit.errors import ModelError
+from lorakit.invocation import installing
 from lorakit.model_config import ModelSource, locate_model
 from lorakit.model_config.trust import check_weight_files
 
@@ -131,7 +132,7 @@ def test_modelscope_that_is_not_installed_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "modelscope", None)
     with pytest.raises(ModelError) as caught:
         locate_model("Qwen/Qwen3-0.6B", "modelscope")
-    assert caught.value.hint == "pip install -e .[modelscope]"
+    assert caught.value.hint == installing("modelscope")
 
 
 def test_the_fingerprint_knows_weights_not_files(model_folder, tmp_path):

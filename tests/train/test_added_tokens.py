@@ -4,7 +4,6 @@ import json
 
 import pytest
 import torch
-from conftest import SOME_FAMILIES
 from peft import PeftModel
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -16,6 +15,7 @@ from lorakit.errors import SettingsError
 from lorakit.inference.adapters import open_assistant
 from lorakit.model_config.added_tokens import add_tokens
 
+SOME_FAMILIES = ["gpt2", *(pytest.param(family, marks=pytest.mark.slow) for family in ("qwen3", "llama", "opt"))]
 TOKENS = ["<doc>", "<cite>"]
 ROWS = [{"text": f"<doc> number {n}", "target": f"see <cite> {n}"} for n in range(6)]
 

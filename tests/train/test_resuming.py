@@ -232,3 +232,45 @@ def test_another_base_is_noticed_whatever_part_of_it_differs(command, model_fold
     finally:
         (base / "model.safetensors").write_bytes(original)
     assert command("--num_train_epochs", "1", family="gpt2", task="evaluate")[0] == 0
+
+
+_DATED = "Today is {{ strftime_now('%d %B %Y') }}.\n"
+
+
+@pytest.fixture
+def on(monkeypatch):
+    """Return a function that sets the day."""
+    import datetime
+
+    from lorakit.train import preparing
+
+    def set_day(day):
+        class Day(datetime.date):
+            @classmethod
+            def today(cls):
+                return cls.fromisoformat(day)
+
+        monkeypatch.setattr(preparing.datetime, "date", Day)
+
+    return set_day
+
+
+@pytest.mark.slow
+def test_a_run_of_monday_is_resumed_on_tuesday_with_mondays_date(command, model_folder, tmp_path, on, monkeypatch):
+    base = shutil.copytree(model_folder("llama"), tmp_path / "dated")
+    file = next(file for file in (base / "chat_template.jinja", base / "tokenizer_config.json") if file.is_file())
+    assert file.name == "chat_template.jinja"
+    file.write_text(_DATED + file.read_text())
+    extra = ("--model_name_or_path", str(base), "--num_train_epochs", "2")
+    on("2026-11-23")
+    assert command(*extra, folder="unbroken")[0] == 0
+    with monkeypatch.context() as patches:
+        interrupt_at(patches, 1)
+        code, folder = command(*extra, folder="stopped")
+    assert code == 130
+    on("2026-11-24")
+    assert command(*extra, "--set", "resume=true", folder="stopped")[0] == 0
+    assert losses(folder) == losses(tmp_path / "unbroken")
+    assert json.loads((folder / "lora_model" / "lorakit.json").read_text())["template_date"] == "2026-11-23"
+    assert command(*extra, folder="tuesday")[0] == 0
+    assert losses(tmp_path / "tuesday") != losses(tmp_path / "unbroken")
