@@ -9,7 +9,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any, TextIO
 
 # Each begins with what its issuer has it begin with, which is kept; the rest is what nobody may see.
 _SHAPES = (
@@ -99,7 +99,7 @@ def _finite(content: Any) -> Any:
     return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
-def let_go(stream: TextIO) -> None:
+def let_go(stream: IO[str]) -> None:
     """Write nothing any more to a standard stream, what waits to be written neither.
 
     Else the interpreter would complain of it once more when it ends.

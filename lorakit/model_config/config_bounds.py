@@ -24,8 +24,10 @@ _POSITIONS = frozenset(("max_position_embeddings", "n_positions", "n_ctx", "num_
 _MOST_POSITIONS = 10**9
 _MOST_ELSEWHERE = 10**6  # of what is counted: each may become an object
 _MOST_LAYERS = 1000  # of any kind, where the weights have fewer tensors
-_LONG = ("position", "ctx", "context", "seq", "length", "window", "chunk", "theta", "base", "pixel", "edge", "token")
-_LONG += ("freq", "seed", "param", "steps", "flops", "date", "value", "mask")
+_LONG = (  # words in the names of numbers that may be large, of which nothing is made
+    *("position", "ctx", "context", "seq", "length", "window", "chunk", "theta", "base", "pixel", "edge", "token"),
+    *("freq", "seed", "param", "steps", "flops", "date", "value", "mask"),
+)
 _LARGEST_FLOAT = 3.4028235e38  # of float32, in which models compute
 _EXPERTS = frozenset(("num_experts", "num_local_experts", "moe_intermediate_size"))  # none where a model has none
 _MAY_BE_NOUGHT = _EXPERTS | {"sliding_window"}
