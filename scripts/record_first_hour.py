@@ -44,7 +44,7 @@ WORDS = {
         "train": "Train with it.",
         "evaluate": "Measure it again at any time.",
         "inference": "Ask it.",
-        "merge": "Make it a full model.",
+        "merge": "Make it a full model, in float32, which keeps the adapter exactly.",
         "export": "Or files for Ollama.",
     },
     "zh": {
@@ -60,7 +60,7 @@ WORDS = {
         "train": "用它训练。",
         "evaluate": "随时可以再测量。",
         "inference": "向它提问。",
-        "merge": "合并成完整的模型。",
+        "merge": "合并成完整的模型，用 float32，适配器丝毫不变。",
         "export": "或者导出 Ollama 用的文件。",
     },
 }
@@ -72,8 +72,8 @@ COMMANDS = {
     "train": ["train", "--config", "output/advised.yaml"],
     "evaluate": ["evaluate"],
     "inference": ["inference", "--question", "怎么退货？"],
-    "merge": ["merge"],
-    "export": ["export"],
+    "merge": ["merge", "--set", "export_dtype=f32"],
+    "export": ["export", "--set", "export_dtype=f32"],
 }
 PAGES = {"en": "first-hour.md", "zh": "first-hour.zh-CN.md"}
 _MOST_LINES = 90  # of one command, in the page
@@ -126,11 +126,14 @@ def record(language: str, programs: Path, folder: Path) -> dict[str, tuple[int, 
 
 def page(language: str, found: dict[str, tuple[int, str]]) -> str:
     """Return the recorded hour as Markdown."""
-    return "\n".join(_lines(WORDS[language], found)) + "\n"
+    other = next(one for one in PAGES if one != language)
+    has_other = (ROOT / "docs" / PAGES[other]).is_file()
+    return "\n".join(_lines(WORDS[language], found, has_other)).rstrip() + "\n"
 
 
-def _lines(words: dict[str, str], found: dict[str, tuple[int, str]]) -> Iterator[str]:
-    yield from (f"# {words['title']}", "", words["other"], "", words["about"], "", f"{words['wheel']}:", "")
+def _lines(words: dict[str, str], found: dict[str, tuple[int, str]], has_other: bool) -> Iterator[str]:
+    yield from (f"# {words['title']}", "", *([words["other"], ""] if has_other else []))
+    yield from (words["about"], "", f"{words['wheel']}:", "")
     yield from ("```text", "$ pip install lorakit", "```", "")
     for name, (_, text) in found.items():
         shown = [line.rstrip() for line in text.splitlines()]

@@ -129,7 +129,7 @@ that is loaded ([decision 28](decisions/0028-the-engine-proves-itself-on-every-m
 what it finds there, not this page.
 
 - trained: by the engine, or by the model's own code as far as the last column says
-- packed: several rows in one pass; else row by row, at about half the speed for short rows
+- packed: several rows in one pass; else row by row, which takes longer the shorter they are
 - answers: several questions together, or one by one, where the family does not mask padding
 - merged: weights with the adapter computed into them give the adapter's logits
 - GGUF: `--task export --format gguf` writes it

@@ -12,13 +12,13 @@ from lorakit.model_config.source import ModelSource
 
 # What it costs where a piece is switched off, by its name; the first that fits is said.
 _COSTS = {
-    "packing": "rows are computed one by one, at about half the speed for short rows",
+    "packing": "rows are computed one by one, which takes longer the shorter they are",
     "attention": "attention is its own, slower for several rows at once",
-    "layers": "layers are its own, about a fifth slower on a CPU",
+    "layers": "layers are its own, which is slower on a CPU",
     "loss": "the logits of all trained tokens are held at once, which takes more memory",
     "kept_logits": "logits are computed for all tokens, which takes more memory",
     "beginning": "what all rows begin with is computed for each of them",
-    "linears": "adapters are computed by PEFT, about a tenth slower",
+    "linears": "adapters are computed by PEFT, which is slower",
     "together": "answers are written one by one",
     "cached": "answers are written without a cache, which takes long for long ones",
 }

@@ -70,7 +70,8 @@ def expert_folder(tmp_path_factory):
     return folder_of
 
 
-@pytest.mark.parametrize("family", ["qwen3_moe", pytest.param("gpt_oss", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("family", ["qwen3_moe", "gpt_oss"])
+@pytest.mark.slow
 def test_a_mixture_of_experts_is_planned_trained_merged_with_proof_and_exported(
     expert_folder, tmp_path, capsys, family
 ):
