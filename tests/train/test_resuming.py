@@ -191,7 +191,7 @@ def test_a_best_checkpoint_that_is_damaged_ends_the_run_and_is_not_replaced_by_t
 
 
 def test_a_curve_that_cannot_be_drawn_costs_nothing_else(command, monkeypatch, capsys):
-    def fail(folder):
+    def fail(folder, base_loss=None):
         assert (folder / "lora_model" / "adapter_model.safetensors").is_file()
         raise ValueError("no font")
 

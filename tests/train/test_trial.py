@@ -144,9 +144,9 @@ def test_the_first_step_begins_with_a_micro_batch_as_long_as_any(command, monkey
     assert "there may be micro-batches of" in capsys.readouterr().err  # a hundredth of so short a run is nothing
     monkeypatch.setattr(training, "SHARE_OF_SHORT_RUN", 1.0)
     computed = []
-    plain = step.token_logprobs
+    own = step.token_logprobs
     monkeypatch.setattr(
-        step, "token_logprobs", lambda model, batch, *more: computed.append(batch) or plain(model, batch, *more)
+        step, "token_logprobs", lambda model, batch, *more: computed.append(batch) or own(model, batch, *more)
     )
     _, tried = command(*EPOCH, folder="tried")
     assert computed[0].tokens >= max(batch.tokens for batch in computed)
