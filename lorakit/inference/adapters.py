@@ -210,8 +210,8 @@ def open_adapters(config: Config, may_be_half: bool = True) -> Adapters:
         console.warn(dtype.warning)
     backend = choose_backend(config.cpu_kernels, device, dtype.dtype)
     quantization = quantization_of(config, device)
-    rows = max(len(tokenizer), *(rows_in(choice.folder) for choice in choices)) if choices else 0
-    bundle = load_model(source, tokenizer, dtype, device, quantization, rows, backend)
+    brought = [len(tokenizer), *(rows_in(choice.folder) for choice in choices)] if choices else [0]
+    bundle = load_model(source, tokenizer, dtype, device, quantization, max(brought), backend)
     bundle.model.eval()
     adapters = Adapters(bundle, chat_format, config)
     for choice in choices:

@@ -74,7 +74,9 @@ def passed_over(names: tuple[str, ...]) -> dict[str, str] | None:
 
 
 def _are_alike(rows: torch.Tensor, own: torch.Tensor) -> bool:
-    return rows.shape == own.shape and torch.allclose(rows.float(), own.float(), rtol=_ROUNDING, atol=_ROUNDING**3)
+    return rows.shape == own.shape and bool(
+        torch.allclose(rows.float(), own.float(), rtol=_ROUNDING, atol=_ROUNDING**3)
+    )
 
 
 def _embeddings(base: Any) -> dict[str, Any]:
