@@ -212,7 +212,7 @@ def test_what_stands_in_the_folder_is_not_overwritten(merge, model_folder, tmp_p
 
 def test_a_full_disk_is_explained_and_leaves_nothing(merge, model_folder, tmp_path, monkeypatch, capsys):
     def full(*_, **__):
-        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "merged.unproven" / "model.safetensors"))
+        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "merged" / "model.safetensors"))
 
     monkeypatch.setattr(merging, "write_checkpoint", full)
     base = model_folder("llama")
