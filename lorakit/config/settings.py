@@ -408,10 +408,12 @@ class Config(BaseModel):
         description="Folder for what `--task merge` and `--task export` write. null: `merged`, `gguf` or `peft` in "
         "`output_dir`.",
     )
-    export_dtype: Annotated[Literal["auto", "f32", "f16", "bf16", "q8_0"], Shown("Export")] = Field(
+    export_dtype: Annotated[
+        Literal["auto", "f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m"], Shown("Export")
+    ] = Field(
         "auto",
         description="Number format of what is written. `auto`: that of the base's files, for `format: peft` f32; "
-        "`q8_0` is for `gguf` only.",
+        "`q8_0` and what has fewer bits are for `gguf` only; the latter are made by llama.cpp's Python package.",
     )
     combination: Annotated[Literal["cat", "linear", "svd", "ties", "dare_linear", "dare_ties"], Shown("Export")] = (
         Field(

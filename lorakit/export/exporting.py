@@ -12,6 +12,7 @@ from lorakit.export.parcel import MODELFILE
 from lorakit.export.peft_files import write_peft
 from lorakit.export.placing import unproven
 from lorakit.export.producing import Writer, adapter_bytes, export_folder, model_bytes, open_combined, produce
+from lorakit.export.quantising import QUANTISED, quantiser
 from lorakit.invocation import command
 
 _WRITERS: dict[str, Writer] = {"gguf": write_gguf_files, "peft": write_peft}
@@ -20,6 +21,8 @@ _WRITERS: dict[str, Writer] = {"gguf": write_gguf_files, "peft": write_peft}
 def run(config: Config) -> int:
     """Export, prove, and leave the files in ``export_dir``."""
     folder = export_folder(config, config.format)
+    if config.export_dtype in QUANTISED and config.format == "gguf":
+        quantiser()  # refuses before anything is loaded
     with unproven(folder) as writing:
         taken_bytes = adapter_bytes if config.format == "peft" else model_bytes
         produce(open_combined(config), config, writing, _WRITERS[config.format], taken_bytes=taken_bytes)

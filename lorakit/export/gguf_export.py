@@ -25,6 +25,7 @@ from lorakit.export.parcel import MODELFILE
 from lorakit.export.probes import LayerEffect, signs
 from lorakit.export.producing import Written
 from lorakit.export.proof import Reader, Reference
+from lorakit.export.quantising import QUANTISED, quantise
 from lorakit.inference import Adapters, Assistant
 
 ADAPTER_FILE = "adapter.gguf"
@@ -50,7 +51,11 @@ def write_gguf_files(adapters: Adapters, config: Config, reference: Reference, f
     name = " + ".join([Path(bundle.source.name).name, *adapters.active])
     file = folder / f"model-{dtype}.gguf"
     tensors = merged_tensors(bundle.model, base, torch.float32)
-    write_model_gguf(file, own_config, tensors, bundle.tokenizer, chat_format, assistant.stop_ids, dtype, name)
+    written, first = ("f32", file.with_suffix(".f32")) if dtype in QUANTISED else (dtype, file)
+    write_model_gguf(first, own_config, tensors, bundle.tokenizer, chat_format, assistant.stop_ids, written, name)
+    if first != file:
+        quantise(first, file, dtype)
+        first.unlink()
     faults = _write_adapter(adapters, own_config, reference, folder, name)
     stops = bundle.tokenizer.convert_ids_to_tokens(assistant.stop_ids)
     text = modelfile(chat_format, file.name, assistant.system_prompt, stops, config.temperature, assistant.thinking)

@@ -17,7 +17,16 @@ from lorakit.model_config import locate_model, quantization_of, weights_hash
 from lorakit.model_config.source import tensor_shapes, weight_files
 from lorakit.runs import check_room
 
-_BYTES_OF_A_VALUE = {"f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32}
+_BYTES_OF_A_VALUE = {
+    "f32": 4.0,
+    "f16": 2.0,
+    "bf16": 2.0,
+    "q8_0": 34 / 32,
+    # llama.cpp makes them of a file in f32, which stands beside them until it is done.
+    "q6_k": 4.9,
+    "q5_k_m": 4.8,
+    "q4_k_m": 4.7,
+}
 _SMALL_BYTES = 10**9  # of a base's files
 
 
@@ -26,7 +35,7 @@ class Written:
     """What a writer has left in its folder.
 
     Attributes:
-        number_format: The coarsest of it: f32, f16, bf16 or q8_0.
+        number_format: The coarsest of it, a value of export_dtype.
         reader: How it is read back, from an assistant whose model may have been freed.
         faults: What the writer itself has found wrong, beside what the reader will be asked for.
     """

@@ -47,6 +47,7 @@ class Agreement:
         mean_kl: Kullback-Leibler divergence of the other model's next-token distribution from that of the adapter on
             its base, in nats per token.
         largest_kl: At the token where it is largest.
+        equal_tokens: Tokens at which the other model finds the same one likeliest.
         equal_answers: Answers that the other model would give word for word, always taking its likeliest token.
         questions: How many there were.
     """
@@ -54,6 +55,7 @@ class Agreement:
     tokens: int
     mean_kl: float
     largest_kl: float
+    equal_tokens: int
     equal_answers: int
     questions: int
 
@@ -92,16 +94,17 @@ def replay(model: Any, assistant: Assistant, replayed: Sequence[Replayed]) -> Ag
         assistant: The one that answered, for the pictures of its questions.
         replayed: What it answered.
     """
-    divergences, equal = [], 0
+    divergences, same = [], []
     for one in replayed:
         found = _log_probabilities(model, assistant, one)
         reference = torch.from_numpy(numpy.load(one.file))
         width = min(reference.shape[1], found.shape[1])  # a format may leave out rows that stand for no token
         reference, found = reference[:, :width], found[:, :width]
         divergences.append((reference.exp() * (reference - found)).sum(-1).clamp(min=0))  # [answer]
-        equal += bool((found.argmax(-1) == reference.argmax(-1)).all())
+        same.append(found.argmax(-1) == reference.argmax(-1))  # [answer]
     together = torch.cat(divergences)
-    return Agreement(len(together), float(together.mean()), float(together.max()), equal, len(replayed))
+    tokens, answers = int(torch.cat(same).sum()), sum(bool(one.all()) for one in same)
+    return Agreement(len(together), float(together.mean()), float(together.max()), tokens, answers, len(replayed))
 
 
 def _log_probabilities(model: Any, assistant: Assistant, one: Replayed) -> torch.Tensor:
