@@ -53,6 +53,10 @@ class RunError(LorakitError):
     """A run cannot start, continue or be trusted."""
 
 
+class OutputError(LorakitError):
+    """Standard output cannot be written, so that whatever comes next would go nowhere."""
+
+
 class ProofError(LorakitError):
     """What was merged or exported does not compute what it was made from."""
 

@@ -6,9 +6,10 @@ import json
 import math
 import os
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any, TextIO
 
 # Each begins with what its issuer has it begin with, which is kept; the rest is what nobody may see.
 _SHAPES = (
@@ -96,6 +97,18 @@ def _finite(content: Any) -> Any:
     if isinstance(content, list | tuple):
         return [_finite(value) for value in content]
     return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+def let_go(stream: IO[str]) -> None:
+    """Write nothing any more to a standard stream, what waits to be written neither.
+
+    Else the interpreter would complain of it once more when it ends.
+    """
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    except (OSError, ValueError):  # no file behind it
+        name = "stderr" if stream is sys.stderr else "stdout"
+        setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for as long as the process
 
 
 def open_new(file: Path, is_private: bool = False) -> TextIO:

@@ -94,6 +94,18 @@ FILES = [
     data("NULs for a file of rows", bytes(1000), file="bad.jsonl"),
     data("one line of a million brackets", "[" * 1_000_000, "nested too deeply"),
     data("a million commas in CSV", "text,target\n" + "," * 200_000 + "\n", "holds no rows", file="bad.csv"),
+    data(
+        "three hundred thousand columns",
+        ",".join(["text", "target", *map(str, range(300_000))]) + "\na,b\n",
+        "has more than 20000 columns",
+        file="bad.csv",
+    ),
+    data(
+        "columns without end in Parquet",
+        _parquet("text", "target", *map(str, range(20_000))),
+        "has more than 20000 columns",
+        file="bad.parquet",
+    ),
     data("an escape that is none", '[{"text": "\\q", "target": "b"}]', "is not valid JSON"),
     *[
         Case(f"rows that are a pipe: {name}", lambda lab, name=name: _pipe(lab, name), ("is a device, a pipe",))

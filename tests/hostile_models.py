@@ -147,6 +147,29 @@ SIZES = [
         for name in ("hidden_size", "vocab_size", "intermediate_size")
     ],
     model("no sizes at all", writing("config.json", '{"model_type": "llama"}'), "weights have"),
+    *[
+        model(f"{name} of {value}", setting_json("config.json", **{name: value}), name, str(value), "no model's")
+        for name, value in (
+            ("num_labels", 10**19),
+            ("num_labels", 10**8),
+            ("colours", 10**19),
+            ("num_codebooks", -(10**9)),
+            ("encoder_layers", 100_000),
+            ("num_hidden_layers_of_mine", 10**7),
+            ("rope_theta", 10**20),
+        )
+    ],
+    *[
+        model(f"numbers beyond all below: {name}", setting_json("config.json", **{name: value}), "no model's")
+        for name, value in {
+            "text_config": {"num_labels": 10**9},
+            "vision_config": {"depths": [2, 10**9]},
+            "audio_config": {"a": [{"b": {"c": 10**12}}]},
+            "rope_scaling": {"rope_type": "yarn", "factor": 1e308, "original_max_position_embeddings": 2048},
+            "rms_norm_eps": 1e300,
+            "attention_dropout": float("nan"),
+        }.items()
+    ],
     model("positions beyond all numbers", setting_json("config.json", max_position_embeddings=10**30), "max_position"),
     model("positions that are text", setting_json("config.json", max_position_embeddings="far"), "max_position"),
 ]

@@ -3,6 +3,8 @@ import os
 import pytest
 
 from lorakit import console
+from lorakit.errors import OutputError
+from lorakit.runs import explaining_write_errors
 
 
 @pytest.fixture(autouse=True)
@@ -68,3 +70,33 @@ def test_a_reader_who_leaves_does_not_end_a_task(monkeypatch):
         console.result("nobody reads this")
         console.result("nor this")
         assert console._out().quiet
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no such device here")
+@pytest.mark.parametrize(
+    "say",
+    [
+        lambda: console.result("x"),
+        lambda: console.table("t", ["a"], [["x"]]),
+        lambda: console.marked([console.MarkedText("x", True)]),
+        lambda: console.stream("x"),
+        lambda: console.facts("t", [("a", "x")], console.result),
+        lambda: console.suggest("go on", "x", console.result),
+    ],
+)
+def test_a_full_disk_below_standard_output_is_blamed_on_standard_output(monkeypatch, say, tmp_path):
+    with open("/dev/full", "w", encoding="utf-8") as stream:
+        monkeypatch.setattr("sys.stdout", stream)
+        fault = r"standard output cannot be written \(No space left on device\)"
+        with pytest.raises(OutputError, match=fault), explaining_write_errors(tmp_path, "make room"):
+            say()
+        say()  # into nothing: one complaint is enough
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no such device here")
+def test_notes_that_nobody_can_be_told_do_not_end_a_task(monkeypatch):
+    with open("/dev/full", "w", encoding="utf-8") as stream:
+        monkeypatch.setattr("sys.stderr", stream)
+        console.note("x")
+        console.warn("x")
+        console.suggest("go on", "x")

@@ -18,7 +18,7 @@ from lorakit.cli.failures import fault_of_surroundings, report_internal_error
 from lorakit.errors import LorakitError, RunError
 from lorakit.language import error_lines, language_of_arguments, speak_language, translated
 from lorakit.libraries import leave_out_triton, settle_libraries
-from lorakit.outgoing import for_a_screen
+from lorakit.outgoing import for_a_screen, let_go
 
 if TYPE_CHECKING:
     from lorakit.config import Config
@@ -92,7 +92,8 @@ def main(argv: list[str] | None = None) -> int:
         if arguments.task == "advise":  # which leaves a copy of that file, with its comments
             run = partial(run, config_file=arguments.config_file)
         code = _with_progress(run, arguments.task)(config)
-        sys.stdout.flush()  # what cannot be written should be said now, not when the interpreter ends
+        with console.naming_output():
+            sys.stdout.flush()  # what cannot be written should be said now, not when the interpreter ends
         return code
     except BaseException as error:
         return _outcome_of(error, given, output_dir)
@@ -137,29 +138,21 @@ class _Replacing:
         return "?" * (error.end - error.start), error.end
 
 
-def _drop_output() -> None:
-    """Let what could not be written go, or the interpreter would complain of it once more when it ends."""
-    try:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (OSError, ValueError):  # no file behind it
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for as long as the process
-
-
 def _outcome_of(error: BaseException, given: list[str], output_dir: str | None) -> int:
     if isinstance(error, LorakitError):
         return _report(error)
     if isinstance(error, KeyboardInterrupt):
-        sys.stderr.write(f"{translated('interrupted')}\n")
+        _say(f"{translated('interrupted')}\n")
         return INTERRUPTED
     if isinstance(error, BrokenPipeError):  # the reader of our output has left: `... | head`
-        _drop_output()
+        let_go(sys.stdout)
         sys.stderr.close()
         return 0
     if isinstance(error, ModuleNotFoundError) and not (error.name or "lorakit").startswith("lorakit"):
         raise error  # a package is not there: `lorakit.__main__` says how to start instead
     surroundings = fault_of_surroundings(error)
     if isinstance(error, OSError) and error.filename is None:
-        _drop_output()
+        let_go(sys.stdout)
     if surroundings is not None:
         return _report(surroundings)
     if isinstance(error, Exception):
@@ -223,8 +216,15 @@ def _report(error: LorakitError) -> int:
 
 def _print_error(error: LorakitError) -> None:
     for line in error_lines(for_a_screen(error.message), for_a_screen(error.hint) if error.hint else None):
-        sys.stderr.write(f"{_cut(line)}\n")
-    sys.stderr.flush()
+        _say(f"{_cut(line)}\n")
+
+
+def _say(text: str) -> None:
+    try:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except (OSError, ValueError):  # where nothing can be said, the exit code says it
+        let_go(sys.stderr)
 
 
 def _cut(line: str) -> str:

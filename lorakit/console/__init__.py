@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lorakit.console.streams import err as _err
-from lorakit.console.streams import manner, silence, speak
+from lorakit.console.streams import manner, naming_output, silence, speak
 from lorakit.console.streams import out as _out
 from lorakit.console.under_way import ProgressLine, display, progress
 from lorakit.language import ERROR_WORDS, language, translated
@@ -41,6 +41,7 @@ __all__ = [
     "is_interactive",
     "label",
     "marked",
+    "naming_output",
     "note",
     "overheard",
     "progress",
@@ -195,7 +196,7 @@ def marked(parts: Sequence[MarkedText]) -> None:
 
 def stream(text: str) -> None:
     """Write a piece of an answer to standard output at once; control characters are shown, not obeyed."""
-    with display().paused():
+    with display().paused(), naming_output():
         sys.stdout.write(printable(text))
         sys.stdout.flush()
 
@@ -203,7 +204,7 @@ def stream(text: str) -> None:
 def label(text: str) -> None:
     """Print a label without a line end, before a stream; it goes where `prompt` puts its own."""
     channel = sys.stdout if is_interactive() else sys.stderr
-    with display().paused():
+    with display().paused(), naming_output(channel is sys.stdout):
         channel.write(for_a_screen(text))
         channel.flush()
 

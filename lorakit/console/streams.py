@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 from rich.console import Console
+
+from lorakit.errors import OutputError
+from lorakit.outgoing import let_go
 
 _WIDTH_OF_A_FILE = 120  # outside a terminal rich assumes 80 columns, too few for answers side by side
 
@@ -46,8 +50,35 @@ class _Console(Console):
     def on_broken_pipe(self) -> None:
         """Let go what nobody reads any more, as after ``| head``: a task goes on, where rich would end it."""
         self.quiet = True
-        with suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+        let_go(self.file)
+
+    def print(self, *objects: Any, **how: Any) -> None:
+        """Print; where nothing can be written, as to a file on a full disk, say so of results, and no more of notes."""
+        with naming_output(is_result=not self.stderr):
+            super().print(*objects, **how)
+
+
+@contextmanager
+def naming_output(is_result: bool = True) -> Iterator[None]:
+    """Tell a stream that cannot be written from the files of a run, which are written meanwhile.
+
+    Args:
+        is_result: Whether it is standard output; what standard error does not take, nobody can be told.
+
+    Raises:
+        OutputError: Standard output cannot be written.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        let_go(sys.stdout if is_result else sys.stderr)
+        if is_result:
+            raise OutputError(
+                f"standard output cannot be written ({error.strerror})",
+                "look at where it leads, and the room on that disk; what the task has left in its folder stays",
+            ) from error
 
 
 @cache

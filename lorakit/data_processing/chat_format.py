@@ -21,6 +21,7 @@ from lorakit.config import Config
 from lorakit.data_processing.chat_template import PLAIN_TEMPLATE, ChatTemplate, TemplateError, Turn
 from lorakit.data_processing.example import Message
 from lorakit.data_processing.images import ImageError, ImageFormat, expand_pictures
+from lorakit.data_processing.reasoning import CLOSING, OPENING
 from lorakit.data_processing.template_identity import template_examples, template_hash
 from lorakit.data_processing.text_encoding import TextEncoder
 from lorakit.data_processing.written_parts import Atom, ConversationParts, Ends, parts_of
@@ -123,8 +124,9 @@ class ChatFormat:
 
     @property
     def hidden_ids(self) -> frozenset[int]:
-        """The control tokens that are no part of an answer's text."""
-        return frozenset(token_id for token, token_id in self._control_tokens.items() if token not in self.allowed)
+        """The control tokens that are no part of an answer's text, nor around its thought."""
+        shown = {*self.allowed, OPENING, CLOSING}
+        return frozenset(token_id for token, token_id in self._control_tokens.items() if token not in shown)
 
     @property
     def identity(self) -> str | None:

@@ -14,12 +14,13 @@ from typing import Any
 from lorakit import console
 from lorakit.data_processing.example import Rejected, shortened
 from lorakit.data_processing.field_names import judged
-from lorakit.data_processing.raw import RawRow, twice
+from lorakit.data_processing.raw import MOST_VALUES, RawRow, twice
 from lorakit.errors import DataError
 from lorakit.invocation import installing
 
 _DELIMITERS = ("\t", ",", ";", "|")
 _TRIED_RECORDS = 50
+_MOST_NAMES_JUDGED = 1000  # of a header, to choose its delimiter
 _LEAST_BOUND_BYTES, _MOST_TIMES_PACKED = 20_000_000, 100
 _MOST_SHEET_ROWS = 1_048_576  # of any spreadsheet
 _BATCH_BYTES = 256_000_000  # of rows that are unpacked at once, if each were as large as a whole column
@@ -89,17 +90,26 @@ def _score(body: str, delimiter: str, known: frozenset[str]) -> tuple[float, int
     if not records or len(records[0]) < 2:
         return None
     header, *others = records
-    names = [cell.strip() for cell in header]
+    names = [cell.strip() for cell in header[:_MOST_NAMES_JUDGED]]
     named = sum(name in known or judged(name, frozenset()).fate == "meant" for name in names if name)
     fitting = sum(len(cells) == len(header) for cells in others) / len(others) if others else 1.0
     return (named > 0) + fitting, named
 
 
 def _header(cells: list[str], name: str) -> list[str]:
+    _check_width(len(cells), name)
     header = [cell or f"column {number}" for number, cell in enumerate(cells, start=1)]
     if (again := twice(header)) is not None:
         raise DataError(f'{name} header: "{again}" stands twice', "give each column a name of its own")
     return header
+
+
+def _check_width(columns: int, name: str) -> None:
+    if columns > MOST_VALUES:
+        raise DataError(
+            f"{name}: has more than {MOST_VALUES} columns",
+            "write those that hold questions and answers into a new file",
+        )
 
 
 def _record(cells: Sequence[str], header: Sequence[str], origin: str) -> RawRow | Rejected:
@@ -126,6 +136,7 @@ def read_parquet(path: Path, name: str) -> Iterator[RawRow | Rejected]:
     number = 0
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
+            _check_width(len(file.schema_arrow.names), name)
             if (again := twice(file.schema_arrow.names)) is not None:
                 raise DataError(f'{name}: has two columns "{again}"', "give each column a name of its own")
             for batch in _bounded_batches(file, path, name):

@@ -9,7 +9,7 @@ from lorakit.engine.decoder.prefill import begin
 from lorakit.engine.decoder.weights import PACKINGS, Held, held_as_is
 from lorakit.engine.images.pictures import Picture, announce_pictures, grids, kept_feature_bytes, picture_inputs
 from lorakit.engine.layers.attach import attach_backend, backend_of, base_model
-from lorakit.engine.layers.compilation import compiled_layers, decide_compilation, uncompiled
+from lorakit.engine.layers.compilation import compiled_layers, decide_compilation, keep_compilation, uncompiled
 from lorakit.engine.layers.half_weights import activation_dtype, hold_in_half
 from lorakit.engine.layers.install import accelerate
 from lorakit.engine.layers.packed_attention import PACKED, register_packed_attention
@@ -75,6 +75,7 @@ __all__ = [
     "is_lost_process",
     "is_out_of_memory",
     "isolation_mask",
+    "keep_compilation",
     "kept_feature_bytes",
     "part_ranks",
     "peak_bytes",

@@ -19,7 +19,7 @@ from lorakit.engine import LossSum, MicroBatch, Ranks, seed_of, shares_beginning
 from lorakit.evaluate.metrics import AnswerScores, bleu_tokenizer, without_reasoning
 from lorakit.evaluate.verdict import verdict
 from lorakit.inference import Assistant
-from lorakit.inference.generation import answer_batch
+from lorakit.inference.generation import answer_batch, answer_text
 from lorakit.inference.tool_calls import CallReader, same_calls
 from lorakit.outgoing import strict_json
 from lorakit.runs import PREDICTIONS_FILE, RESULTS_FILE, write_json, write_text
@@ -254,7 +254,9 @@ def _expected(assistant: Assistant, example: Example) -> str:
     if not answer.tool_calls:
         return without_reasoning(answer.content)
     *_, turn = assistant.chat_format.turns(example.messages)
-    return without_reasoning(turn.answer.partition(assistant.chat_format.end_of_turn)[0])
+    written = replace(turn, answer=turn.answer.partition(assistant.chat_format.end_of_turn)[0])
+    [(_, ids)] = assistant.chat_format.encode_turns([written])
+    return without_reasoning(answer_text(assistant, ids, has_tools=True))
 
 
 def _judged_calls(assistant: Assistant, example: Example, texts: dict[str, str], reader: CallReader) -> dict[str, bool]:

@@ -12,7 +12,7 @@ import regex
 from rapidfuzz.distance import LCSseq
 from sacrebleu.metrics import BLEU, CHRF
 
-from lorakit.data_processing.reasoning import split_reasoning
+from lorakit.data_processing.reasoning import CLOSING, split_reasoning
 
 # Scripts that do not part words by spaces: their texts are compared character by character, marks with what bears them.
 _UNSPACED = r"\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
@@ -25,8 +25,8 @@ _LONGEST_N_GRAM = 4  # of BLEU
 
 
 def without_reasoning(answer: str) -> str:
-    """Return what follows the reasoning of an answer; answers are compared by that."""
-    return split_reasoning(answer, is_begun=True)[1].strip()
+    """Return what follows the reasoning of an answer, an empty one too; answers are compared by that."""
+    return split_reasoning(answer, is_begun=True)[1].strip().removeprefix(CLOSING).lstrip()
 
 
 def rouge_l(answer: str, reference: str) -> float:

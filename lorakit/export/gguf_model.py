@@ -10,7 +10,7 @@ from gguf.constants import GGML_QUANT_VERSION, MODEL_ARCH_NAMES, GGUFType, Llama
 
 from lorakit.data_processing import ChatFormat
 from lorakit.export.gguf_family import Family, family_of
-from lorakit.export.gguf_file import write_gguf
+from lorakit.export.gguf_file import does_not_fit, write_gguf
 from lorakit.export.gguf_tensors import EMBEDDING, gguf_tensors
 from lorakit.export.gguf_tokenizer import add_tokenizer
 from lorakit.export.tensors import ModelTensors
@@ -68,7 +68,13 @@ def write_model_gguf(  # noqa: PLR0913, PLR0917 - a file of everything that a mo
 
 def _add_settings(writer: GGUFWriter, family: Family, config: PretrainedConfig) -> None:
     for method, setting in family.settings.items():
-        getattr(writer, method)(setting(config))
+        value = setting(config)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise does_not_fit(method.removeprefix("add_"), value)
+        try:
+            getattr(writer, method)(value)
+        except TypeError:  # a number of heads that is no whole one is taken for a list of one for each layer
+            raise does_not_fit(method.removeprefix("add_"), value) from None
     scaling = getattr(config, "rope_parameters", None) or {}
     kind = scaling.get("rope_type")
     if kind in {"linear", "yarn"}:  # llama3 is a tensor

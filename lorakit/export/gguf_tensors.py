@@ -94,6 +94,8 @@ def _rotary_factors(config: PretrainedConfig) -> list[GgufTensor]:
     if scaling.get("rope_type") != "llama3":
         return []
     factors = llama3_factors(scaling, head_dimension(config))
+    if not factors.isfinite().all():
+        raise ModelError(f"rope_parameters: {scaling} slow a rotation by no finite number", "fetch the model again")
     return [GgufTensor("rope_freqs.weight", tuple(factors.shape), NumberFormat.F32, lambda: factors)]
 
 

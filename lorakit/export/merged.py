@@ -38,9 +38,10 @@ def merged_tensors(model: Any, base: ModelTensors, dtype: torch.dtype | None) ->
         AdapterError: A changed layer has no place in the base's files.
     """
     shapes, changed = dict(base.shapes), _changes(model, base)
+    rows, ends = len(model.get_base_model().get_input_embeddings().weight), _ends_of(model)
     for name, compute in changed.items():
         # An output layer that is tied to the embeddings no longer, or ends that have rows of more tokens.
-        if name not in shapes or (_has_tokens(model) and name.endswith(_ends_of(model))):
+        if name not in shapes or (name.endswith(ends) and shapes[name][0] != rows):
             shapes[name] = tuple(compute().shape)
 
     def read(name: str) -> torch.Tensor:

@@ -147,12 +147,9 @@ def prove(
     agreement = replay(model, assistant, reference.replayed)
     found = find_effects(reference.effects, model, tolerance.rounding)
     share = found_share(reference.effects, found)
-    faults = [
-        *known_faults,
-        *_kl_faults(agreement, tolerance),
-        *_layer_faults(found),
-        *_different_prompts(reader, reference),
-    ]
+    by_rounding = [*_kl_faults(agreement, tolerance)]
+    by_more = [*known_faults, *_layer_faults(found), *_different_prompts(reader, reference)]
+    faults = [*by_more, *by_rounding]
     if share < _LEAST_SHARE:
         faults.append(f"{1 - share:.0%} of the adapter's effect is lost")
     record = {
@@ -174,7 +171,7 @@ def prove(
     if faults:
         raise ProofError(
             f"{folder}: is not the adapter on its base: {'; '.join(faults)}",
-            _remedy(share, written_as),
+            _remedy(share < _LEAST_SHARE, bool(by_more), written_as),
         )
 
 
@@ -211,9 +208,13 @@ def _different_prompts(reader: Reader, reference: Reference) -> Iterator[str]:
         yield f"the tokenizer writes {len(different)} prompts in another way, {text!r} among them"
 
 
-def _remedy(share: float, written_as: str) -> str:
-    if share < _LEAST_SHARE and written_as != "f32":
+def _remedy(is_lost: bool, is_wrong: bool, written_as: str) -> str:
+    if is_lost and written_as != "f32":
         return f"rounding to {written_as} loses too much of an adapter as small as this: set export_dtype=f32"
+    if not is_wrong and written_as != "f32":
+        return (
+            f"every layer is as it should be, but rounded to {written_as} they answer otherwise: set export_dtype=f32"
+        )
     return f"do not use it: it stays in a folder called *{UNPROVEN}; use the adapter itself, and report this"
 
 

@@ -33,6 +33,7 @@ from lorakit.model_config import (
     quantization_of,
     quiet_libraries,
     read_record,
+    rows_in,
 )
 from lorakit.model_config.image_processor import warn_of_other_pixels
 from lorakit.runs import ADAPTER_FOLDER
@@ -209,7 +210,8 @@ def open_adapters(config: Config, may_be_half: bool = True) -> Adapters:
         console.warn(dtype.warning)
     backend = choose_backend(config.cpu_kernels, device, dtype.dtype)
     quantization = quantization_of(config, device)
-    bundle = load_model(source, tokenizer, dtype, device, quantization, may_grow=bool(choices), backend=backend)
+    brought = [len(tokenizer), *(rows_in(choice.folder) for choice in choices)] if choices else [0]
+    bundle = load_model(source, tokenizer, dtype, device, quantization, max(brought), backend)
     bundle.model.eval()
     adapters = Adapters(bundle, chat_format, config)
     for choice in choices:

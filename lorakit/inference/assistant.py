@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from lorakit.config import Config
 from lorakit.data_processing import ChatFormat, Message
 from lorakit.inference.decode_choice import DecodeChoice, Decoders
+from lorakit.inference.thoughts import ThoughtMarks
 from lorakit.inference.tool_calls import read_tools_file
 from lorakit.model_config import AdapterRecord, ModelBundle
 
@@ -69,6 +71,11 @@ class Assistant:
     def tools_of(self, messages: Sequence[Message]) -> str | None:
         """Return the tools that may be called in a conversation, as a JSON list; None where there are none."""
         return next((message.content for message in messages if message.role == "tools"), self.tools)
+
+    @cached_property
+    def thought_marks(self) -> ThoughtMarks | None:
+        """What the model writes around a thought, where these are control tokens."""
+        return ThoughtMarks.of(self.chat_format)
 
     def without_adapter(self) -> AbstractContextManager[None]:
         """Answer as the base model inside this context."""

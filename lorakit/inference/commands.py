@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from lorakit import console
-from lorakit.errors import LorakitError, SettingsError
+from lorakit.errors import LorakitError, OutputError, SettingsError
 from lorakit.inference.adapters import describe
 from lorakit.inference.session import Session, question
 from lorakit.model_config import BASE, choose_adapters, read_weighted
@@ -55,6 +55,8 @@ def obey(session: Session, line: str) -> bool:
         return True
     try:
         command.run(session, [rest.strip()] if command.takes_text else _words(rest))
+    except OutputError:
+        raise
     except (
         LorakitError,
         ValueError,

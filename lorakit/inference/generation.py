@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,6 +20,7 @@ from lorakit.inference.assistant import Assistant, pad_left
 from lorakit.inference.decoding import Writing, write_answers
 from lorakit.inference.sampling import RowSampling
 from lorakit.inference.streaming import AnswerStream, IncrementalDecoder
+from lorakit.inference.thoughts import ThoughtReader, read_thought
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -46,18 +48,35 @@ def answer_batch(
 
     Returns:
         The answers in the order of the conversations, uncleaned, without the token that ends them. Where tools may
-        be called, other control tokens stay: some families write their calls with them.
+        be called, other control tokens stay: some families write their calls with them. Thoughts stand between
+        ``<think>`` and ``</think>``, however the family writes them.
 
     Raises:
         SettingsError: A question leaves the model no room for an answer.
     """
-    stop = set(assistant.stop_ids)
     answers = answer_ids(assistant, conversations, config, seeds, prompts)
-    texts = []
-    for ids, messages in zip(answers, conversations, strict=True):
-        hidden = stop if assistant.tools_of(messages) is not None else assistant.chat_format.hidden_ids | stop
-        texts.append(_decode(assistant.bundle.tokenizer, [token for token in ids if token not in hidden]))
-    return texts
+    return [
+        answer_text(assistant, ids, assistant.tools_of(messages) is not None)
+        for ids, messages in zip(answers, conversations, strict=True)
+    ]
+
+
+def answer_text(assistant: Assistant, ids: Sequence[int], has_tools: bool) -> str:
+    """Write an answer as `answer_batch` does.
+
+    Args:
+        assistant: Who has given it.
+        ids: Its tokens.
+        has_tools: Whether tools could be called.
+    """
+    stop = set(assistant.stop_ids)
+    hidden = stop if has_tools else assistant.chat_format.hidden_ids | stop
+    pieces = read_thought(assistant.thought_marks, [token for token in ids if token not in stop])
+    texts: list[str] = []
+    for is_tag, together in groupby(pieces, lambda piece: isinstance(piece, str)):
+        shown = [piece for piece in together if is_tag or piece not in hidden]
+        texts += shown if is_tag else [_decode(assistant.bundle.tokenizer, shown)]  # type: ignore[arg-type]
+    return "".join(texts).strip()
 
 
 def answer_ids(
@@ -273,7 +292,9 @@ class _Streamer(BaseStreamer, StoppingCriteria):  # type: ignore[misc]
         self._decoder = IncrementalDecoder(assistant.bundle.tokenizer, keeps_control=True)
         self._stream = AnswerStream(is_cleaned)
         hidden = frozenset() if has_tools else assistant.chat_format.hidden_ids
-        self._hidden_ids = hidden.union(assistant.stop_ids)
+        self._hidden_ids = hidden
+        self._thoughts = ThoughtReader(assistant.thought_marks)
+        self._stop_ids = frozenset(assistant.stop_ids)
         self._show = show
         self._has_seen_prompt = False
 
@@ -287,9 +308,16 @@ class _Streamer(BaseStreamer, StoppingCriteria):  # type: ignore[misc]
 
     def see(self, token: int) -> bool:
         """Take a token of the answer; return whether to stop, as it is stuck in a loop."""
-        if token not in self._hidden_ids:
-            self._show(self._stream.add(self._decoder.add(token)))
+        if token not in self._stop_ids:
+            for piece in self._thoughts.add(token):
+                self._take(piece)
         return self._stream.is_hopeless
+
+    def _take(self, piece: int | str) -> None:
+        if isinstance(piece, str):
+            self._show(self._stream.add(piece))
+        elif piece not in self._hidden_ids:
+            self._show(self._stream.add(self._decoder.add(piece)))
 
     def end(self) -> None:
         """Called by ``generate``; the rest is shown by `close`."""
@@ -300,5 +328,7 @@ class _Streamer(BaseStreamer, StoppingCriteria):  # type: ignore[misc]
 
     def close(self) -> None:
         """Show what was held back."""
+        for piece in self._thoughts.finish():
+            self._take(piece)
         self._show(self._stream.add(self._decoder.finish()))
         self._show(self._stream.finish())

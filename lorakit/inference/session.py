@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from lorakit import console
 from lorakit.config import Config
 from lorakit.data_processing import Message, put_marks
-from lorakit.errors import LorakitError
+from lorakit.errors import LorakitError, OutputError
 from lorakit.inference.adapters import Adapters, open_adapters
 from lorakit.inference.tool_calls import CallReader
 
@@ -66,6 +66,8 @@ class Session:
         except KeyboardInterrupt:  # stops this answer, not the session
             shown.end_waiting()
             console.label(" (interrupted)")
+        except OutputError:  # no answer can be read any more
+            raise
         except LorakitError as error:  # such as a question too long: the next one may do
             shown.end_waiting()
             console.warn(str(error))

@@ -20,6 +20,7 @@ from lorakit.model_config.quantization import quantization_of
 from lorakit.model_config.record import RECORD_FILE, AdapterRecord, read_record
 from lorakit.model_config.sizes import bytes_saved, fewer_bits, weight_bytes
 from lorakit.model_config.source import ModelSource, locate_model, weight_files
+from lorakit.model_config.whole_embeddings import rows_in
 
 __all__ = [
     "BASE",
@@ -51,6 +52,7 @@ __all__ = [
     "read_model_type",
     "read_record",
     "read_weighted",
+    "rows_in",
     "save_adapter",
     "weight_bytes",
     "weight_files",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import warnings
+from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from lorakit.model_config.folder_check import fault_in_folder
 from lorakit.model_config.layer_names import layer_names
 from lorakit.model_config.loading import ModelBundle
 from lorakit.model_config.record import RECORD_FILE, AdapterRecord, read_record
+from lorakit.model_config.trust import read_settings
+from lorakit.model_config.whole_embeddings import copies_in, passed_over, whole_embeddings
 from lorakit.outgoing import strict_json
 from lorakit.runs import CARD_FILE, clear_working_folder, move_aside, place_folder
 
@@ -75,8 +78,8 @@ def attach_adapter(bundle: ModelBundle, folder: Path, slot: str = "default") -> 
     """
     settings = _read_settings(folder)
     _check_base(bundle, folder, settings)
-    adapted = _load(bundle, folder, slot, settings)
-    _check_complete(adapted, folder, slot)
+    adapted, copies = _load(bundle, folder, slot, settings)
+    _check_complete(adapted, folder, slot, copies)
     accelerate(adapted)
     return adapted.eval()
 
@@ -172,19 +175,28 @@ def _check_base(bundle: ModelBundle, folder: Path, settings: dict[str, Any]) -> 
         console.warn(f"{folder}: names {named} as its base, not {bundle.source.name}")
 
 
-def _load(bundle: ModelBundle, folder: Path, slot: str, settings: dict[str, Any]) -> Any:
+def _load(bundle: ModelBundle, folder: Path, slot: str, settings: dict[str, Any]) -> tuple[Any, tuple[str, ...]]:
+    """Return the model with the adapter, and the tensors that were passed over as they say nothing new."""
     from peft import PeftModel
 
     base = base_model(bundle.model)
     config = lora_config(settings, folder, layer_names(base))
+    weights = folder / _WEIGHTS
     try:
-        check_bounds(config, folder / _WEIGHTS, base)
+        if whole := whole_embeddings(weights, base):
+            config.modules_to_save = sorted({*(config.modules_to_save or []), *whole})
+        check_bounds(config, weights, base)
+        copies = _copies(bundle, weights, base, config)
+        passed = passed_over(copies)
         if isinstance(bundle.model, PeftModel):
             config.inference_mode = True
             bundle.model.add_adapter(slot, config)
-            bundle.model.load_adapter(str(folder), slot, torch_device=str(bundle.device))
-            return bundle.model
-        return PeftModel.from_pretrained(bundle.model, str(folder), adapter_name=slot, config=config)
+            bundle.model.load_adapter(str(folder), slot, torch_device=str(bundle.device), key_mapping=passed)
+            return bundle.model, copies
+        adapted = PeftModel.from_pretrained(
+            bundle.model, str(folder), adapter_name=slot, config=config, key_mapping=passed
+        )
+        return adapted, copies
     except Exception as error:  # torch's size mismatch, PEFT's target search, safetensors' own
         text = str(error)
         lines = [line.strip() for line in text.splitlines() if "mismatch" in line and "Error(s)" not in line]
@@ -195,14 +207,23 @@ def _load(bundle: ModelBundle, folder: Path, slot: str, settings: dict[str, Any]
         ) from error
 
 
-def _check_complete(adapted: Any, folder: Path, slot: str) -> None:
+def _copies(bundle: ModelBundle, weights: Path, base: Any, config: Any) -> tuple[str, ...]:
+    settings = read_settings(bundle.source)
+    known = settings.get("text_config", settings).get("vocab_size")
+    known = known if isinstance(known, int) else len(bundle.tokenizer)
+    indices = config.trainable_token_indices or {}
+    brought = set(indices if isinstance(indices, list) else [index for own in indices.values() for index in own])
+    return copies_in(weights, base, known, set(range(known, len(bundle.tokenizer))) - brought)
+
+
+def _check_complete(adapted: Any, folder: Path, slot: str, copies: Collection[str]) -> None:
     """PEFT leaves what is missing at its initial values and drops what it does not know; here both are refused."""
     from peft import get_peft_model_state_dict
     from safetensors import safe_open
 
-    expected = get_peft_model_state_dict(adapted, adapter_name=slot)
+    expected = get_peft_model_state_dict(adapted, adapter_name=slot, save_embedding_layers=False)
     with safe_open(folder / _WEIGHTS, framework="pt") as weights:
-        present = set(weights.keys())
+        present = set(weights.keys()) - set(copies)
     missing, unexpected = sorted(set(expected) - present), sorted(present - set(expected))
     for keys, fault in ((missing, "lacks"), (unexpected, "has, unknown to the model,")):
         if keys:

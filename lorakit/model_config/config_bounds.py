@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,6 +22,13 @@ _WIDTHS = frozenset(
 )
 _POSITIONS = frozenset(("max_position_embeddings", "n_positions", "n_ctx", "num_position_embeddings", "sliding_window"))
 _MOST_POSITIONS = 10**9
+_MOST_ELSEWHERE = 10**6  # of what is counted: each may become an object
+_MOST_LAYERS = 1000  # of any kind, where the weights have fewer tensors
+_LONG = (  # words in the names of numbers that may be large, of which nothing is made
+    *("position", "ctx", "context", "seq", "length", "window", "chunk", "theta", "base", "pixel", "edge", "token"),
+    *("freq", "seed", "param", "steps", "flops", "date", "value", "mask"),
+)
+_LARGEST_FLOAT = 3.4028235e38  # of float32, in which models compute
 _EXPERTS = frozenset(("num_experts", "num_local_experts", "moe_intermediate_size"))  # none where a model has none
 _MAY_BE_NOUGHT = _EXPERTS | {"sliding_window"}
 _MAY_BE_NULL = _EXPERTS | {"head_dim", "num_key_value_heads", "n_inner", "n_ctx", "sliding_window", "intermediate_size"}
@@ -34,6 +42,7 @@ def check_sizes(source: ModelSource, settings: dict[str, Any]) -> None:
         ModelError: One is no size, or larger than all weights.
     """
     tensors, widest = _extent(source)
+    _check_numbers(source, settings, max(tensors, _MOST_LAYERS))
     limits = {**dict.fromkeys(_LAYERS, tensors), **dict.fromkeys(_WIDTHS, widest)}
     limits |= dict.fromkeys(_POSITIONS, _MOST_POSITIONS)
     for name, value in (*_sizes(settings), *_sizes(_with_defaults(source))):
@@ -46,6 +55,28 @@ def check_sizes(source: ModelSource, settings: dict[str, Any]) -> None:
         if value > limits[name]:
             reason = "more than any text has" if name in _POSITIONS else f"its weights have {limits[name]} at most"
             raise ModelError(f"{source.name}: config.json: {name} is {_shown(value)}, but {reason}", _AGAIN)
+
+
+def _check_numbers(source: ModelSource, settings: dict[str, Any], layers: int) -> None:
+    """Hold every number to what is no danger, whatever its name: a family makes lists and modules of many of them."""
+    waiting: list[tuple[str, Any]] = list(settings.items())
+    while waiting:
+        name, value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += value.items()
+        elif isinstance(value, list):
+            waiting += [(name, inner) for inner in value]
+        elif isinstance(value, int | float) and not _is_within(name, value, layers):
+            raise ModelError(f"{source.name}: config.json: {name[:80]} is {_shown(value)}, which no model's is", _AGAIN)
+
+
+def _is_within(name: str, value: float, layers: int) -> bool:
+    if isinstance(value, float):  # infinity stands for no limit in some families
+        return not math.isnan(value) and (math.isinf(value) or abs(value) <= _LARGEST_FLOAT)
+    name = name.lower()
+    if any(word in name for word in _LONG):
+        return abs(value) <= _MOST_POSITIONS * 1000
+    return abs(value) <= (layers if "layer" in name or "depth" in name else _MOST_ELSEWHERE)
 
 
 def _with_defaults(source: ModelSource) -> dict[str, Any]:

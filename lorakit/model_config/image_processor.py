@@ -12,6 +12,7 @@ from lorakit.errors import ModelError
 from lorakit.invocation import installing
 from lorakit.model_config.source import ModelSource
 from lorakit.model_config.trust import first_line, read_settings
+from lorakit.outgoing import strict_json
 
 PROCESSOR_FILE = "preprocessor_config.json"
 TRAINED_PIXELS = "lorakit_pixels"  # of a merged model, in that file
@@ -90,7 +91,7 @@ def write_trained_pixels(folder: Path, pixels: tuple[int, int]) -> None:
         name: value for name, value in zip(("min_pixels", "max_pixels"), pixels, strict=True) if name in settings
     }
     settings[TRAINED_PIXELS] = list(pixels)
-    file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    file.write_text(strict_json(settings, indent=2) + "\n", encoding="utf-8")
 
 
 def warn_of_other_pixels(folder: Path, pixels: tuple[int, int]) -> None:

@@ -143,7 +143,7 @@ def load_model(
     dtype: DtypeChoice,
     device: torch.device,
     quantization: str | None = None,
-    may_grow: bool = False,
+    rows: int = 0,
     backend: Backend | None = None,
 ) -> ModelBundle:
     """Load the weights onto the device.
@@ -154,7 +154,7 @@ def load_model(
         dtype: Of the weights; of the products, where the weights are quantised.
         device: Where it computes.
         quantization: See `quantization_of`.
-        may_grow: Give the model rows for tokens that the tokenizer has beyond them, which an adapter must bring.
+        rows: Give the model at least so many rows of its embedding: an adapter must bring those that it lacks.
         backend: What computes for it; PyTorch without one.
 
     Raises:
@@ -162,12 +162,12 @@ def load_model(
             trained or asked.
     """
     model = _read_weights(source, dtype, loading_arguments(quantization, dtype.dtype, device))
-    rows = model.get_input_embeddings().weight.shape[0]
-    if len(tokenizer) > rows and may_grow:
-        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    elif len(tokenizer) > rows:
+    own_rows = model.get_input_embeddings().weight.shape[0]
+    if rows > own_rows:
+        model.resize_token_embeddings(rows, mean_resizing=False)
+    elif len(tokenizer) > own_rows:
         raise ModelError(
-            f"{source.name}: its tokenizer has {len(tokenizer)} tokens but the model only {rows}",
+            f"{source.name}: its tokenizer has {len(tokenizer)} tokens but the model only {own_rows}",
             "the tokenizer's files belong to another model: fetch both from the same place",
         )
     unsound = next((name for name, tensor in model.named_parameters() if not is_finite(tensor)), None)

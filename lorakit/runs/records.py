@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from dataclasses import fields as fields_of
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,7 +16,9 @@ from lorakit.outgoing import strict_json
 from lorakit.runs.names import EVENTS_FILE
 from lorakit.runs.storage import make_durable, write_text
 
-_MOST_BYTES = 1_000_000_000  # three million steps
+_MOST_BYTES = 300_000_000  # a million steps, read in ten seconds
+_MOST_OF_A_STEP = 30  # records: itself, an evaluation, a plan for each halving of the budget and each resuming
+_WITHOUT_IT = "train without resume: the file is then moved aside"
 _PARTS = "planned_parts"  # the one field that is not a number
 
 
@@ -96,6 +98,8 @@ Record = StepRecord | EvaluationRecord | PlanRecord | MemoryRecord
 _KINDS: dict[str, type[Record]] = {
     kind.event: kind for kind in (StepRecord, EvaluationRecord, PlanRecord, MemoryRecord)
 }
+# Written as null is what was no finite number (a gradient that overflowed in float16); read, it is NaN.
+_FLOATS = {kind: [field.name for field in fields_of(kind) if field.type == "float"] for kind in _KINDS.values()}
 
 
 class RecordLog:
@@ -104,11 +108,18 @@ class RecordLog:
     Args:
         folder: Of the run.
         after_step: Keep the records up to this step (0: none), as a resumed run will write the later ones anew.
+
+    Raises:
+        RunError: A line is no record, or there are more of them than a run of so many steps leaves.
     """
 
     def __init__(self, folder: Path, after_step: int = 0) -> None:
         self._file = folder / EVENTS_FILE
-        kept = [record for record in read_records(folder) if record.step <= after_step]
+        kept = []
+        for record in read_records(folder):
+            kept += [record] if record.step <= after_step else []
+            if len(kept) > _MOST_OF_A_STEP * (after_step + _MOST_OF_A_STEP):
+                raise RunError(f"{self._file}: has more records than {after_step} steps leave", _WITHOUT_IT)
         write_text(self._file, "".join(_line(record) for record in kept))
 
     def append(self, record: Record) -> None:
@@ -144,22 +155,16 @@ def read_records(folder: Path) -> Iterator[Record]:
 def _record(fields: Any, place: str) -> Record:
     try:
         kind = _KINDS[fields.pop("event")]
-        fields = {name: _number(kind, name, value) for name, value in fields.items()}
+        fields |= {name: math.nan for name in _FLOATS[kind] if fields.get(name, 0) is None}
         record = kind(**fields)
     except (AttributeError, KeyError, TypeError):
         record = None
     if record is None or not all(_is_value(name, value) for name, value in fields.items()):
         raise RunError(
             f"{place}: is no record of a run",
-            "take that line out, or train without resume: the file is then moved aside",
+            f"take that line out, or {_WITHOUT_IT}",
         )
     return record
-
-
-def _number(kind: type[Record], name: str, value: Any) -> Any:
-    """Return what was written as null, which was no finite number (a gradient that overflowed in float16), as NaN."""
-    is_float = any(field.name == name and field.type == "float" for field in fields_of(kind))
-    return math.nan if value is None and is_float else value
 
 
 def _is_value(name: str, value: Any) -> bool:
@@ -174,4 +179,4 @@ def _is_number(value: Any) -> bool:
 
 
 def _line(record: Record) -> str:
-    return strict_json({"event": record.event, **asdict(record)}) + "\n"
+    return strict_json({"event": record.event, **vars(record)}) + "\n"

@@ -26,6 +26,7 @@ from lorakit.engine import (
     decide_compilation,
     device_memory,
     is_out_of_memory,
+    keep_compilation,
     kept_feature_bytes,
     probe,
     shares_beginning,
@@ -123,7 +124,7 @@ def plan_run(prepared: Prepared, earlier: PlanRecord | None) -> RunPlan:
     remedies = fitting(smaller, memory.available) if is_short else ()
     seconds = found.seconds_per_token * tokens
     if earlier is not None:
-        decision = (earlier.is_compiled, "as in the run that is resumed")
+        decision = keep_compilation(earlier.is_compiled, config.compile_layers, seconds)
     elif arguments.fsdp:
         decision = (False, "not together with FSDP")
     else:

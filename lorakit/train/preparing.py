@@ -146,8 +146,8 @@ def prepare(config: Config, gathered: Gathered) -> Prepared:
     arguments = training_arguments(config, dtype, device)  # before the weights: a wrong argument should not wait
     config = _with_weights_that_fit(config, gathered)
     quantization = quantization_of(config, device)
-    grows = bool(config.add_tokens)
-    bundle = load_model(source, tokenizer, dtype, device, quantization, may_grow=grows, backend=gathered.backend)
+    rows = len(tokenizer) if config.add_tokens else 0
+    bundle = load_model(source, tokenizer, dtype, device, quantization, rows, gathered.backend)
     set_seed(config.seed)
     adapted = attach_new_adapter(bundle, config)
     chat_format = gathered.chat_format

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
 
 from lorakit.data_processing import EncodedExample
-from lorakit.engine import is_out_of_memory
+from lorakit.engine import MicroBatch, is_out_of_memory, token_logprobs
 from lorakit.errors import RunError
 from lorakit.runs import PlanRecord, RecordLog
+from lorakit.train.objectives.base import Objective
 
 
 @dataclass
@@ -62,6 +66,56 @@ class Trace:
 
     mark: str
     records: RecordLog | None
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What the passes of a step run in: number formats, distribution, and how gradients are taken.
+
+    Attributes:
+        autocast: The context of a forward pass.
+        exchanging: The context of a pass, given whether it is the last one.
+        backward: Takes the gradients of a loss, scaled where the format asks for it.
+        device: Of the model.
+    """
+
+    autocast: Callable[[], AbstractContextManager[Any]]
+    exchanging: Callable[[bool], AbstractContextManager[Any]]
+    backward: Callable[[torch.Tensor], None]
+    device: torch.device
+
+
+def add_gradients(
+    model: Any,
+    passes: Sequence[tuple[MicroBatch, float]],
+    objective: Objective,
+    scale: torch.Tensor | float,
+    around: Surroundings,
+) -> torch.Tensor:
+    """Add a step's gradients to those of the model's parameters.
+
+    Args:
+        model: In its distributed wrapper, where that takes part in a pass.
+        passes: The micro-batches of the step on this rank, each with what it counts: one that is there only for others
+            to keep in step counts nothing.
+        objective: What is minimised.
+        scale: What the loss is multiplied by: ranks over the targets of the step.
+        around: Of the passes.
+
+    Returns:
+        The loss, a scalar on the device, which nothing has waited for.
+    """
+    total = torch.zeros((), device=around.device)
+    for number, (micro_batch, weight) in enumerate(passes, start=1):
+        with around.exchanging(number == len(passes)):
+            with around.autocast():
+                scores = token_logprobs(model, micro_batch.to(around.device), objective.label_smoothing)
+                loss = objective.loss(scores) * (weight * scale)
+            around.backward(loss)
+        total += loss.detach()
+        # Its graph has thousands of small parts, between which the freed activations would lie in pieces.
+        del scores, loss
+    return total
 
 
 def does_not_fit(longest: int) -> RunError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -25,17 +26,25 @@ from lorakit.engine import (
     is_out_of_memory,
     seed_of,
     shares_beginning,
-    summed_loss,
 )
 from lorakit.errors import LorakitError, RunError
 from lorakit.evaluate.comparison import ONE_TOKEN, dataset_loss
 from lorakit.runs import CheckpointFacts, EvaluationRecord, StepRecord
 from lorakit.train.alarms import Alarms, second_matrices
 from lorakit.train.averaging import average_gradients
+from lorakit.train.objectives.sft import SupervisedLoss
 from lorakit.train.progress import ShowProgress
 from lorakit.train.saving import SavingTrainer
 from lorakit.train.sharding import most_over_ranks, shard_on_cpu
-from lorakit.train.step import Step, TokenBudget, Trace, does_not_fit, explaining_memory
+from lorakit.train.step import (
+    Step,
+    Surroundings,
+    TokenBudget,
+    Trace,
+    add_gradients,
+    does_not_fit,
+    explaining_memory,
+)
 
 _INDICES = "indices"
 _FEWEST_TOKENS = 16
@@ -75,6 +84,7 @@ class LoraTrainer(SavingTrainer):
         self._mark = trace.mark
         self.progress: ShowProgress | None = None
         self._step: Step | None = None
+        self._objective = SupervisedLoss(args.label_smoothing_factor)
         self._ranks = Ranks.of_environment()
         self._alarms = Alarms(model.config.get_text_config().vocab_size, lambda: second_matrices(self.model))
         self._step_started = time.perf_counter()
@@ -222,20 +232,18 @@ class LoraTrainer(SavingTrainer):
         surplus = self._passes(len(micro_batches)) - len(micro_batches)
         weighted = [(micro_batch, 1.0) for micro_batch in micro_batches]
         weighted += [(micro_batches[0] if micro_batches else ONE_TOKEN, 0.0)] * surplus
-        for number, (micro_batch, weight) in enumerate(weighted, start=1):
-            with self._exchanging(model, is_last=number == len(weighted)):
-                computed = self._as_long_as_any(micro_batch) if is_first_step and number == 1 else micro_batch
-                with self.compute_loss_context_manager():
-                    nats = summed_loss(
-                        model, computed.to(self.args.device), label_smoothing=self.args.label_smoothing_factor
-                    )
-                if not torch.isfinite(nats):
-                    raise self._not_finite(step)
-                loss = nats * weight / num_items_in_batch * self.accelerator.num_processes
-                self.accelerator.backward(loss)
-            step.loss += loss.item()  # zero where the weight is
-            # Its graph has thousands of small parts, between which the freed activations would lie in pieces.
-            del nats, loss
+        if is_first_step and weighted:
+            weighted[0] = (self._as_long_as_any(weighted[0][0]), weighted[0][1])
+        around = Surroundings(
+            self.compute_loss_context_manager,
+            lambda is_last: self._exchanging(model, is_last),
+            self.accelerator.backward,
+            self.args.device,
+        )
+        scale = self.accelerator.num_processes / num_items_in_batch
+        step.loss = add_gradients(model, weighted, self._objective, scale, around).item()
+        if not math.isfinite(step.loss):
+            raise self._not_finite(step)
         return torch.tensor(step.loss, device=self.args.device)
 
     def _exchanging(self, model: Any, is_last: bool) -> Any:

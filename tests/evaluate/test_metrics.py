@@ -96,6 +96,7 @@ def test_one_tokenizer_serves_all_rows_of_a_file(texts, expected):
 
 def test_reasoning_is_left_out_of_the_comparison():
     assert without_reasoning("<think>\nhm\n</think>\n\n 2 ") == "2"
+    assert without_reasoning("</think>\n\n2") == "2"  # where the prompt has opened it, and nothing is thought
     assert scored([("<think>a</think>2", "<think>b</think>\n2")])["exact_match"] == 1.0
 
 

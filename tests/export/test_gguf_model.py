@@ -1,5 +1,8 @@
 """A GGUF file is the model: transformers' own reader gives back its logits."""
 
+import math
+from dataclasses import replace
+
 import pytest
 import torch
 from conftest import family_config
@@ -8,6 +11,7 @@ from transformers import AutoModelForCausalLM
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from lorakit.errors import ModelError
+from lorakit.export.gguf_family import FAMILIES
 from lorakit.export.tensors import ModelTensors
 
 GGUF_FAMILIES = ("qwen3", "llama", "gpt2")
@@ -152,6 +156,35 @@ def test_what_llama_cpp_does_not_compute_is_refused_and_leaves_no_file(family, s
     for name, value in settings.items():
         setattr(model.config, name, value)
     refuse(model, tokenizer, tmp_path, reason)
+
+
+@pytest.mark.parametrize("value", [1e308, math.inf, math.nan, 10**400, "many", None, [1], True])
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gpt2"])
+def test_no_setting_is_written_that_its_field_cannot_hold(family, value, tmp_path, monkeypatch):
+    """Whichever it is: a config.json may give any of them any value."""
+    model, tokenizer = random_model(family)
+    settings = FAMILIES[model.config.model_type].settings
+    for method in settings:
+        monkeypatch.setitem(FAMILIES, family, replace(FAMILIES[family], settings=settings | {method: lambda _: value}))
+        refuse(model, tokenizer, tmp_path, "does not fit in a GGUF file")
+
+
+@pytest.mark.parametrize("kind", ["yarn", "linear"])
+def test_no_scaling_is_written_that_its_field_cannot_hold(kind, tmp_path):
+    for name in ("factor", "original_max_position_embeddings") if kind == "yarn" else ("factor",):
+        model, tokenizer = random_model("qwen3")
+        model.config.rope_parameters = YARN | {"rope_type": kind, name: 1e308}
+        refuse(model, tokenizer, tmp_path, "does not fit in a GGUF file")
+
+
+@pytest.mark.parametrize("changed", [{"factor": 0.0}, {"factor": math.nan}, {"rope_theta": math.inf}])
+def test_rotations_that_no_number_slows_are_refused(changed, tmp_path):
+    model, tokenizer = random_model("llama")
+    usual = {"rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    model.config.rope_parameters = usual | {"original_max_position_embeddings": 512} | changed
+    with pytest.raises(ModelError, match=r"slow a rotation by no finite number|does not fit in a GGUF file"):
+        write(model, tokenizer, tmp_path / "m.gguf")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_vision_models_are_refused(tmp_path):

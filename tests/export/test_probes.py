@@ -7,6 +7,7 @@ import torch
 from conftest import FAMILIES
 from random_adapters import plain_model, save_random_adapter
 
+from lorakit.export import proof
 from lorakit.export.probes import find_effects, found_share, measure_effects
 
 FORMATS = {torch.float32: 2.0**-23, torch.float16: 2.0**-10, torch.bfloat16: 2.0**-8}
@@ -88,3 +89,16 @@ def test_an_effect_below_rounding_counts_as_lost_not_as_wrong(model_folder, tmp_
     found = find_effects(effects, tuned.merge_and_unload().to(torch.bfloat16), 2.0**-8)
     assert all(layer.is_right for layer in found)
     assert found_share(effects, found) < 0.9
+
+
+@pytest.mark.parametrize(
+    ("is_lost", "is_wrong", "written_as", "said"),
+    [
+        (True, False, "bf16", "an adapter as small as this: set export_dtype=f32"),
+        (False, False, "bf16", "rounded to bf16 they answer otherwise: set export_dtype=f32"),
+        (False, True, "bf16", "do not use it"),
+        (False, False, "f32", "do not use it"),
+    ],
+)
+def test_where_rounding_is_all_that_is_wrong_the_remedy_is_to_round_less(is_lost, is_wrong, written_as, said):
+    assert said in proof._remedy(is_lost, is_wrong, written_as)

@@ -41,7 +41,7 @@ def test_a_layer_that_does_not_exist_is_answered_with_those_that_do(model_folder
 
 def test_gpt2_has_no_q_proj(model_folder):
     with pytest.raises(SettingsError, match=r"its linear layers: .*c_attn"):
-        attach_new_adapter(bundle(model_folder("gpt2")), Config())
+        attach_new_adapter(bundle(model_folder("gpt2")), Config(target_modules=["q_proj"]))
 
 
 def test_the_adapter_is_float32_over_a_bfloat16_base(model_folder):

@@ -1,3 +1,8 @@
+import math
+
+import pytest
+
+from lorakit.errors import RunError
 from lorakit.runs import EvaluationRecord, RecordLog, StepRecord, read_records
 
 
@@ -28,3 +33,21 @@ def test_a_line_cut_off_by_a_crash_is_left_out(tmp_path):
     with open(tmp_path / "events.jsonl", "a") as stream:
         stream.write('{"event": "step", "st')
     assert list(read_records(tmp_path)) == [step(1)]
+
+
+def test_records_without_end_of_a_step_are_refused_before_all_are_read(tmp_path):
+    log = RecordLog(tmp_path)
+    log.append(step(1))
+    line = (tmp_path / "events.jsonl").read_text()
+    (tmp_path / "events.jsonl").write_text(line * 1000 + "no record\n")
+    with pytest.raises(RunError, match="has more records than 2 steps leave"):
+        RecordLog(tmp_path, after_step=2)
+    (tmp_path / "events.jsonl").write_text(line * 50)  # of which there may be some: a plan for each halving
+    RecordLog(tmp_path, after_step=2)
+
+
+def test_what_was_no_finite_number_is_read_as_none(tmp_path):
+    overflowed = StepRecord(1, 0.5, 1.5, 1e-3, float("inf"), 2, 30, 10, 0.1)
+    RecordLog(tmp_path).append(overflowed)
+    [found] = read_records(tmp_path)
+    assert math.isnan(found.grad_norm)

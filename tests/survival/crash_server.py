@@ -56,9 +56,9 @@ def no_room(kind):
 
 def scarce_memory(most_tokens=60, after_step=3, kind="torch", is_in_backward=False):
     """Let every larger pass run out of memory from a step on, before it or at the end of its backward pass."""
-    from lorakit.train import trainer
+    from lorakit.train import step, trainer
 
-    real, own_step = trainer.summed_loss, trainer.LoraTrainer.training_step
+    real, own_step = step.token_logprobs, trainer.LoraTrainer.training_step
     steps, tokens, hooked = [], [], []
 
     def counted(self, *arguments, **options):
@@ -68,16 +68,16 @@ def scarce_memory(most_tokens=60, after_step=3, kind="torch", is_in_backward=Fal
     def fails():
         return steps and steps[-1] >= after_step and tokens[-1] > most_tokens
 
-    def limited(model, micro_batch, **options):
+    def limited(model, micro_batch, *options):
         tokens.append(micro_batch.tokens if micro_batch.rows > 1 else 0)
         if is_in_backward and steps and not hooked:
             first = next(parameter for parameter in model.parameters() if parameter.requires_grad)
             hooked.append(first.register_hook(lambda _: no_room(kind) if fails() else None))
         elif fails() and not is_in_backward:
             no_room(kind)
-        return real(model, micro_batch, **options)
+        return real(model, micro_batch, *options)
 
-    trainer.summed_loss, trainer.LoraTrainer.training_step = limited, counted
+    step.token_logprobs, trainer.LoraTrainer.training_step = limited, counted
 
 
 def stop_at(step, number=int(signal.SIGINT)):

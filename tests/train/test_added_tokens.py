@@ -114,7 +114,7 @@ def test_their_rows_begin_as_the_mean_of_their_pieces(model_folder):
     before = [tokenizer(token)["input_ids"] for token in TOKENS]
     add_tokens(tokenizer, TOKENS)
     dtype = choose_format(config, source, choose_device(), None)
-    bundle = load_model(source, tokenizer, dtype, choose_device(), None, may_grow=True)
+    bundle = load_model(source, tokenizer, dtype, choose_device(), None, rows=len(tokenizer))
     weight = bundle.model.get_input_embeddings().weight.detach().clone()
     model = attach_new_adapter(bundle, config)
     found = model.get_input_embeddings()(torch.tensor(tokenizer.convert_tokens_to_ids(TOKENS)))

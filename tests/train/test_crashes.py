@@ -14,9 +14,9 @@ import pytest
 from conftest import ROOT
 from trained import ROWS, assert_same_adapter, recorded
 
-from lorakit.engine.backends.cpu import kernels
+from lorakit.engine.backends import number_format
+from lorakit.engine.backends.cpu import backend
 from lorakit.engine.backends.cpu.levels import NoKernelsError
-from lorakit.engine.runtime import device
 from lorakit.runs import EvaluationRecord, RecordLog, StepRecord, checkpoints, fault_in, writing_alone
 
 EPOCHS, KILLS = 12, 12
@@ -122,7 +122,7 @@ def test_a_resumed_run_with_other_rows_goes_on_only_by_force(command, write_rows
 def test_what_was_chosen_by_itself_is_kept_by_a_resumed_run(command, monkeypatch):
     _, folder = command("--num_train_epochs", "1", "--set", "torch_dtype=auto")
     chosen = json.loads((folder / "run.json").read_text())["dtype"]
-    monkeypatch.setattr(device, "_bfloat16_speedup", lambda: 0.5 if chosen == "bfloat16" else 2.0)
+    monkeypatch.setattr(number_format, "_bfloat16_speedup", lambda: 0.5 if chosen == "bfloat16" else 2.0)
     code, folder = command("--num_train_epochs", "1", "--set", "torch_dtype=auto", "--set", "resume=true")
     assert code == 0
     assert json.loads((folder / "run.json").read_text())["dtype"] == chosen
@@ -135,7 +135,7 @@ def test_a_resumed_run_computes_with_or_without_kernels_as_before(command, monke
     assert "PyTorch (as in the run that is resumed)" in capsys.readouterr().err
     assert json.loads((folder / "run.json").read_text())["kernels"] is False
     command("--num_train_epochs", "1")
-    monkeypatch.setattr(kernels, "load", no_compiler)
+    monkeypatch.setattr(backend, "load", no_compiler)
     code, _ = command("--num_train_epochs", "1", "--set", "resume=true")
     assert code == 2
     assert "was another one (cpu_kernels computed it, and cannot here)" in capsys.readouterr().err

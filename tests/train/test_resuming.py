@@ -12,6 +12,7 @@ from trained import ROWS, adapter_weights, assert_same_adapter, interrupt_at, re
 from lorakit.engine import LossSum
 from lorakit.runs import EvaluationRecord, PlanRecord, RecordLog, StepRecord, checkpoints
 from lorakit.train import curve, trainer
+from lorakit.train import step as step_module
 
 BEST = ("--num_train_epochs", "8", "--learning_rate", "0.1", "--set", "early_stopping_patience=2")
 
@@ -89,12 +90,12 @@ def test_a_run_that_had_come_to_its_end_is_only_finished(command):
 
 def test_a_halved_token_budget_is_recorded_and_kept(command, monkeypatch):
     extra = ("--num_train_epochs", "3", "--per_device_train_batch_size", "4", "--set", "lora_dropout=0.1")
-    real = trainer.summed_loss
+    real = step_module.token_logprobs
 
-    def scarce(model, micro_batch, **options):
+    def scarce(model, micro_batch, *options):
         if micro_batch.tokens > 100 and len(steps) >= 2:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
-        return real(model, micro_batch, **options)
+        return real(model, micro_batch, *options)
 
     steps = []
     append = RecordLog.append
@@ -106,7 +107,7 @@ def test_a_halved_token_budget_is_recorded_and_kept(command, monkeypatch):
 
     monkeypatch.setattr(RecordLog, "append", counted)
     with monkeypatch.context() as patches:
-        patches.setattr(trainer, "summed_loss", scarce)
+        patches.setattr(step_module, "token_logprobs", scarce)
         _, unbroken = command(*extra, folder="unbroken")
         steps.clear()
         interrupt_at(patches, 4)
@@ -233,7 +234,7 @@ def test_a_best_checkpoint_that_is_damaged_ends_the_run_and_is_not_replaced_by_t
 
 
 def test_a_curve_that_cannot_be_drawn_costs_nothing_else(command, monkeypatch, capsys):
-    def fail(folder, base_loss):
+    def fail(folder, base_loss=None):
         assert (folder / "lora_model" / "adapter_model.safetensors").is_file()
         raise ValueError("no font")
 

@@ -15,9 +15,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import is_bitsandbytes_available
 
 from lorakit.cli import main
-from lorakit.engine import summed_loss
+from lorakit.engine import Scores
 from lorakit.runs import EvaluationRecord, StepRecord, read_records
-from lorakit.train import trainer
+from lorakit.train import step
+from lorakit.train.objectives.sft import SupervisedLoss
 
 
 @pytest.mark.usefixtures("draws_curve")
@@ -158,7 +159,8 @@ def test_an_earlier_run_is_kept_aside(command):
 
 def test_a_loss_that_is_not_finite_names_the_rows_of_its_step(command, monkeypatch, capsys):
     losses = iter([1.0, float("nan")])
-    monkeypatch.setattr(trainer, "summed_loss", lambda *args, **kwargs: summed_loss(*args, **kwargs) * next(losses))
+    plain = SupervisedLoss.loss
+    monkeypatch.setattr(SupervisedLoss, "loss", lambda self, scores: plain(self, scores) * next(losses))
     code, folder = command("--num_train_epochs", "1")
     message = capsys.readouterr().err
     assert code == 2
@@ -207,27 +209,29 @@ def test_dropout_belongs_to_the_row_however_a_step_is_cut(command, family):
 
 
 def test_nothing_of_a_micro_batch_is_left_when_the_next_one_begins(command, monkeypatch):
-    plain, earlier = trainer.summed_loss, []
+    plain, earlier = step.token_logprobs, []
 
     def watched(*arguments, **options):
         assert not earlier or earlier[-1]() is None
-        loss = plain(*arguments, **options)
-        earlier.append(weakref.ref(loss))
-        return loss
+        scores = plain(*arguments, **options)
+        earlier.append(weakref.ref(scores[0].logprobs))
+        return scores
 
-    monkeypatch.setattr(trainer, "summed_loss", watched)
+    monkeypatch.setattr(step, "token_logprobs", watched)
     command("--num_train_epochs", "1", "--per_device_train_batch_size", "3", "--set", "max_tokens_per_microbatch=20")
     assert len(earlier) == len(ROWS)
 
 
 def test_a_step_that_does_not_fit_is_done_again_in_smaller_parts(command, monkeypatch, capsys):
-    def short_of_memory(model, micro_batch, **options):
+    plain = step.token_logprobs
+
+    def short_of_memory(model, micro_batch, *options):
         if micro_batch.rows > 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return summed_loss(model, micro_batch, **options)
+        return plain(model, micro_batch, *options)
 
     _, whole = command("--num_train_epochs", "1", folder="whole")
-    monkeypatch.setattr(trainer, "summed_loss", short_of_memory)
+    monkeypatch.setattr(step, "token_logprobs", short_of_memory)
     code, small = command("--num_train_epochs", "1", folder="small")
     assert code == 0
     assert "out of memory: the step is done again with at most" in capsys.readouterr().err
@@ -238,7 +242,7 @@ def test_a_row_that_does_not_fit_is_named_with_the_settings_that_help(command, m
     def no_memory(*args, **kwargs):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(trainer, "summed_loss", no_memory)
+    monkeypatch.setattr(step, "token_logprobs", no_memory)
     code, _ = command("--num_train_epochs", "1")
     message = capsys.readouterr().err
     assert code == 2
@@ -247,7 +251,8 @@ def test_a_row_that_does_not_fit_is_named_with_the_settings_that_help(command, m
 
 
 def test_a_gradient_of_zero_stops_the_run(command, monkeypatch, capsys):
-    monkeypatch.setattr(trainer, "summed_loss", lambda model, *_, **__: sum(p.sum() for p in model.parameters()) * 0)
+    nothing = lambda model, *_: [Scores(sum(p.sum() for p in model.parameters()).view(1) * 0)]  # noqa: E731
+    monkeypatch.setattr(step, "token_logprobs", nothing)
     code, _ = command("--num_train_epochs", "1")
     assert code == 2
     assert "the gradient is exactly zero" in capsys.readouterr().err

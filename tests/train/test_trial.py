@@ -9,7 +9,7 @@ from trained import ROWS, assert_same_adapter, recorded
 from lorakit.engine import memory
 from lorakit.errors import SettingsError
 from lorakit.runs import PlanRecord, StepRecord
-from lorakit.train import fitting, planning, trainer, training, trial
+from lorakit.train import fitting, planning, step, training, trial
 from lorakit.train.fitting import effort_before_training
 from lorakit.train.trial import Trial
 
@@ -30,18 +30,18 @@ def test_no_micro_batch_of_the_training_is_longer_than_the_one_tried_before_it(
     monkeypatch.setattr(planning, "_MOST_PROBE_TOKENS", longest_for_a_probe)
     tried, trained = [], []
 
-    def watch(module, seen):
-        plain = module.summed_loss
+    def watch(module, name, seen):
+        plain = getattr(module, name)
 
-        def watched(model, micro_batch, **options):
+        def watched(model, micro_batch, *options):
             seen.append(micro_batch.tokens)
             assert seen is trained or not trained  # all is tried before anything is trained
-            return plain(model, micro_batch, **options)
+            return plain(model, micro_batch, *options)
 
-        monkeypatch.setattr(module, "summed_loss", watched)
+        monkeypatch.setattr(module, name, watched)
 
-    watch(trial if longest_for_a_probe == 0 else memory, tried)
-    watch(trainer, trained)
+    watch(trial if longest_for_a_probe == 0 else memory, "summed_loss", tried)
+    watch(step, "token_logprobs", trained)
     command("--num_train_epochs", "12", "--set", f"max_tokens_per_microbatch={budget}")
     assert len(tried) == 1
     assert len(trained) >= 36
@@ -144,9 +144,9 @@ def test_the_first_step_begins_with_a_micro_batch_as_long_as_any(command, monkey
     assert "there may be micro-batches of" in capsys.readouterr().err  # a hundredth of so short a run is nothing
     monkeypatch.setattr(training, "SHARE_OF_SHORT_RUN", 1.0)
     computed = []
-    loss = trainer.summed_loss
+    own = step.token_logprobs
     monkeypatch.setattr(
-        trainer, "summed_loss", lambda model, batch, **more: computed.append(batch) or loss(model, batch, **more)
+        step, "token_logprobs", lambda model, batch, *more: computed.append(batch) or own(model, batch, *more)
     )
     _, tried = command(*EPOCH, folder="tried")
     assert computed[0].tokens >= max(batch.tokens for batch in computed)

@@ -49,7 +49,7 @@ def test_training_evaluation_and_asking_with_pictures(command, capsys, monkeypat
     shown = capsys.readouterr().out
     assert "[red.png: 12 tokens]" in shown
     assert "does not exist (paths in rows are relative to the data file)" in shown
-    assert command("train") == 0
+    assert command("train", "--verbose") == 0
     told = capsys.readouterr()
     assert "language: " in told.out + told.err
     answers = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()]

@@ -12,6 +12,7 @@ import torch
 
 # Measured: compiling takes 15 to 40 s once, and saves a tenth of each step or more.
 _WORTHWHILE_SECONDS = 600
+_DOUBT = 10  # by which the same training may be estimated otherwise on a resume
 # The one misses CUDA aloud where there is none; the other prints a traceback for whatever runs uncompiled.
 _TALKATIVE = ("torch.utils.cpp_extension", "torch._dynamo")
 _COMPILERS = ("c++", "g++", "clang++", "cl")
@@ -55,6 +56,24 @@ def decide_compilation(
     if has_kernels:
         return False, "lorakit's own C++ gains more"
     return True, f"about {minutes:.0f} minutes to train"
+
+
+def keep_compilation(was_compiled: bool, setting: str | bool, estimated_seconds: float) -> tuple[bool, str]:
+    """Decide whether a resumed run compiles as the run before did, which its checkpoint says.
+
+    Args:
+        was_compiled: What the checkpoint says.
+        setting: auto, true or false.
+        estimated_seconds: Of the whole training.
+
+    Returns:
+        The decision, and its reason.
+    """
+    if was_compiled and setting is False:
+        return False, "as set in compile_layers"
+    if was_compiled and setting == "auto" and estimated_seconds < _WORTHWHILE_SECONDS / _DOUBT:
+        return False, "the run that is resumed says so, but is far too short for it"
+    return was_compiled, "as in the run that is resumed"
 
 
 @contextmanager

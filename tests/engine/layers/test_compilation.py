@@ -7,7 +7,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from lorakit.engine import MicroBatch, accelerate, register_packed_attention, summed_loss, uncompiled
 from lorakit.engine.layers import compilation as compilation_module
-from lorakit.engine.layers.compilation import compiled_layers, decide_compilation
+from lorakit.engine.layers.compilation import compiled_layers, decide_compilation, keep_compilation
 
 CPU = torch.device("cpu")
 
@@ -43,6 +43,21 @@ def test_where_kernels_compute_layers_are_compiled_only_when_asked_for():
 def test_without_a_compiler_it_is_off_with_the_reason(monkeypatch, setting):
     monkeypatch.setattr(shutil, "which", lambda name: None)
     assert decide_compilation(setting, 1e6, CPU) == (False, "there is no C++ compiler")
+
+
+@pytest.mark.parametrize(
+    ("was_compiled", "setting", "seconds", "decision"),
+    [
+        (True, "auto", 3600, True),
+        (True, "auto", 300, True),  # the same run, estimated otherwise
+        (True, "auto", 5, False),  # no run decides so: a checkpoint from a stranger asks for a minute of compiling
+        (True, True, 5, True),
+        (True, False, 3600, False),
+        (False, "auto", 3600, False),
+    ],
+)
+def test_a_resumed_run_compiles_as_before_unless_no_run_would_have(was_compiled, setting, seconds, decision):
+    assert keep_compilation(was_compiled, setting, seconds)[0] is decision
 
 
 @pytest.mark.slow

@@ -1,0 +1,1 @@
+"""What is learnt: from log-probabilities of tokens to a loss. An objective never sees a model."""
