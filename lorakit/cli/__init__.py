@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from lorakit.cli.arguments import parse_arguments
 from lorakit.cli.failures import fault_of_surroundings, report_internal_error
 from lorakit.errors import LorakitError, RunError
+from lorakit.interrupts import INTERRUPTED, leave_in_order
 from lorakit.language import error_lines, language_of_arguments, speak_language, translated
 from lorakit.libraries import leave_out_triton, settle_libraries
 from lorakit.outgoing import for_a_screen, let_go
@@ -57,7 +58,6 @@ _LOST = "another process of this task has ended, or no longer answers"
 _GO_ON = (
     "its own message says why, where it had one; a training goes on from its last checkpoint with --set resume=true"
 )
-INTERRUPTED = 130  # the shell's own convention for a program ended by Ctrl-C
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -77,6 +77,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         arguments = parse_arguments(given)
         if arguments.task in _BESIDE_TASKS:
+            leave_in_order()
             return int(importlib.import_module(_BESIDE_TASKS[arguments.task]).run(arguments))
         from lorakit.config import load_config  # pydantic; not needed for --help
 
@@ -91,6 +92,7 @@ def main(argv: list[str] | None = None) -> int:
             run = _run_of(arguments.task)
         if arguments.task == "advise":  # which leaves a copy of that file, with its comments
             run = partial(run, config_file=arguments.config_file)
+        leave_in_order()
         code = _with_progress(run, arguments.task)(config)
         with console.naming_output():
             sys.stdout.flush()  # what cannot be written should be said now, not when the interpreter ends

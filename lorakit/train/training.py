@@ -29,6 +29,7 @@ from lorakit.evaluate.comparison import compare, show_comparison
 from lorakit.evaluate.fewer_bits import try_int8
 from lorakit.evaluate.reporting import Evaluated, leave_report
 from lorakit.inference import assistant_for
+from lorakit.interrupts import INTERRUPTED
 from lorakit.invocation import this_command
 from lorakit.model_config import (
     RECORD_FILE,
@@ -90,7 +91,6 @@ from lorakit.train.trainer import LoraTrainer
 
 _ROWS_COMPARED = 4  # with and without the adapter, before it is saved
 _FILES_BESIDE_BYTES = 2 * 10**6  # tokenizer, records, curve and report
-_INTERRUPTED = 130
 
 
 def run(config: Config) -> int:
@@ -186,7 +186,7 @@ def _train_into(folder: Path, config: Config, ranks: Ranks) -> int:
         trained = gather_trained(prepared.bundle.model) if is_done else {}
         part_ranks()
     if not is_done:
-        return _INTERRUPTED
+        return INTERRUPTED
     if ranks.is_first:
         with _saying_what_is_saved(folder):
             _finish(config, prepared, folder, trained)
