@@ -40,6 +40,9 @@ _TASK_MODULES = {
 # Those that have no use for settings; they are told the arguments.
 _BESIDE_TASKS = {"init": "lorakit.cli.starting", "doctor": "lorakit.cli.doctor"}
 
+# Those whose work several processes share; each of them would do all of another.
+_SHARED_TASKS = ("train", "evaluate", "plan")
+
 _DOING = {
     "train": "at work",
     "evaluate": "evaluating",
@@ -80,6 +83,7 @@ def main(argv: list[str] | None = None) -> int:
 
         config = load_config(arguments.config_file, arguments.flags, arguments.assignments)
         output_dir = config.output_dir
+        _check_company(arguments.task)
         from lorakit import console  # rich; not needed for faults in settings
 
         console.speak(is_verbose=config.verbose)
@@ -186,6 +190,14 @@ def _is_lost_process(error: Exception) -> bool:
 
 def _has_company() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def _check_company(task: str) -> None:
+    if _has_company() and task not in _SHARED_TASKS:
+        raise RunError(
+            f"{task}: is done by one process, and {os.environ['WORLD_SIZE']} were started (WORLD_SIZE)",
+            "start it without torchrun or accelerate launch",
+        )
 
 
 def _telling(error: BaseException) -> AbstractContextManager[bool]:

@@ -77,6 +77,7 @@ from lorakit.train.rehearsal import check_schedule
 from lorakit.train.resuming import (
     EarlierRun,
     check_same,
+    clear_the_way,
     effective_settings,
     find_earlier_run,
     keeps_best,
@@ -221,6 +222,8 @@ def _disk_needed(prepared: Prepared) -> tuple[int, str]:
 def _start_records(config: Config, prepared: Prepared, folder: Path, earlier: EarlierRun | None) -> None:
     if earlier is None and (archive := archive_previous_run(folder)):
         console.note(f"an earlier run was moved to {archive}")
+    if earlier is not None:
+        clear_the_way(earlier, folder)
     write_text(folder / USED_CONFIG_FILE, as_yaml(config))
     _write_unused_rows(folder, prepared.data)
 

@@ -1,6 +1,7 @@
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import pytest
 from conftest import ROOT
@@ -195,3 +196,13 @@ def test_an_output_without_chinese_says_so_once(capsys):
     said = capsys.readouterr().err
     assert said.count("lacks some characters, which are shown as ?") == 1
     assert "hint: set PYTHONIOENCODING=utf-8" in said
+
+
+@pytest.mark.parametrize("task", ["inference", "preview", "advise", "merge", "export", "push"])
+def test_what_processes_would_each_do_in_full_is_refused_with_one_message(task, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    (tmp_path / "empty.yaml").write_text("")
+    with monkeypatch.context() as patches:
+        patches.setattr("lorakit.cli._telling", lambda error: nullcontext(True))  # there is no other one here
+        assert main(["--task", task, "--config", str(tmp_path / "empty.yaml")]) == 2
+    assert f"error: {task}: is done by one process, and 2 were started" in capsys.readouterr().err

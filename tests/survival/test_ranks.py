@@ -6,16 +6,15 @@ import pytest
 import torch
 from conftest import family_tokenizer
 from survival.lab import Lab, needs_shim
+from survival.processes import ROUNDING, SEVEN, assert_same, trained
 from survival.scenarios import LONGEST_END, SHARDED
-from trained import ROWS, adapter_weights, recorded
+from trained import adapter_weights, recorded
 
 from lorakit.runs import PlanRecord, StepRecord
 
 pytestmark = [needs_shim, pytest.mark.slow]
-SEVEN = [*ROWS, *({"text": row["text"] + "！", "target": row["target"]} for row in ROWS[:2])]
 EVERY_STEP = "--set=trainer_args={save_strategy: steps, save_steps: 1}"
 SHARDED_EVERY_STEP = ("--set=trainer_args={save_strategy: steps, save_steps: 1, fsdp: true}", SHARDED[1])
-ROUNDING = {"rtol": 1e-4, "atol": 1e-6}  # sums in another order
 
 
 @pytest.fixture(scope="module")
@@ -44,19 +43,6 @@ def experts(tmp_path_factory):
     made = Lab(folder, model=folder / "model", rows=SEVEN)
     yield made
     made.close()
-
-
-def trained(lab, words, **order):
-    """Train to the end in an empty folder, and return the adapter and the steps."""
-    outcome = lab.train(words, order.pop("patches", {}), **order)
-    assert set(outcome.codes) == {0}, outcome.errors
-    return adapter_weights(lab.run), recorded(lab.run, StepRecord), outcome
-
-
-def assert_same(first, second, **tolerance):
-    assert set(first) == set(second)
-    for name, tensor in first.items():
-        torch.testing.assert_close(second[name], tensor, **tolerance, msg=lambda text, name=name: f"{name}: {text}")
 
 
 @pytest.mark.parametrize(("count", "batch"), [(2, 2), (3, 1), (3, 2)])
