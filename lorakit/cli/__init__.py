@@ -160,7 +160,7 @@ def _outcome_of(error: BaseException, given: list[str], output_dir: str | None) 
     if isinstance(error, Exception):
         if _is_lost_process(error):
             return _report(RunError(_LOST, _GO_ON))
-        with _telling(error):
+        with _telling():
             return report_internal_error(error, given, output_dir)
     raise error
 
@@ -200,17 +200,17 @@ def _check_company(task: str) -> None:
         )
 
 
-def _telling(error: BaseException) -> AbstractContextManager[bool]:
+def _telling() -> AbstractContextManager[bool]:
     """Yield whether this process is the one of its task that prints an error."""
     if not _has_company():
         return nullcontext(True)
     from lorakit.engine import telling
 
-    return telling(error)
+    return telling()
 
 
 def _report(error: LorakitError) -> int:
-    with _telling(error) as is_first:
+    with _telling() as is_first:
         if is_first:
             _print_error(error)
     return error.exit_code

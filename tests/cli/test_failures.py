@@ -203,6 +203,6 @@ def test_what_processes_would_each_do_in_full_is_refused_with_one_message(task, 
     monkeypatch.setenv("WORLD_SIZE", "2")
     (tmp_path / "empty.yaml").write_text("")
     with monkeypatch.context() as patches:
-        patches.setattr("lorakit.cli._telling", lambda error: nullcontext(True))  # there is no other one here
+        patches.setattr("lorakit.cli._telling", lambda: nullcontext(True))  # there is no other one here
         assert main(["--task", task, "--config", str(tmp_path / "empty.yaml")]) == 2
     assert f"error: {task}: is done by one process, and 2 were started" in capsys.readouterr().err

@@ -23,19 +23,17 @@ def lab(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("name", "mode", "error", "points"),
+    ("name", "mode", "error"),
     [
-        ("second run", "kill", 0, 2),
-        ("resumed", "power", 0, 1),
-        ("merged again", "kill", 0, 1),
-        ("first run", "fail_on", errno.ENOSPC, 1),
+        ("second run", "kill", 0),
+        ("resumed", "power", 0),
+        ("merged again", "kill", 0),
+        ("first run", "fail_on", errno.ENOSPC),
     ],
 )
-def test_struck_at_a_few_points_nothing_is_lost(lab, name, mode, error, points):
+def test_struck_at_a_point_nothing_is_lost(lab, name, mode, error):
     stage = lab.stage(name)
-    drawn = random.Random(f"{SEED} {name} {mode}")
-    for point in drawn.sample(range(stage.calls), points):
-        stage.strike(point, mode, error)
+    stage.strike(random.Random(f"{SEED} {name} {mode}").randrange(stage.calls), mode, error)
 
 
 @pytest.mark.parametrize("number", [0, 1])
@@ -54,6 +52,7 @@ def test_a_push_changes_no_file_so_that_there_is_no_point_to_kill_it_at(lab):
     assert tree(stage.run) == before
 
 
+@pytest.mark.slow
 def test_a_broken_off_archive_is_taken_away_by_a_run_that_goes_on(lab):
     stage = lab.stage("resumed at its end")
     stage.reset()
