@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from lorakit.cli.arguments import parse_arguments
+from lorakit.cli.company import check_company, number_of_processes
 from lorakit.cli.failures import fault_of_surroundings, report_internal_error
 from lorakit.errors import LorakitError, RunError
 from lorakit.interrupts import INTERRUPTED, leave_in_order
@@ -41,7 +42,7 @@ _TASK_MODULES = {
 _BESIDE_TASKS = {"init": "lorakit.cli.starting", "doctor": "lorakit.cli.doctor"}
 
 # Those whose work several processes share; each of them would do all of another.
-_SHARED_TASKS = ("train", "evaluate", "plan")
+_SHARED_TASKS = frozenset({"train", "evaluate", "plan"})
 
 _DOING = {
     "train": "at work",
@@ -83,7 +84,7 @@ def main(argv: list[str] | None = None) -> int:
 
         config = load_config(arguments.config_file, arguments.flags, arguments.assignments)
         output_dir = config.output_dir
-        _check_company(arguments.task)
+        check_company(arguments.task, _SHARED_TASKS)
         from lorakit import console  # rich; not needed for faults in settings
 
         console.speak(is_verbose=config.verbose)
@@ -189,15 +190,7 @@ def _is_lost_process(error: Exception) -> bool:
 
 
 def _has_company() -> bool:
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
-
-
-def _check_company(task: str) -> None:
-    if _has_company() and task not in _SHARED_TASKS:
-        raise RunError(
-            f"{task}: is done by one process, and {os.environ['WORLD_SIZE']} were started (WORLD_SIZE)",
-            "start it without torchrun or accelerate launch",
-        )
+    return number_of_processes() > 1
 
 
 def _telling() -> AbstractContextManager[bool]:
