@@ -30,26 +30,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--repeats", type=int, default=3, help="runs of each tool, in turns (3)")
     parser.add_argument("--tools", nargs="+", choices=_TOOLS, default=list(_TOOLS), help="which (lorakit trl)")
     options = parser.parse_args(argv)
-    print(f"{'rows':>8} {'tool':<8} {'seconds':>9} {'rows/s':>9} {'tokens':>10} {'trained':>9}")
+    print(f"{'rows':>8} {'tool':<8} {'seconds':>9} {'rows/s':>9} {'CPU s':>9} {'tokens':>10} {'trained':>9}")
     for count in options.rows:
         with tempfile.TemporaryDirectory() as folder:
-            files = write_rows(count, Path(folder))
             found: dict[str, list[dict[str, Any]]] = {tool: [] for tool in options.tools}
-            for _ in range(options.repeats):
+            for repeat in range(options.repeats):
+                files = write_rows(count, Path(folder), first=repeat * count)  # others each time: none are kept
                 for tool in options.tools:
                     found[tool].append(_child(tool, files[tool], folder))
         for tool, runs in found.items():
             seconds = statistics.median(run["seconds"] for run in runs)
-            numbers = f"{seconds:>9.3f} {count / seconds:>9.0f} {runs[0]['tokens']:>10} {runs[0]['trained']:>9}"
+            processor = statistics.median(run["cpu_seconds"] for run in runs)
+            speed = f"{seconds:>9.3f} {count / seconds:>9.0f} {processor:>9.3f}"
+            numbers = f"{speed} {runs[0]['tokens']:>10} {runs[0]['trained']:>9}"
             print(f"{count:>8} {tool:<8} {numbers}", flush=True)
     return 0
 
 
-def write_rows(count: int, folder: Path) -> dict[str, Path]:
+def write_rows(count: int, folder: Path, first: int = 0) -> dict[str, Path]:
     """Write the same rows in the shape that each tool takes without conversion."""
     pairs = [
         (f"How do I sleep well in night {number}?", f"Go to bed early, on day {number} too. 早点睡，放下手机。")
-        for number in range(count)
+        for number in range(first, first + count)
     ]
     shapes = {
         "lorakit": [{"text": question, "target": answer} for question, answer in pairs],
@@ -89,9 +91,9 @@ def prepare_by_lorakit(file: str) -> dict[str, Any]:
     from lorakit.model_config import load_tokenizer, locate_model
 
     chat_format = ChatFormat(load_tokenizer(locate_model("starter", "huggingface")))
-    started = time.perf_counter()
+    started = _clocks()
     dataset = load_dataset(file, Config(), chat_format)
-    return {"seconds": time.perf_counter() - started, "tokens": dataset.tokens, "trained": dataset.targets}
+    return {**_since(started), "tokens": dataset.tokens, "trained": dataset.targets}
 
 
 def prepare_by_trl(file: str) -> dict[str, Any]:
@@ -109,14 +111,25 @@ def prepare_by_trl(file: str) -> dict[str, Any]:
     datasets.disable_progress_bars()
     with tempfile.TemporaryDirectory() as folder:
         settings = SFTConfig(output_dir=folder, use_cpu=True, bf16=False, report_to="none", max_length=1024)
-        started = time.perf_counter()
+        started = _clocks()
         rows = datasets.load_dataset("json", data_files=file, split="train", cache_dir=folder)
         trainer = SFTTrainer(model=model, args=settings, train_dataset=rows, processing_class=tokenizer)
-        seconds = time.perf_counter() - started
+        spent = _since(started)
         prepared = trainer.train_dataset
         tokens = sum(map(len, prepared["input_ids"]))
         trained = sum(label != -100 for labels in prepared["labels"] for label in labels)
-        return {"seconds": seconds, "tokens": tokens, "trained": trained}
+        return {**spent, "tokens": tokens, "trained": trained}
+
+
+def _clocks() -> tuple[float, float]:
+    """Return the time, and what this process and those that it started have computed: all their threads' seconds."""
+    times = os.times()
+    return time.perf_counter(), times.user + times.system + times.children_user + times.children_system
+
+
+def _since(started: tuple[float, float]) -> dict[str, float]:
+    seconds, processor = (now - then for now, then in zip(_clocks(), started, strict=True))
+    return {"seconds": seconds, "cpu_seconds": processor}
 
 
 if __name__ == "__main__":

@@ -7,17 +7,19 @@ import os
 import signal
 import sys
 
+from lorakit.interrupts import INTERRUPTED, leave_at_once
+
 _OLDEST = (3, 11)
-_INTERRUPTED = 130
 
 
 def run() -> int:
     """Run the task that the command line names; an interrupt ends it quietly at any moment, that of importing too."""
+    leave_at_once()
     try:
         code = _run()
     except KeyboardInterrupt:
-        code = _INTERRUPTED
-    if code == _INTERRUPTED:  # whoever holds Ctrl-C down would meet the interpreter that is taking itself apart
+        code = INTERRUPTED
+    if code == INTERRUPTED:  # whoever holds Ctrl-C down would meet the interpreter that is taking itself apart
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     return code
 

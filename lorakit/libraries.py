@@ -6,6 +6,9 @@ import logging
 import os
 import sys
 
+from lorakit.errors import RunError
+
+_MOST_SHOWN = 300
 # Read by libraries once, when they are imported. What the user has set stands.
 _SETTINGS = {
     # oneDNN keeps 1,024 compiled kernels by default, 190 MB after three epochs of rows of many lengths. A step needs
@@ -36,8 +39,19 @@ def leave_out_triton() -> None:
     """Without a GPU nothing is compiled with triton, which PyTorch's compiler loads all the same: 79 MB.
 
     PyTorch's counter of operations, which nobody uses, would complain that it is not there.
+
+    Raises:
+        RunError: PyTorch does not start.
     """
-    import torch
+    try:
+        import torch
+    except ImportError:
+        raise  # `lorakit.__main__` says how to start instead
+    except Exception as error:  # what is in its variables of the environment
+        reason = " ".join(str(error).split())[:_MOST_SHOWN]
+        raise RunError(
+            f"PyTorch does not start ({reason})", "unset what begins with TORCH in the environment"
+        ) from error
 
     if not torch.accelerator.is_available():
         sys.modules.setdefault("triton", None)  # type: ignore[arg-type]

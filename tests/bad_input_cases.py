@@ -60,6 +60,8 @@ CONFIGS = [
     config("a value below its bounds", "lora_r: 0\n", "lora_r must be at least 1"),
     config("a value above its bounds", "top_p: 1.5\n", "top_p must be at most 1"),
     config("a number that is none", "learning_rate: .nan\n", "must be auto or a number"),
+    config("a temperature beyond float32", "temperature: 1.0e-300\n", "temperature must be 0, or at least 0.001"),
+    config("a penalty beyond float32", "repetition_penalty: 1.0e-300\n", "repetition_penalty must be at least 0.01"),
     config("an endless number", "temperature: .inf\n", "temperature must be"),
     config("a number of thousands of digits", f"seed: 0x{'f' * 5000}\n", "seed must be", "thousands of digits"),
     config("a decimal of thousands of digits", f"seed: {'9' * 5000}\n", "line 1", "cannot be read as int"),

@@ -46,6 +46,15 @@ def _mistyped() -> list[Case]:
     ]
 
 
+TOGETHER = [
+    _setting(f"an adapter with fields that exclude each other: {changes!r}"[:100], "does not fit: PEFT says", **changes)
+    for changes in (
+        {"layers_pattern": "layers"},
+        {"target_modules": "q_proj", "layers_pattern": "layers", "layers_to_transform": [0]},
+        {"target_modules": "q_proj", "layers_to_transform": [0]},
+    )
+]
+
 REACHING = [
     _setting(
         "an adapter that would import a module",
@@ -141,4 +150,4 @@ TENSORS = [
     adapter("a record that is a device", _as_link("lorakit.json", "/dev/zero"), "lorakit.json"),
 ]
 
-ALL = [*_mistyped(), *REACHING, *ENDLESS, *TENSORS]
+ALL = [*_mistyped(), *TOGETHER, *REACHING, *ENDLESS, *TENSORS]

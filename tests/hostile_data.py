@@ -50,6 +50,12 @@ _FAR_DOWN = (
     b'<row r="1000000000"><c r="A1000000000"><v>1</v></c></row></sheetData></worksheet>'
 )
 
+_FAR_RIGHT = (
+    '<worksheet xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"><sheetData>'
+    + "".join(f'<row r="{row}"><c r="XFD{row}"><v>1</v></c></row>' for row in range(1, 3000))
+    + "</sheetData></worksheet>"
+).encode()
+
 
 def _archive(name: str) -> bytes:
     stream = io.BytesIO()
@@ -89,6 +95,12 @@ FILES = [
         "a spreadsheet with a row far down",
         _sheet("xl/worksheets/sheet1.xml", _FAR_DOWN),
         "has more than 1048576 rows",
+        file="bad.xlsx",
+    ),
+    data(
+        "a spreadsheet of empty cells",
+        _sheet("xl/worksheets/sheet1.xml", _FAR_RIGHT),
+        "consists of empty cells",
         file="bad.xlsx",
     ),
     data("NULs for a file of rows", bytes(1000), file="bad.jsonl"),
@@ -188,6 +200,15 @@ PICTURES = [
     )
 ]
 
+DEEP = [
+    data(
+        f"a field nested in itself: {name}",
+        f'[{{"text": "a", "target": "b", "more": {deep}}}]',
+        "nested deeper than 100",
+    )
+    for name, deep in (("lists", "[" * 150 + "]" * 150), ("objects", '{"a":' * 150 + "1" + "}" * 150))
+]
+
 HUGE = [
     data(f"a row of {name}", rows_of(row), "item 1", "holds more than")
     for name, row in {
@@ -201,4 +222,4 @@ HUGE = [
     }.items()
 ]
 
-ALL = [*HUGE, *FILES, *NOT_TEXT, *TURNS, *CALLS, *PICTURES]
+ALL = [*DEEP, *HUGE, *FILES, *NOT_TEXT, *TURNS, *CALLS, *PICTURES]

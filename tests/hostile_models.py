@@ -157,6 +157,8 @@ SIZES = [
             ("encoder_layers", 100_000),
             ("num_hidden_layers_of_mine", 10**7),
             ("rope_theta", 10**20),
+            ("attention_dropout", 2.0),
+            ("resid_pdrop", -1),
         )
     ],
     *[

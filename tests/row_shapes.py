@@ -168,6 +168,30 @@ SHAPES = {
     "messages as Python text": row({"messages": str([Q, A])}, Q, A),
     "messages in a CSV": text('id,messages\n1,"' + json.dumps([Q, A]).replace('"', '""') + '"\n', Q, A),
     "from null beside role": row({"messages": [{"from": None, "value": None, **turn} for turn in (Q, A)]}, Q, A),
+    "question and answer in one turn": row(
+        {
+            "conversation": [
+                {"human": Q["content"], "assistant": A["content"]},
+                {"human": Q2["content"], "assistant": A2["content"]},
+            ]
+        },
+        Q,
+        A,
+        Q2,
+        A2,
+    ),
+    "input and output in one turn": row(
+        {
+            "conversation": [
+                {"input": Q["content"], "output": A["content"]},
+                {"input": Q2["content"], "output": A2["content"]},
+            ]
+        },
+        Q,
+        A,
+        Q2,
+        A2,
+    ),
     "sharegpt": row(spoken(HUMAN, GPT), Q, A),
     "sharegpt with system": row(spoken(HUMAN, GPT, system="Be brief."), SYSTEM, Q, A),
     "sharegpt roles in messages": row({"messages": spoken(HUMAN, GPT)["conversations"]}, Q, A),

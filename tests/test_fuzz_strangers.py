@@ -105,6 +105,9 @@ patterns = st.one_of(
 @example(changes={"target_modules": "(a{9999999}){9999999}"})
 @example(changes={"rank_pattern": {"": 8}})
 @example(changes={"lora_alpha": float("nan")})
+@example(changes={"layers_pattern": "all-linear"})
+@example(changes={"target_modules": "", "layers_pattern": "0"})
+@example(changes={"target_modules": "", "layers_to_transform": 0})
 def test_settings_of_an_adapter(lab, changes):
     folder, _, _, adapter, layers = lab
     content = json.loads((adapter / "adapter_config.json").read_text()) | changes

@@ -14,8 +14,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from lorakit.cli.arguments import parse_arguments
+from lorakit.cli.company import check_company, number_of_processes
 from lorakit.cli.failures import fault_of_surroundings, report_internal_error
 from lorakit.errors import LorakitError, RunError
+from lorakit.interrupts import INTERRUPTED, leave_in_order
 from lorakit.language import error_lines, language_of_arguments, speak_language, translated
 from lorakit.libraries import leave_out_triton, settle_libraries
 from lorakit.outgoing import for_a_screen, let_go
@@ -39,6 +41,9 @@ _TASK_MODULES = {
 # Those that have no use for settings; they are told the arguments.
 _BESIDE_TASKS = {"init": "lorakit.cli.starting", "doctor": "lorakit.cli.doctor"}
 
+# Those whose work several processes share; each of them would do all of another.
+_SHARED_TASKS = frozenset({"train", "evaluate", "plan"})
+
 _DOING = {
     "train": "at work",
     "evaluate": "evaluating",
@@ -54,7 +59,6 @@ _LOST = "another process of this task has ended, or no longer answers"
 _GO_ON = (
     "its own message says why, where it had one; a training goes on from its last checkpoint with --set resume=true"
 )
-INTERRUPTED = 130  # the shell's own convention for a program ended by Ctrl-C
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -74,11 +78,13 @@ def main(argv: list[str] | None = None) -> int:
     try:
         arguments = parse_arguments(given)
         if arguments.task in _BESIDE_TASKS:
+            leave_in_order()
             return int(importlib.import_module(_BESIDE_TASKS[arguments.task]).run(arguments))
         from lorakit.config import load_config  # pydantic; not needed for --help
 
         config = load_config(arguments.config_file, arguments.flags, arguments.assignments)
         output_dir = config.output_dir
+        check_company(arguments.task, _SHARED_TASKS)
         from lorakit import console  # rich; not needed for faults in settings
 
         console.speak(is_verbose=config.verbose)
@@ -87,6 +93,7 @@ def main(argv: list[str] | None = None) -> int:
             run = _run_of(arguments.task)
         if arguments.task == "advise":  # which leaves a copy of that file, with its comments
             run = partial(run, config_file=arguments.config_file)
+        leave_in_order()
         code = _with_progress(run, arguments.task)(config)
         with console.naming_output():
             sys.stdout.flush()  # what cannot be written should be said now, not when the interpreter ends
@@ -154,7 +161,7 @@ def _outcome_of(error: BaseException, given: list[str], output_dir: str | None) 
     if isinstance(error, Exception):
         if _is_lost_process(error):
             return _report(RunError(_LOST, _GO_ON))
-        with _telling(error):
+        with _telling():
             return report_internal_error(error, given, output_dir)
     raise error
 
@@ -183,20 +190,20 @@ def _is_lost_process(error: Exception) -> bool:
 
 
 def _has_company() -> bool:
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return number_of_processes() > 1
 
 
-def _telling(error: BaseException) -> AbstractContextManager[bool]:
+def _telling() -> AbstractContextManager[bool]:
     """Yield whether this process is the one of its task that prints an error."""
     if not _has_company():
         return nullcontext(True)
     from lorakit.engine import telling
 
-    return telling(error)
+    return telling()
 
 
 def _report(error: LorakitError) -> int:
-    with _telling(error) as is_first:
+    with _telling() as is_first:
         if is_first:
             _print_error(error)
     return error.exit_code

@@ -71,6 +71,7 @@ class RowSource(BaseModel):
     config: Annotated[str, Field(min_length=1)] | None = None
 
 
+_LEAST_TEMPERATURE = 0.001  # what scores are divided by; less is the most likely token, or beyond float32
 _SOURCE_KEYS = ", ".join(RowSource.model_fields)
 
 
@@ -370,7 +371,7 @@ class Config(BaseModel):
         1.0, gt=0, le=1, description="Sample among the most likely tokens that together have this probability."
     )
     repetition_penalty: Annotated[float, Shown("Generation", flag=True)] = Field(
-        1.0, gt=0, le=100, description="Above 1, tokens that already stand in prompt or answer become less likely."
+        1.0, ge=0.01, le=100, description="Above 1, tokens that already stand in prompt or answer become less likely."
     )
     thinking: Annotated[Literal["auto"] | bool, Shown("Generation")] = Field(
         "auto",
@@ -452,6 +453,13 @@ class Config(BaseModel):
     verbose: Annotated[bool, Shown("Terminal", flag=True)] = Field(
         False, description="Say every detail: what was decided and why, what was tried, where memory goes."
     )
+
+    @field_validator("temperature")
+    @classmethod
+    def _check_temperature(cls, value: float) -> float:
+        if 0 < value < _LEAST_TEMPERATURE:
+            raise PydanticCustomError("temperature", f"must be 0, or at least {_LEAST_TEMPERATURE}")
+        return value
 
     @field_validator("encoding")
     @classmethod

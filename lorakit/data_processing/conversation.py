@@ -80,6 +80,9 @@ def _check_order(spoken: Sequence[Message]) -> None:
         if now.role not in _FOLLOWS[before.role]:
             raise UnusableError(f"has a turn of the role {now.role} right after one of the role {before.role}")
         if now.role == "tool" and before.role == "assistant" and not before.tool_calls:
-            raise UnusableError("has the result of a call that no turn before it makes")
+            raise UnusableError(
+                "has the result of a call that no turn before it makes",
+                'calls stand in "tool_calls", turns of the role function_call, or between <tool_call> and </tool_call>',
+            )
         if before.tool_calls and now.role != "tool":
             raise UnusableError("has a call without a result before the next turn")

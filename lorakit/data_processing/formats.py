@@ -23,6 +23,7 @@ from typing import Any, Literal
 from lorakit.config import Config
 from lorakit.data_processing.conversation import checked, with_turns_chosen
 from lorakit.data_processing.example import Example, Message, Rejected, UnusableError, has_half_character, shortened
+from lorakit.data_processing.field_names import judged
 from lorakit.data_processing.glaive import read_glaive
 from lorakit.data_processing.images import IMAGE_MARK
 from lorakit.data_processing.ledger import Account, Fields, Ledger, parsed_cell
@@ -121,7 +122,11 @@ def read_example(row: RawRow, rules: RowRules, account: Account) -> Example:
         UnusableError: Something is wrong with it.
     """
     if not isinstance(row.fields, Mapping):
-        raise UnusableError(f"is not an object with fields (found: {type(row.fields).__name__})")
+        raise UnusableError(
+            f"is not an object with fields (found: {type(row.fields).__name__})",
+            'a row is {"text": "question", "target": "answer"}; pandas writes such rows with to_json(FILE, '
+            "orient='records', lines=True, force_ascii=False)",
+        )
     fields = Fields(row.fields, account, renamed=rules.renamed)
     messages = with_turns_chosen(_messages(fields, rules, row.folder), rules.train_turns)
     example = Example(checked(messages, rules.system_prompt), row.origin)
@@ -183,9 +188,11 @@ def _messages(fields: Fields, rules: RowRules, folder: Path) -> list[Message]:
 def _refuse_preferences(fields: Fields, ignored: frozenset[str]) -> None:
     names = [name for name in ("chosen", "rejected", "preferred_output", "non_preferred_output") if fields.has(name)]
     if len(names) > 1 and not ignored.intersection(names):
+        is_whole = not any(map(fields.has, ("prompt", "question", "messages", "conversations")))
+        kind = "messages" if is_whole and _are_turns(fields.values[fields.key(names[0])]) else "target"
         raise UnusableError(
             f'holds preferences ("{names[0]}" and "{names[1]}"), which are for DPO; lorakit trains answers',
-            "map_fields: {chosen: target} with ignore_fields: [rejected] trains the preferred answers alone"
+            f"map_fields: {{chosen: {kind}}} with ignore_fields: [rejected] trains the preferred answers alone"
             if names[0] == "chosen"
             else "to train the preferred answers alone, write them as messages, behind those that they answer",
         )
@@ -215,6 +222,10 @@ def _reader_of(is_there: Callable[[str], bool]) -> _Reader | None:
     return None if found is None else lambda row, has_tools: _read_pair(row, *found, has_tools)
 
 
+def _says_nothing(key: str) -> bool:
+    return judged(key, frozenset()).fate == "harmless"
+
+
 def _question_of(fields: Fields) -> str | None:
     return next((name for name in _QUESTIONS if fields.has(name)), None)
 
@@ -228,7 +239,8 @@ def _missing(fields: Fields, rules: RowRules) -> UnusableError:
         reason = f'"{rules.text}" is missing (found: {found}); rename the question\'s field, or set text_field'
     else:
         reason = f'"{rules.text}" and "{rules.target}" are missing (found: {found})'
-    question, answer = keys[:2] if len(keys) == 2 else ("QUESTION", "ANSWER")
+    texts = [key for key in keys if isinstance(fields.values[key], str) and not _says_nothing(key)]
+    question, answer = texts if len(texts) == 2 else ("QUESTION", "ANSWER")
     names = f"text_field: {shortened(question, 40)} and target_field: {shortened(answer, 40)}"
     return UnusableError(reason, f"say which of the fields are question and answer: {names}")
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 IMAGE_MARK = "<image>"
+_LONGEST_SIDE = 65_535  # pixels; a row of Pillow takes a pointer, and resizing has a table for each
 _MOST_SOURCE_PIXELS = 100_000_000  # a file that claims more would take gigabytes to decode
 _MOST_BYTES = 500_000_000
 _LONGEST_ASPECT = 200  # of Qwen's image processor
@@ -192,7 +193,7 @@ def _open(path: str, content: bytes) -> Image:
     Image.init()  # else Pillow knows only half of the formats until it is asked for all
     try:
         with Image.open(io.BytesIO(content), formats=_FORMATS) as opened:
-            if opened.width * opened.height > _MOST_SOURCE_PIXELS:
+            if opened.width * opened.height > _MOST_SOURCE_PIXELS or max(opened.size) > _LONGEST_SIDE:
                 raise ImageError(f"picture {path} claims {opened.width} x {opened.height} pixels; reduce it")
             if getattr(opened, "n_frames", 1) > 1 and opened.format not in _STILL_FORMATS:
                 raise ImageError(f"picture {path} is animated or has several pages; save one of them")

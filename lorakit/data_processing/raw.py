@@ -26,20 +26,21 @@ class RawRow:
 
 
 MOST_VALUES = 20_000  # of a row: turns, tools, fields, and all that stands in them
+MOST_DEPTH = 100  # of lists and objects in each other
 MOST_CHARACTERS = 2_000_000  # of a row's texts; no model reads as much
 
 
 def fault_of_size(row: RawRow) -> str | None:
-    """Say that a row holds more values than a conversation could, each of which costs time; None where it does not."""
-    count, waiting = 0, [row.fields]
+    """Say that a row holds more than a conversation could, which costs time or cannot be written; None where not."""
+    count, waiting = 0, [(row.fields, 1)]
     while waiting and count <= MOST_VALUES:
-        value = waiting.pop()
-        if isinstance(value, dict):
+        value, depth = waiting.pop()
+        if depth > MOST_DEPTH:
+            return f"is nested deeper than {MOST_DEPTH} lists or objects"
+        if isinstance(value, dict | list):
             count += len(value)
-            waiting += [inner for inner in value.values() if isinstance(inner, dict | list)]
-        elif isinstance(value, list):
-            count += len(value)
-            waiting += [inner for inner in value if isinstance(inner, dict | list)]
+            inside = value.values() if isinstance(value, dict) else value
+            waiting += [(inner, depth + 1) for inner in inside if isinstance(inner, dict | list)]
     return f"holds more than {MOST_VALUES} values" if count > MOST_VALUES else None
 
 

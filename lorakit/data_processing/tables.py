@@ -23,6 +23,7 @@ _TRIED_RECORDS = 50
 _MOST_NAMES_JUDGED = 1000  # of a header, to choose its delimiter
 _LEAST_BOUND_BYTES, _MOST_TIMES_PACKED = 20_000_000, 100
 _MOST_SHEET_ROWS = 1_048_576  # of any spreadsheet
+_MANY_EMPTY_CELLS, _MOST_EMPTY_SHARE = 1_000_000, 0.99  # of a spreadsheet, in which a cell far off makes the others
 _BATCH_BYTES = 256_000_000  # of rows that are unpacked at once, if each were as large as a whole column
 _BYTES_OF_A_ROW = 250  # in memory, without what stands in it
 # How programs write a cell without a value; learnt as an answer, it would be the word.
@@ -236,9 +237,14 @@ def read_xlsx(path: Path, name: str) -> Iterator[RawRow | Rejected]:
 
 def _sheet_rows(records: Iterator[tuple[int, Sequence[Any]]], name: str) -> Iterator[RawRow | Rejected]:
     header: list[str] = []
+    known = empty = 0  # cells below the header
     for number, cells in records:
         if number > _MOST_SHEET_ROWS:
             raise DataError(f"{name}: has more than {_MOST_SHEET_ROWS} rows", "save it as CSV or Parquet")
+        empty += sum(cell is None for cell in cells[: len(header)])
+        known += len(header)
+        if empty > _MANY_EMPTY_CELLS and empty > _MOST_EMPTY_SHARE * known:
+            raise DataError(f"{name}: consists of empty cells, nearly all of it", "save what it holds as CSV")
         if not any(cell is not None for cell in cells):
             continue
         if not header:

@@ -25,6 +25,15 @@ _SHOWN_ROLE = 40
 _TEXT_PARTS = {None, "text", "input_text", "output_text"}
 _REASONING_PARTS = {"thinking", "reasoning", "thought"}
 _IMAGE_PARTS = {"image", "image_url", "input_image"}
+# Question and answer in one turn, as Firefly, Belle's kin and Capybara have them.
+_PAIRS = (("human", "assistant"), ("user", "assistant"), ("human", "bot"), ("input", "output"), ("question", "answer"))
+_A_TURN = 'a turn is {"role": "user", "content": "..."}, and an answer {"role": "assistant", "content": "..."}'
+_TURNS_ELSE = f'write turns as {{"messages": [...]}}, where {_A_TURN}'
+_OTHER_KINDS = {
+    bool: 'write it as the text that is to be answered, such as "yes" or "no"',
+    list: "write one object a row: pandas does with to_json(FILE, orient='records', lines=True, force_ascii=False)",
+    dict: f"name a field that is text, or {_TURNS_ELSE}",
+}
 _SWITCHES = {"weight": False, "loss": False, "train": False, "masked": True}  # whether it is turned around
 
 
@@ -44,7 +53,7 @@ def text_of(value: Any, name: str) -> str:
     """
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         found = "null" if value is None else type(value).__name__
-        raise UnusableError(f'"{name}" is not text (found: {found})')
+        raise UnusableError(f'"{name}" is not text (found: {found})', _OTHER_KINDS.get(type(value)))
     if isinstance(value, float) and not math.isfinite(value):
         raise UnusableError(f'"{name}" is not text (found: {value})')
     if not (text := str(value)).strip():
@@ -66,15 +75,25 @@ def read_turns(fields: Fields, name: str, has_tools: bool) -> list[Draft]:
     turns = parsed_cell(fields.take(name, "turns"))
     turns = [turns] if isinstance(turns, Mapping) and "role" in map(read_name, turns) else turns
     if not isinstance(turns, Sequence) or isinstance(turns, str | bytes):
-        raise UnusableError(f'"{shown}" is not a list of turns')
+        remedy = (
+            f"where it is the question, name it: text_field: {shown}, and target_field: the answer's; or {_TURNS_ELSE}"
+        )
+        raise UnusableError(f'"{shown}" is not a list of turns', remedy)
     drafts: list[Draft] = []
     for number, turn in enumerate(turns, start=1):
         if not isinstance(turn, Mapping):
-            raise UnusableError(f'"{shown}" turn {number} is not an object')
+            raise UnusableError(f'"{shown}" turn {number} is not an object', _A_TURN)
         one = fields.inner(turn, f"{shown}[]")
-        drafts += _Turn(one, f"{shown} turn {number}", has_tools).read()
+        pair = next((pair for pair in _PAIRS if not one.has("role") and one.has(pair[0]) and one.has(pair[1])), None)
+        place = f"{shown} turn {number}"
+        drafts += _Turn(one, place, has_tools).read() if pair is None else _question_and_answer(one, *pair, place)
         one.close()
     return _joined_calls(drafts)
+
+
+def _question_and_answer(turn: Fields, question: str, answer: str, place: str) -> list[Draft]:
+    asked = text_of(turn.take(question, "question"), place)
+    return [Draft(Message("user", asked)), Draft(Message("assistant", text_of(turn.take(answer, "answer"), place)))]
 
 
 class _Turn:
@@ -104,8 +123,10 @@ class _Turn:
         if speaker is None:
             known = ", ".join(word for words in _SPEAKERS.values() for word in words)
             found = shortened(repr(role), _SHOWN_ROLE)
-            raise UnusableError(f"{_quoted(self._place)} has the role {found}; known are {known}")
-        name = self._fields.take("name", "called function" if speaker == "tool" else "who speaks, by name")
+            raise UnusableError(f"{_quoted(self._place)} has the role {found}; known are {known}", _A_TURN)
+        name = self._fields.take(
+            "name", "called function" if speaker == "tool" else "who speaks, where the template has a place for names"
+        )
         self._name = name if isinstance(name, str) and name else None
         is_trained = self._switch()
         key = next((key for key in ("content", "text") if key in self._fields), "content")

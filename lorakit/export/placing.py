@@ -91,11 +91,13 @@ def _files_of(folder: Path) -> set[str]:
 def _leave_unproven(folder: Path, writing: Path, error: ProofError) -> Path:
     """Rename what is not proven, in place of an earlier one of its kind, but of nothing else."""
     if not (writing / PROOF_FILE).is_file():
-        write_json(writing / PROOF_FILE, {"proven": False, "faults": [error.message], "files": []})
+        written = sorted(path.name for path in writing.iterdir())
+        write_json(writing / PROOF_FILE, {"proven": False, "faults": [error.message], "files": written})
     number, kept = 1, folder.with_name(folder.name + UNPROVEN)
     while os.path.lexists(kept) and not (kept / PROOF_FILE).is_file():
         number += 1
         kept = folder.with_name(f"{folder.name}-{number}{UNPROVEN}")
     settle_folder(kept)
+    _take_over(kept, writing)
     place_folder(kept, writing)
     return kept

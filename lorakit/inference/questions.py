@@ -17,7 +17,7 @@ from lorakit.data_processing import Message
 from lorakit.data_processing.example import Rejected
 from lorakit.data_processing.files import Reading, read_rows
 from lorakit.data_processing.formats import RowRules, to_example
-from lorakit.data_processing.raw import RawRow
+from lorakit.data_processing.raw import RawRow, fault_of_size
 from lorakit.errors import DataError, LorakitError, RunError, SettingsError
 from lorakit.incoming import read_whole
 from lorakit.inference.assistant import Assistant
@@ -106,6 +106,8 @@ def answer_lines(assistant: Assistant, config: Config) -> int:
 def _question(row: RawRow | Rejected, rules: RowRules) -> Question:
     if isinstance(row, Rejected):
         return Question({}, row)
+    if (fault := fault_of_size(row)) is not None:
+        return Question({}, Rejected(row.origin, fault))
     fields = {rules.text: row.fields} if isinstance(row.fields, str) else row.fields
     if not isinstance(fields, Mapping):
         return Question({}, Rejected(row.origin, "is neither text nor an object with fields"))

@@ -151,7 +151,10 @@ def lora_config(settings: dict[str, Any], folder: Path, layers: Iterable[str]) -
                 taken[name] = resolved_patterns(taken[name], names)
     except PatternError as error:
         raise AdapterError(f"{folder}: {name}: {error}", "name the layers one by one") from error
-    return LoraConfig(task_type="CAUSAL_LM", **taken)
+    try:
+        return LoraConfig(task_type="CAUSAL_LM", **taken)
+    except (ValueError, TypeError) as error:  # fields that PEFT does not take together
+        raise AdapterError(f"{folder}: does not fit: PEFT says {_shown(str(error))}", _AGAIN) from error
 
 
 def _refuse_the_rest(settings: dict[str, Any], folder: Path) -> None:

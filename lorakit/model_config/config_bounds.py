@@ -71,9 +71,11 @@ def _check_numbers(source: ModelSource, settings: dict[str, Any], layers: int) -
 
 
 def _is_within(name: str, value: float, layers: int) -> bool:
+    name = name.lower()
+    if "drop" in name and not 0 <= value <= 1:  # a share
+        return False
     if isinstance(value, float):  # infinity stands for no limit in some families
         return not math.isnan(value) and (math.isinf(value) or abs(value) <= _LARGEST_FLOAT)
-    name = name.lower()
     if any(word in name for word in _LONG):
         return abs(value) <= _MOST_POSITIONS * 1000
     return abs(value) <= (layers if "layer" in name or "depth" in name else _MOST_ELSEWHERE)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 _PREFIX = "base_model.model."
 # What PEFT's wrappers hold beside what they train, under the wrapped layer's name.
@@ -23,7 +24,10 @@ def rows_in(folder: Path) -> int:
     if not weights.is_file():
         return 0
     kept = re.compile(r"(embed\w*|wte|lm_head|embed_out)(\.modules_to_save|\.token_adapter\.base_layer)?\.weight$")
-    return max((shape[0] for name, shape in _shapes(weights) if kept.search(name) and len(shape) == 2), default=0)
+    try:
+        return max((shape[0] for name, shape in _shapes(weights) if kept.search(name) and len(shape) == 2), default=0)
+    except (OSError, SafetensorError):  # a damaged file, of which attaching it says so
+        return 0
 
 
 def whole_embeddings(weights: Path, base: Any) -> tuple[str, ...]:

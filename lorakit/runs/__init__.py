@@ -1,6 +1,13 @@
 """The folder of a run and the records in it."""
 
-from lorakit.runs.archive import PREVIOUS, archive_previous_run, finish_archiving, has_run, has_unfinished_run
+from lorakit.runs.archive import (
+    PREVIOUS,
+    archive_previous_run,
+    finish_archiving,
+    has_run,
+    has_unfinished_run,
+    move_aside,
+)
 from lorakit.runs.cache import cache_folder
 from lorakit.runs.checkpoints import (
     CheckpointFacts,
@@ -70,6 +77,7 @@ __all__ = [
     "has_run",
     "has_unfinished_run",
     "locked",
+    "move_aside",
     "new_mark",
     "open_folder",
     "place_folder",

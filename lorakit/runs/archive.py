@@ -10,7 +10,7 @@ import filecmp
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lorakit.errors import RunError
@@ -41,8 +41,22 @@ def archive_previous_run(folder: Path) -> Path | None:
     """
     finish_archiving(folder)
     pieces = list(_pieces(folder))
-    if not pieces:
-        return None
+    return move_aside(folder, pieces) if pieces else None
+
+
+def move_aside(folder: Path, pieces: Sequence[Path]) -> Path:
+    """Move some of what lies in a folder into ``previous/1``, ``previous/2`` and so on.
+
+    Args:
+        folder: Of a run.
+        pieces: Files and folders in it.
+
+    Returns:
+        Where they went.
+
+    Raises:
+        RunError: A file stands where the archive should be.
+    """
     shelf = folder / PREVIOUS
     if shelf.exists() and not shelf.is_dir():
         raise RunError(f"{shelf}: is a file, where earlier runs are moved to", "move it, or set another output_dir")

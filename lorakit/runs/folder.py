@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lorakit.errors import LorakitError, RunError
+from lorakit.runs.storage import working_folder
 
 LOCK_FILE = ".lorakit-lock"
 _WRITE_ERRORS = {
@@ -165,7 +166,8 @@ def _is_elsewhere(error: OSError, folder: Path) -> bool:
     """Tell whether it was another folder's file; a missing one that is not named may be any."""
     if not isinstance(error.filename, str):
         return error.errno == errno.ENOENT
-    return not Path(error.filename).absolute().is_relative_to(folder.absolute())
+    file = Path(error.filename).absolute()
+    return not any(file.is_relative_to(own.absolute()) for own in (folder, working_folder(folder)))
 
 
 def _room_left(folder: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import tempfile
 from pathlib import Path
@@ -18,6 +19,7 @@ from lorakit.train.state_files import write_state
 MEASURED = ("loss", "eval_loss")  # what a validation in training finds
 _STEPS = 100
 _WORKERS_PER_CORE = 4
+_WITHOUT_ARGUMENTS = ("constant", "constant_with_warmup")  # for which transformers drops them in silence
 _BY_METRIC = ("reduce_lr_on_plateau", "greedy")  # schedules that wait for a validation
 
 _SCHEDULE_REMEDIES = {
@@ -92,6 +94,7 @@ def _optimizer(arguments: TrainingArguments) -> Any:
     stand_in = torch.nn.Sequential(torch.nn.Linear(8, 8, bias=False)).to(arguments.device)
     try:
         kind, settings = Trainer.get_optimizer_cls_and_kwargs(arguments, stand_in)
+        unheard = _unheard(arguments, stand_in, repr(settings))
         if is_optimizer_factory(kind):
             optimizer = kind()(stand_in, **settings)
         else:
@@ -102,14 +105,36 @@ def _optimizer(arguments: TrainingArguments) -> Any:
         optimizer.step()
     except Exception as error:  # of torch, transformers and the packages behind an optimizer
         raise SettingsError(
-            f"trainer_args: optim: {arguments.optim} cannot be used ({_reason(error)})",
+            f"trainer_args: optim: {_word(arguments.optim)} cannot be used ({_reason(error)})",
             "correct optim and optim_args, install the package that it needs, or leave them out",
         ) from error
+    if unheard:
+        what, name = ", ".join(unheard), _word(arguments.optim)
+        raise SettingsError(
+            f"trainer_args: optim_args: {what} would change nothing, as {name} does not read it",
+            "leave it out, or take an optimizer that does",
+        )
     return optimizer
 
 
+def _unheard(arguments: TrainingArguments, stand_in: Any, settings: str) -> list[str]:
+    """Return what of ``optim_args`` changes nothing about the optimizer, which transformers does not say."""
+    parts = (arguments.optim_args or "").split(",")
+    unheard = []
+    for part in filter(None, parts):
+        without = copy.copy(arguments)
+        without.optim_args = ",".join(other for other in parts if other != part) or None
+        if repr(Trainer.get_optimizer_cls_and_kwargs(without, stand_in)[1]) == settings:
+            unheard.append(part)
+    return unheard
+
+
 def _schedule(arguments: TrainingArguments, optimizer: Any, steps: int = _STEPS) -> Any:
-    name = str(getattr(arguments.lr_scheduler_type, "value", arguments.lr_scheduler_type))
+    name = _word(arguments.lr_scheduler_type)
+    if name in _WITHOUT_ARGUMENTS and arguments.lr_scheduler_kwargs:
+        raise SettingsError(
+            f"trainer_args: lr_scheduler_kwargs would change nothing, as {name} does not read them", "leave them out"
+        )
     try:
         schedule = get_scheduler(
             name,
@@ -144,10 +169,15 @@ def check_schedule(arguments: TrainingArguments, steps: int) -> None:
                 rate(step)
     except Exception as error:  # a division by the steps that are left, which may be none
         raise SettingsError(
-            f"trainer_args: lr_scheduler_type: {arguments.lr_scheduler_type} cannot go through {steps} steps, "
+            f"trainer_args: lr_scheduler_type: {_word(arguments.lr_scheduler_type)} cannot go through {steps} steps, "
             f"{warmup} of them to warm up ({_reason(error)})",
             "lower warmup_steps, or take another schedule",
         ) from error
+
+
+def _word(choice: Any) -> str:
+    """Return one of transformers' choices as it is written in settings."""
+    return str(getattr(choice, "value", choice))
 
 
 def _reason(error: Exception) -> str:

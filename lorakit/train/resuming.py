@@ -17,6 +17,7 @@ from lorakit.runs import (
     RunIdentity,
     checkpoints,
     fault_in,
+    move_aside,
     read_facts,
     read_identity,
     step_of,
@@ -117,6 +118,16 @@ def find_earlier_run(config: Config, folder: Path) -> EarlierRun | None:
         console.note(f"nothing to go on from: there is no {missing} in {folder}, so this run begins anew")
         return None
     raise RunError(f"resume: there is no {missing} in {folder}", "train without resume, or set output_dir")
+
+
+def clear_the_way(earlier: EarlierRun, folder: Path) -> None:
+    """Move aside what another run, or somebody, has called like a checkpoint that is still to be written."""
+    later = [path for path in checkpoints(folder) if step_of(path) > earlier.step]
+    facts = {path: read_facts(path) for path in later}
+    foreign = [path for path, found in facts.items() if found is None or found.run != earlier.identity.mark]
+    if foreign:
+        names = ", ".join(path.name for path in foreign)
+        console.note(f"{names}: left by another run, and moved to {move_aside(folder, foreign)}")
 
 
 def resumed_settings(config: Config, earlier: EarlierRun | None) -> Config:

@@ -105,8 +105,13 @@ class SavingTrainer(Trainer):  # type: ignore[misc]
         discard_old(folder, facts.run, step, self._most_checkpoints, Path(best) if best else None)
 
     def _determine_best_metric(self, *args: Any, **kwargs: Any) -> bool:
-        """Tell whether to save with ``save_strategy: best``: at a new best, and where a stop has asked for it."""
-        return bool(super()._determine_best_metric(*args, **kwargs)) or self.control.should_save
+        """Tell whether to save with ``save_strategy: best``: at a new best, and where a stop has asked for it.
+
+        Where the best adapter is kept, a new best is saved whatever the strategy: its step may be none that is due.
+        """
+        is_new_best = bool(super()._determine_best_metric(*args, **kwargs))
+        self.control.should_save |= is_new_best and self.args.load_best_model_at_end
+        return is_new_best or self.control.should_save
 
     def _name_best(self) -> None:
         """Name the best checkpoint, which transformers has looked for where this one was written."""

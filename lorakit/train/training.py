@@ -29,6 +29,7 @@ from lorakit.evaluate.comparison import compare, show_comparison
 from lorakit.evaluate.fewer_bits import try_int8
 from lorakit.evaluate.reporting import Evaluated, leave_report
 from lorakit.inference import assistant_for
+from lorakit.interrupts import INTERRUPTED
 from lorakit.invocation import this_command
 from lorakit.model_config import (
     RECORD_FILE,
@@ -76,6 +77,7 @@ from lorakit.train.rehearsal import check_schedule
 from lorakit.train.resuming import (
     EarlierRun,
     check_same,
+    clear_the_way,
     effective_settings,
     find_earlier_run,
     keeps_best,
@@ -89,7 +91,6 @@ from lorakit.train.trainer import LoraTrainer
 
 _ROWS_COMPARED = 4  # with and without the adapter, before it is saved
 _FILES_BESIDE_BYTES = 2 * 10**6  # tokenizer, records, curve and report
-_INTERRUPTED = 130
 
 
 def run(config: Config) -> int:
@@ -185,7 +186,7 @@ def _train_into(folder: Path, config: Config, ranks: Ranks) -> int:
         trained = gather_trained(prepared.bundle.model) if is_done else {}
         part_ranks()
     if not is_done:
-        return _INTERRUPTED
+        return INTERRUPTED
     if ranks.is_first:
         with _saying_what_is_saved(folder):
             _finish(config, prepared, folder, trained)
@@ -221,6 +222,8 @@ def _disk_needed(prepared: Prepared) -> tuple[int, str]:
 def _start_records(config: Config, prepared: Prepared, folder: Path, earlier: EarlierRun | None) -> None:
     if earlier is None and (archive := archive_previous_run(folder)):
         console.note(f"an earlier run was moved to {archive}")
+    if earlier is not None:
+        clear_the_way(earlier, folder)
     write_text(folder / USED_CONFIG_FILE, as_yaml(config))
     _write_unused_rows(folder, prepared.data)
 

@@ -1,6 +1,7 @@
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import pytest
 from conftest import ROOT
@@ -138,7 +139,7 @@ def test_an_interrupt_before_anything_is_imported_is_quiet(monkeypatch):
     monkeypatch.setattr("signal.signal", lambda number, handler: ignored.append((number, handler)))
     monkeypatch.setattr("builtins.__import__", interrupted)
     assert run() == 130
-    assert ignored == [(signal.SIGINT, signal.SIG_IGN)]  # pressed again, it meets no half of an interpreter
+    assert ignored[-1] == (signal.SIGINT, signal.SIG_IGN)  # pressed again, it meets no half of an interpreter
 
 
 def test_a_python_without_the_packages_says_how_to_start_instead(tmp_path):
@@ -195,3 +196,13 @@ def test_an_output_without_chinese_says_so_once(capsys):
     said = capsys.readouterr().err
     assert said.count("lacks some characters, which are shown as ?") == 1
     assert "hint: set PYTHONIOENCODING=utf-8" in said
+
+
+@pytest.mark.parametrize("task", ["inference", "preview", "advise", "merge", "export", "push"])
+def test_what_processes_would_each_do_in_full_is_refused_with_one_message(task, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    (tmp_path / "empty.yaml").write_text("")
+    with monkeypatch.context() as patches:
+        patches.setattr("lorakit.cli._telling", lambda: nullcontext(True))  # there is no other one here
+        assert main(["--task", task, "--config", str(tmp_path / "empty.yaml")]) == 2
+    assert f"error: {task}: is done by one process, and 2 were started" in capsys.readouterr().err

@@ -1,4 +1,8 @@
 import json
+import os
+import signal
+import subprocess
+import sys
 
 import pytest
 import yaml
@@ -6,6 +10,7 @@ from conftest import ROOT
 
 from lorakit.cli import main
 from lorakit.config import load_config
+from lorakit.interrupts import leave_at_once, leave_in_order
 
 
 @pytest.fixture
@@ -59,3 +64,50 @@ def test_with_rows_of_ones_own_a_share_of_them_is_held_back(here):
 def test_a_wrong_flag_of_init_writes_nothing(here):
     assert main(["init", "--lora_r", "many"]) == 2
     assert contents(here) == {}
+
+
+SWALLOWING = """
+import os, runpy, signal, sys, types
+
+def main():
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.listdir()
+    except BaseException:  # as in the import of a package, where the interrupt would be lost
+        pass
+    return 0
+
+sys.modules["lorakit.cli"] = types.ModuleType("lorakit.cli")
+sys.modules["lorakit.cli"].main = main
+{before}
+sys.argv = ["main.py"]
+runpy.run_path({program!r}, run_name="__main__")
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other signals")
+@pytest.mark.parametrize(
+    ("before", "code"),
+    [("", 130), ("signal.signal(signal.SIGINT, signal.SIG_IGN)", 0)],
+    ids=["pressed", "ignored, as behind &"],
+)
+@pytest.mark.parametrize("program", ["main.py", "lorakit/__main__.py"])
+def test_an_interrupt_before_a_task_has_begun_ends_the_program_at_once(program, before, code):
+    script = SWALLOWING.format(before=before, program=str(ROOT / program))
+    ended = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ended.returncode == code
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_task_is_interrupted_as_python_does_it():
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        leave_at_once()
+        assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+        leave_in_order()
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)

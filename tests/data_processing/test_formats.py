@@ -168,3 +168,38 @@ def test_preferences_are_refused_with_a_clear_word_and_the_preferred_answers_can
         assert taken.messages == QUESTION_ANSWER
     openai = {"input": {"messages": []}, "preferred_output": [1], "non_preferred_output": [1]}
     assert "which are for DPO" in read(openai).reason
+
+
+A_TURN = {"role": "user", "content": "q"}
+REMEDIES = [
+    ({"question": "Is it?", "answer": True}, 'such as "yes" or "no"'),
+    ({"dialogue": "A: hi", "summary": "They greet."}, "text_field: dialogue"),
+    ({"meta_instruction": "m", "chat": {"turn_1": {"Human": "q", "MOSS": "a"}}}, '"messages"'),
+    ({"text": ["q", "r"], "target": ["a", "b"]}, "orient='records'"),
+    ({"conversations": ["q", "a"]}, '{"role": "user"'),
+    ({"conversation": [{"sprecher": "A", "satz": "q"}]}, '{"role": "user"'),
+    (["q", "a"], "orient='records'"),
+    ({"conversation_id": "x", "tree": {"text": "q"}}, "text_field: QUESTION"),
+    ({"id": 3, "article": "long", "highlights": "short"}, "text_field: article and target_field: highlights"),
+    ({"chosen": [A_TURN], "rejected": [A_TURN]}, "map_fields: {chosen: messages}"),
+    ({"prompt": "q", "chosen": "a", "rejected": "b"}, "map_fields: {chosen: target}"),
+    (
+        {
+            "tools": [{"name": "w"}],
+            "messages": [
+                A_TURN,
+                {"role": "assistant", "content": "w()"},
+                {"role": "tool", "content": "1"},
+                {"role": "assistant", "content": "1."},
+            ],
+        },
+        "<tool_call>",
+    ),
+]
+
+
+@pytest.mark.parametrize(("fields", "remedy"), REMEDIES)
+def test_what_cannot_be_read_says_what_to_do(fields, remedy):
+    outcome = read(fields)
+    assert isinstance(outcome, Rejected)
+    assert remedy in outcome.hint

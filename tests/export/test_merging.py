@@ -14,6 +14,7 @@ from vision import draw, save_vision_model
 
 from lorakit.cli import main
 from lorakit.export import merging
+from lorakit.runs import working_folder
 
 
 @pytest.fixture
@@ -165,6 +166,23 @@ def test_a_wrong_merge_ends_with_1_in_a_folder_called_unproven(
     assert "is not the adapter on its base" in capsys.readouterr().err
 
 
+def test_what_somebody_adds_to_an_unproven_folder_stays(merge, model_folder, tmp_path, monkeypatch):
+    right = merging.merged_tensors
+
+    def wrong(model, base, dtype):
+        tensors = right(model, base, dtype)
+        return replace(tensors, read=_doubled(tensors, base))
+
+    monkeypatch.setattr(merging, "merged_tensors", wrong)
+    base, kept = model_folder("llama"), tmp_path / "merged.unproven"
+    assert merge(base, save_random_adapter(base, tmp_path / "a")) == 1
+    written = sorted(path.name for path in kept.iterdir())
+    (kept / "notes.txt").write_text("mine")
+    assert merge(base, save_random_adapter(base, tmp_path / "b", 2)) == 1
+    assert sorted(path.name for path in kept.iterdir()) == sorted([*written, "notes.txt"])
+    assert (kept / "notes.txt").read_text() == "mine"
+
+
 def test_a_lost_tied_head_is_found(merge, tmp_path, monkeypatch, capsys):
     base = save_family("qwen3", tmp_path / "base")
     config = AutoConfig.from_pretrained(base)
@@ -212,7 +230,7 @@ def test_what_stands_in_the_folder_is_not_overwritten(merge, model_folder, tmp_p
 
 def test_a_full_disk_is_explained_and_leaves_nothing(merge, model_folder, tmp_path, monkeypatch, capsys):
     def full(*_, **__):
-        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "merged" / "model.safetensors"))
+        raise OSError(errno.ENOSPC, "No space left on device", str(working_folder(tmp_path / "merged") / "w"))
 
     monkeypatch.setattr(merging, "write_checkpoint", full)
     base = model_folder("llama")

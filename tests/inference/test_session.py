@@ -112,6 +112,14 @@ def test_json_lines_come_in_and_go_out(trained, monkeypatch, capsys):
     assert "is not JSON" in third["error"]
 
 
+def test_a_line_nested_without_end_is_answered_with_the_reason(trained, monkeypatch, capsys):
+    deep = '{"text": "a", "more": ' + "[" * 500 + "]" * 500 + "}"
+    assert ask(trained, monkeypatch, f'{deep}\n"{ROWS[0]["text"]}"\n', "--jsonl") == 2
+    first, second = map(json.loads, capsys.readouterr().out.splitlines())
+    assert "nested deeper than 100" in first["error"]
+    assert second["generated"] == ROWS[0]["target"]
+
+
 def test_the_end_of_the_input_ends_the_session(trained, monkeypatch, capsys):
     assert ask(trained, monkeypatch, "怎样吃好？") == 0
     assert capsys.readouterr().out == "多吃蔬菜，少吃糖。\n"

@@ -77,9 +77,21 @@ def test_only_adapter_record_and_tokenizer_are_saved(adapter):
 
 def test_an_adapter_replaces_the_one_before_it(model_folder, adapter):
     folder, _ = adapter
-    (folder / "stray").write_text("")
+    (folder / "README.md").write_text("of the one before")
     saved_adapter(model_folder("llama"), folder)
-    assert not (folder / "stray").exists()
+    assert not (folder / "README.md").exists()
+    assert [path.name for path in folder.parent.iterdir()] == ["lora_model"]
+
+
+def test_one_to_which_somebody_has_added_files_is_kept_with_them(model_folder, adapter, capsys):
+    folder, _ = adapter
+    (folder / "notes.txt").write_text("mine")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    saved_adapter(model_folder("llama"), folder)
+    assert not (folder / "notes.txt").exists()
+    assert "notes.txt and the adapter beside it were moved to" in capsys.readouterr().err
+    kept = folder.parent / "previous" / "1" / folder.name
+    assert {path.name: path.read_bytes() for path in kept.iterdir()} == before
 
 
 def test_the_record_comes_back(adapter):

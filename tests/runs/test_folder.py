@@ -89,5 +89,6 @@ def test_a_fault_of_a_file_somewhere_else_is_not_put_down_to_the_folder(tmp_path
     with pytest.raises(OSError, match="other") as found, explaining_write_errors(tmp_path / "run", "again"):
         raise OSError(number, os.strerror(number), str(tmp_path / "other"))
     assert found.value.errno == number
-    with pytest.raises(RunError, match="can no longer be written"), explaining_write_errors(tmp_path / "run", "again"):
-        raise OSError(number, os.strerror(number), str(tmp_path / "run" / "events.jsonl"))
+    for own in ("run/events.jsonl", ".lorakit-writing-run/model.safetensors"):
+        with pytest.raises(RunError, match="can no longer be"), explaining_write_errors(tmp_path / "run", "again"):
+            raise OSError(number, os.strerror(number), str(tmp_path / own))

@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 import traceback
 
@@ -80,15 +81,17 @@ def scarce_memory(most_tokens=60, after_step=3, kind="torch", is_in_backward=Fal
     step.token_logprobs, trainer.LoraTrainer.training_step = limited, counted
 
 
-def stop_at(step, number=int(signal.SIGINT)):
-    """Press Ctrl-C after a step, or send another signal."""
+def stop_at(step, number=int(signal.SIGINT), after_milliseconds=0):
+    """Press Ctrl-C after a step, or send another signal, or some time later."""
     from lorakit.train.trainer import LoraTrainer
 
     own = LoraTrainer._record_step
 
     def record_and_stop(self, *arguments):
         own(self, *arguments)
-        if self.state.global_step == step:
+        if self.state.global_step == step and after_milliseconds:
+            threading.Timer(after_milliseconds / 1000, os.kill, (os.getpid(), number)).start()
+        elif self.state.global_step == step:
             os.kill(os.getpid(), number)
 
     LoraTrainer._record_step = record_and_stop

@@ -10,7 +10,7 @@ from types import MappingProxyType
 import pytest
 from conftest import save_family
 from survival.machine import CrashMachine, Outcome, put
-from survival.scenarios import RUN
+from survival.scenarios import RUN, SCENARIOS, Stage
 from trained import ROWS
 from vision import draw, save_vision_model
 
@@ -53,12 +53,20 @@ class Lab:
         self._config.write_text("")
         self.machine = CrashMachine(root, here, self.argv(("--task", "evaluate", "--use_original_model")))
         self.close = self.machine.close
+        self._stages: dict[str, Stage] = {}
 
     def argv(self, task: tuple[str, ...]) -> list[str]:
         """Return all arguments of a task."""
         settings = {"train_file": self._rows, "validation_file": self._rows, "num_train_epochs": 2} | self._settings
         words = ["--config", self._config, "--model_name_or_path", self._model, "--output_dir", self.run]
         return [*map(str, words), *(f"--set={name}={value}" for name, value in settings.items()), *task]
+
+    def stage(self, name: str) -> Stage:
+        """Return the stage of a scenario, which is made ready once."""
+        if name not in self._stages:
+            begin = self.root / f"begin-{name.replace(' ', '-')}"
+            self._stages[name] = Stage(self.machine, SCENARIOS[name], self.argv, begin)
+        return self._stages[name]
 
     def train(self, words: list[str], patches: dict[str, list[int]], is_new: bool = True, **order: object) -> Outcome:
         """Train, in an empty folder or in what is there."""

@@ -134,9 +134,7 @@ class Stage:
         assert set(struck.codes) <= {0, 2, KILLED}, f"{what}\n{struck.errors[-2000:]}"
         assert struck.seconds < LONGEST_END, f"{what}: the others have ended after {struck.seconds:.0f} s"
         assert "internal error" not in struck.errors, f"{what}\n{struck.errors[-2000:]}"
-        # Where the first of sharded processes fails, the others learn it only when it is gone with the store.
-        most = 2 if self.scenario.ranks > 1 and SHARDED[0] in self.scenario.task else 1
-        assert struck.errors.count("error: ") <= most, f"{what}: says it too often\n{struck.errors[-4000:]}"
+        assert struck.errors.count("error: ") <= 1, f"{what}: says it too often\n{struck.errors[-4000:]}"
         self._check_nothing_lost(what)
         if struck.code:
             what += self.go_on(what)

@@ -6,16 +6,15 @@ import pytest
 import torch
 from conftest import family_tokenizer
 from survival.lab import Lab, needs_shim
+from survival.processes import ROUNDING, SEVEN, assert_same, trained
 from survival.scenarios import LONGEST_END, SHARDED
-from trained import ROWS, adapter_weights, recorded
+from trained import adapter_weights, recorded
 
 from lorakit.runs import PlanRecord, StepRecord
 
 pytestmark = [needs_shim, pytest.mark.slow]
-SEVEN = [*ROWS, *({"text": row["text"] + "！", "target": row["target"]} for row in ROWS[:2])]
 EVERY_STEP = "--set=trainer_args={save_strategy: steps, save_steps: 1}"
 SHARDED_EVERY_STEP = ("--set=trainer_args={save_strategy: steps, save_steps: 1, fsdp: true}", SHARDED[1])
-ROUNDING = {"rtol": 1e-4, "atol": 1e-6}  # sums in another order
 
 
 @pytest.fixture(scope="module")
@@ -44,19 +43,6 @@ def experts(tmp_path_factory):
     made = Lab(folder, model=folder / "model", rows=SEVEN)
     yield made
     made.close()
-
-
-def trained(lab, words, **order):
-    """Train to the end in an empty folder, and return the adapter and the steps."""
-    outcome = lab.train(words, order.pop("patches", {}), **order)
-    assert set(outcome.codes) == {0}, outcome.errors
-    return adapter_weights(lab.run), recorded(lab.run, StepRecord), outcome
-
-
-def assert_same(first, second, **tolerance):
-    assert set(first) == set(second)
-    for name, tensor in first.items():
-        torch.testing.assert_close(second[name], tensor, **tolerance, msg=lambda text, name=name: f"{name}: {text}")
 
 
 @pytest.mark.parametrize(("count", "batch"), [(2, 2), (3, 1), (3, 2)])
@@ -118,6 +104,24 @@ def test_a_stop_that_reaches_one_of_three_stops_all_and_the_resumed_run_is_the_s
         assert set(outcome.codes) == {0}, outcome.errors
         assert recorded_numbers(lab.run) == [(record.step, record.loss, record.grad_norm) for record in steps]
         assert_same(unbroken, adapter_weights(lab.run), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("skew_milliseconds", [5, 50, 500])
+@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("extra", [(EVERY_STEP,), SHARDED_EVERY_STEP], ids=["ddp", "fsdp"])
+def test_stops_that_reach_the_processes_apart_are_one_stop(lab, extra, count, skew_milliseconds):
+    words = ["--per_device_train_batch_size=1", "--num_train_epochs=8", *extra]
+    unbroken, steps, _ = trained(lab, words, ranks=count)
+    late = {str(rank): {"stop_at": [2, int(signal.SIGTERM), 1 + rank * skew_milliseconds]} for rank in range(count)}
+    outcome = lab.train(words, {}, ranks=count, patches_of=late)
+    # A signal may reach a process that has stopped already, and has only to leave.
+    assert 130 in outcome.codes, outcome.errors
+    assert set(outcome.codes) <= {130, -signal.SIGTERM}, outcome.errors
+    assert outcome.seconds < LONGEST_END
+    outcome = lab.train([*words, "--set=resume=auto"], {}, ranks=count, is_new=False)
+    assert set(outcome.codes) == {0}, outcome.errors
+    assert recorded_numbers(lab.run) == [(record.step, record.loss, record.grad_norm) for record in steps]
+    assert_same(unbroken, adapter_weights(lab.run), rtol=0, atol=0)
 
 
 def recorded_numbers(folder):

@@ -20,6 +20,8 @@ FAULTS = [
     ({"lr_scheduler_type": "cosine", "lr_scheduler_kwargs": {"min_lr": 1e-5}}, "cannot be used", "cosine_with_min_lr"),
     ({"lr_scheduler_type": "polynomial", "lr_scheduler_kwargs": {"pwoer": 2}}, "pwoer", "lr_scheduler_kwargs"),
     ({"optim": "galore_adamw"}, "optim", "optim"),
+    ({"lr_scheduler_type": "constant", "lr_scheduler_kwargs": {"power": 2}}, "would change nothing", "leave them out"),
+    ({"optim_args": "eps=1e-6"}, "optim_args: eps=1e-6 would change nothing", "leave it out"),
     ({"report_to": "evil"}, "report_to: ['evil'] cannot be used", "leave report_to out"),
     ({"report_to": "wandb"}, "report_to: ['wandb'] cannot be used", "install its package"),
     ({"dataloader_num_workers": 1_000_000}, "1000000 are more than", "leave it out"),

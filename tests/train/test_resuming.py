@@ -9,13 +9,18 @@ import torch
 from safetensors.torch import load_file, save_file
 from trained import ROWS, adapter_weights, assert_same_adapter, interrupt_at, recorded
 
-from lorakit.runs import EvaluationRecord, PlanRecord, RecordLog, StepRecord
-from lorakit.train import curve
+from lorakit.engine import LossSum
+from lorakit.runs import EvaluationRecord, PlanRecord, RecordLog, StepRecord, checkpoints
+from lorakit.train import curve, trainer
 from lorakit.train import step as step_module
 
 BEST = ("--num_train_epochs", "8", "--learning_rate", "0.1", "--set", "early_stopping_patience=2")
 
 ONLY_BEST = "--set=trainer_args={save_strategy: best, eval_strategy: steps, eval_steps: 1}"
+SELDOM_SAVED = (
+    "--set=trainer_args={eval_strategy: steps, eval_steps: 1, save_strategy: steps, save_steps: 5, "
+    "lr_scheduler_type: constant}"
+)
 
 
 def losses(folder):
@@ -38,8 +43,12 @@ def budgets(folder):
         pytest.param((*BEST[:4], "--set", "load_best_model=true"), marks=pytest.mark.slow),
         ("--num_train_epochs", "2", "--set", "trainer_args={max_steps: 5, save_strategy: steps, save_steps: 2}"),
         pytest.param((*BEST[:4], "--set=load_best_model=true", ONLY_BEST), marks=pytest.mark.slow),
+        pytest.param((*BEST[:4], "--set=load_best_model=true", SELDOM_SAVED), marks=pytest.mark.slow),
     ],
-    ids=["patience by epoch", "patience by steps", "best of all", "an end within an epoch", "only the best is saved"],
+    ids=[
+        *("patience by epoch", "patience by steps", "best of all", "an end within an epoch", "only the best is saved"),
+        "seldom saved",
+    ],
 )
 def test_a_run_stopped_at_any_step_and_resumed_equals_the_unbroken_one(command, monkeypatch, extra):
     code, unbroken = command(*extra, folder="unbroken")
@@ -56,6 +65,16 @@ def test_a_run_stopped_at_any_step_and_resumed_equals_the_unbroken_one(command, 
         assert losses(folder) == losses(unbroken), step
         assert validations(folder) == validations(unbroken), step
         assert_same_adapter(unbroken, folder, rtol=0, atol=0)
+
+
+def test_the_best_adapter_is_kept_though_no_checkpoint_was_due_at_its_step(command, monkeypatch):
+    found = iter([5.0, 4.0, 6.0, 3.0, 7.0, 8.0])
+    monkeypatch.setattr(trainer, "dataset_loss", lambda *_: LossSum(next(found), 1))
+    code, folder = command("--num_train_epochs", "2", "--set=load_best_model=true", SELDOM_SAVED)
+    assert code == 0
+    assert [path.name for path in checkpoints(folder)] == ["checkpoint-6", "checkpoint-4"]
+    best = load_file(folder / "checkpoint-4" / "adapter_model.safetensors")
+    assert all(torch.equal(tensor, best[name]) for name, tensor in adapter_weights(folder).items())
 
 
 def test_a_run_that_had_come_to_its_end_is_only_finished(command):
@@ -140,6 +159,30 @@ def test_a_checkpoint_of_another_run_is_not_taken(command, capsys):
     errors = capsys.readouterr().err
     assert "checkpoint-3 is passed over: another run left it" in errors
     assert "there is no whole checkpoint" in errors
+
+
+def test_what_stands_where_a_checkpoint_is_still_to_be_written_is_moved_and_not_deleted(command, monkeypatch, capsys):
+    every_step = "--set=trainer_args={save_strategy: steps, save_steps: 1}"
+    with monkeypatch.context() as patches:
+        interrupt_at(patches, 1)
+        code, folder = command("--num_train_epochs", "2", every_step)
+    assert code == 130
+    for name in ("checkpoint-4", "checkpoint-500"):  # of another tool
+        (folder / name).mkdir()
+        (folder / name / "pytorch_model.bin").write_text("mine")
+    shutil.copytree(folder / "checkpoint-2", folder / "checkpoint-5")  # a whole one, of another run
+    manifest = (folder / "checkpoint-5" / "manifest.json").read_text()
+    other = manifest.replace(json.loads(manifest)["run"], "0" * 32)
+    (folder / "checkpoint-5" / "manifest.json").write_text(other)
+    shutil.copytree(folder / "checkpoint-2", folder / "checkpoint-3")  # its own, damaged
+    (folder / "checkpoint-3" / "adapter_model.safetensors").unlink()
+    assert command("--num_train_epochs", "2", every_step, "--set=resume=true")[0] == 0
+    said = capsys.readouterr().err
+    assert "checkpoint-500, checkpoint-5, checkpoint-4: left by another run, and moved to" in said
+    moved = folder / "previous" / "1"
+    assert sorted(path.name for path in moved.iterdir()) == ["checkpoint-4", "checkpoint-5", "checkpoint-500"]
+    assert (moved / "checkpoint-4" / "pytorch_model.bin").read_text() == "mine"
+    assert (moved / "checkpoint-5" / "manifest.json").read_text() == other
 
 
 def test_a_finished_adapter_outlives_any_number_of_broken_runs(command, monkeypatch):

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import datetime
-import gc
 import os
 import re
 import socket
 import sys
 import time
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -118,14 +116,11 @@ def is_lost_process(error: BaseException) -> bool:
 
 
 @contextmanager
-def telling(error: BaseException) -> Iterator[bool]:
+def telling() -> Iterator[bool]:
     """Yield whether this process is the first of its task that prints an error: those of others are its effect.
 
     The processes ask the store in which their launcher lets them meet. Where that is gone one of each machine prints.
     Where the store lives in this process, it stays until the others have asked.
-
-    Args:
-        error: Ends this process; what its frames hold is let go.
     """
     count = Ranks.of_environment().count
     if count == 1:
@@ -142,7 +137,7 @@ def telling(error: BaseException) -> Iterator[bool]:
         return
     yield is_first
     if _hosts_store():
-        _part_by(error)
+        _hang_up()
         _await_others(store, key, count)
 
 
@@ -161,15 +156,17 @@ def _name_of_task() -> Iterator[bool]:
         yield is_first
 
 
-def _part_by(error: BaseException) -> None:
-    """Let those who wait for this process learn that it is gone: gloo's connections close with the last reference."""
-    seen: BaseException | None = error
-    while seen is not None:
-        traceback.clear_frames(seen.__traceback__)
-        seen = seen.__cause__ or seen.__context__
-    gc.collect()
-    if torch.distributed.is_initialized() and torch.distributed.get_backend() == "gloo":
-        torch.distributed.destroy_process_group()
+def _hang_up() -> None:
+    """Close the connections to the other processes, but for those to the store, so that they learn that this one ends.
+
+    gloo would close them with the last reference to its groups, which FSDP's caches keep to the end.
+    """
+    store_port = int(os.environ["MASTER_PORT"])
+    for name in os.listdir("/dev/fd"):
+        with suppress(OSError, ValueError), socket.socket(fileno=os.dup(int(name))) as connection:
+            is_tcp = connection.family in (socket.AF_INET, socket.AF_INET6)
+            if is_tcp and store_port not in (connection.getsockname()[1], connection.getpeername()[1]):
+                connection.shutdown(socket.SHUT_RDWR)
 
 
 def _await_others(store: Any, key: str, count: int) -> None:

@@ -179,7 +179,10 @@ def compile_into(folder: Path, beginning: str, command: Sequence[str], source: K
 
 def _compiler() -> list[str]:
     """Return the compiler's command: that of ``CXX``, as everywhere, else the first there is."""
-    chosen = shlex.split(os.environ.get("CXX", ""))
+    try:
+        chosen = shlex.split(os.environ.get("CXX", ""))
+    except ValueError as error:
+        raise NoKernelsError(f"CXX cannot be read ({error})") from error
     if chosen and shutil.which(chosen[0]):
         return chosen
     found = next((path for name in _COMPILERS if (path := shutil.which(name))), None)

@@ -180,3 +180,9 @@ def test_with_other_threads_than_openmp_s_one_thread_computes_the_same(monkeypat
         output = PackedAttention.apply(*inputs, spans, 0.1, backend)
         found.append([output, *torch.autograd.grad(output.sum(), inputs)])
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+def test_a_compiler_s_command_that_cannot_be_read_is_said(monkeypatch):
+    monkeypatch.setenv("CXX", "g++ 'half")
+    with pytest.raises(kernel_build.NoKernelsError, match=r"CXX cannot be read \(No closing quotation\)"):
+        kernel_build._compiler()

@@ -1,0 +1,95 @@
+"""Every field of transformers' TrainingArguments, each with a value to try it by."""
+
+_POWER = {"lr_scheduler_type": "polynomial"}
+_BEST = {"lr_scheduler_type": "constant", "load_best_model_at_end": True}
+_BY_STEPS = _BEST | {"eval_strategy": "steps", "save_strategy": "steps", "eval_steps": 1, "save_steps": 3}
+# Each changes what is learnt, or which adapter is kept: several processes learn what one does. What it is tried with,
+# and its own value.
+CHANGING = {
+    "max_steps": ({}, 3),
+    "lr_scheduler_type": ({}, "cosine"),
+    "lr_scheduler_kwargs": (_POWER, {"power": 3.0}),
+    "warmup_steps": ({}, 3),
+    "optim": ({}, "adafactor"),
+    "optim_args": ({"optim": "sgd"}, "momentum=0.9"),
+    "weight_decay": ({}, 30.0),
+    "adam_beta1": ({}, 0.5),
+    "adam_beta2": ({}, 0.5),
+    "adam_epsilon": ({}, 0.01),
+    "max_grad_norm": ({"optim": "sgd"}, 0.05),
+    "label_smoothing_factor": ({}, 0.3),
+    "data_seed": ({}, 7),
+    "train_sampling_strategy": ({}, "sequential"),
+    "dataloader_drop_last": ({}, True),
+    "load_best_model_at_end": ({"lr_scheduler_type": "constant"}, True),
+    "eval_steps": (_BY_STEPS, 3),
+    "eval_delay": (_BY_STEPS, 3),
+}
+# Each changes when, where or how it is computed and saved; the adapter is the same.
+OF_THE_COURSE = {
+    "eval_strategy": {"eval_strategy": "no"},
+    "eval_on_start": {"eval_on_start": True},
+    "save_strategy": {"save_strategy": "no"},
+    "save_steps": {"save_strategy": "steps", "save_steps": 2},
+    "save_total_limit": {"save_total_limit": 1},
+    "save_only_model": {"save_only_model": True},
+    "restore_callback_states_from_checkpoint": {"restore_callback_states_from_checkpoint": True},
+    "full_determinism": {"full_determinism": True},
+    "use_cpu": {"use_cpu": True},
+    "activation_checkpointing": {"activation_checkpointing": True},
+    "activation_checkpointing_kwargs": {
+        "activation_checkpointing": True,
+        "activation_checkpointing_kwargs": {"use_reentrant": False},
+    },
+    "gradient_checkpointing": {"gradient_checkpointing": True},
+    "gradient_checkpointing_kwargs": {
+        "gradient_checkpointing": True,
+        "gradient_checkpointing_kwargs": {"use_reentrant": False},
+    },
+    "ddp_timeout": {"ddp_timeout": 60},
+}
+# Each does nothing here, or nothing to the numbers.
+WITHOUT_EFFECT = {
+    "logging_strategy": "epoch",
+    "logging_steps": 3,
+    "logging_first_step": True,
+    "log_on_each_node": False,
+    "logging_nan_inf_filter": False,
+    "log_level": "error",
+    "log_level_replica": "error",
+    "disable_tqdm": False,
+    "report_to": [],
+    "run_name": "x",
+    "project": "x",
+    "trackio_space_id": "x",
+    "trackio_bucket_id": "x",
+    "trackio_static_space_id": "x",
+    "include_num_input_tokens_seen": "all",
+    "torch_empty_cache_steps": 1,
+    "dataloader_num_workers": 1,
+    "dataloader_pin_memory": False,
+    "dataloader_persistent_workers": False,
+    "dataloader_in_order": True,
+    "dataloader_prefetch_factor": None,
+    "dataloader_multiprocessing_context": None,
+    "length_column_name": "x",
+    "use_cache": True,
+    "prediction_loss_only": True,
+    "eval_do_concat_batches": False,
+    "eval_use_gather_object": True,
+    "eval_accumulation_steps": 1,
+    "include_for_metrics": ["loss"],
+    "batch_eval_metrics": False,
+    "skip_memory_metrics": False,
+    "debug": "",
+    "do_train": True,
+    "do_eval": True,
+    "do_predict": True,
+    "ddp_find_unused_parameters": True,
+    "ddp_bucket_cap_mb": 1,
+    "ddp_broadcast_buffers": True,
+    "liger_kernel_config": {},
+    "local_rank": 0,
+}
+# Tried elsewhere: FSDP in test_ranks.py; DeepSpeed is refused with a reason; tf32 and NCCL need a GPU.
+ELSEWHERE = {"fsdp", "fsdp_config", "deepspeed", "tf32", "ddp_backend"}
