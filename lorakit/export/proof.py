@@ -53,7 +53,8 @@ TOLERANCES = {
 }
 _ASIDE = ".proof-"  # of what is only needed for the proof
 _LEAST_SHARE = 0.8  # of the adapter's effect, that rounding may leave
-_ROUNDS_THE_BASE = ("q6_k", "q5_k_m", "q4_k_m")  # by more than an adapter may add, so that its share is said, not judged
+# Whose rounding of the base is more than many adapters add: there the share is said, not judged.
+_ROUNDS_THE_BASE = ("q6_k", "q5_k_m", "q4_k_m")
 # Of what is computed in another format than float32, into which weights are rounded when they are read back as well.
 _NOISE = {
     "float32": Tolerance(0.0, 0.0, 0.0),
