@@ -39,7 +39,11 @@ _ROTARY_SETTINGS = {
 _WINDOW = {"add_sliding_window": _of("sliding_window")}
 _SCALINGS = frozenset({"default", "linear", "yarn"})
 _HEADS = {"attn_q": _of("num_attention_heads"), "attn_k": _of("num_key_value_heads")}
-_NO_WINDOW = {"hidden_act": ("silu",), "attention_bias": (False,), "use_sliding_window": (False,)}
+_NO_WINDOW: dict[str, tuple[object, ...]] = {
+    "hidden_act": ("silu",),
+    "attention_bias": (False,),
+    "use_sliding_window": (False,),
+}
 _GEMMA: dict[str, tuple[object, ...]] = {
     "hidden_activation": ("gelu_pytorch_tanh",),
     "attention_bias": (False,),
