@@ -157,7 +157,7 @@ def test_a_gpu_too_small_for_the_weights_is_told_of_fewer_bits(command, small_gp
 
 @pytest.mark.parametrize(("larger", "kind"), [(None, "8bit"), ("8bit", "4bit")])
 def test_auto_fit_loads_them_in_fewer_bits(command, small_gpu, monkeypatch, capsys, larger, kind):
-    def load_model(source, tokenizer, dtype, device, quantization, **_):
+    def load_model(source, tokenizer, dtype, device, quantization, *_):
         raise ModelError(f"to be loaded in {quantization}")
 
     pytest.importorskip("bitsandbytes")
