@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import torch
 
-from lorakit.engine.backends.operands import AttentionInputs, Gradients, Norm, NormedInput, Projection, Smalls
+from lorakit.engine.backends.operands import AttentionInputs, Gradients, MlpSaved, Norm, NormedInput, Projection, Smalls
 from lorakit.engine.backends.workspace import Workspace
 
 # (query, key, value, seqlens, scaling) to [1, tokens, heads, head size]; the first three [1, heads, tokens, head size]
@@ -214,13 +214,6 @@ class Backend(ABC):
 
     @abstractmethod
     def mlp_backward(
-        self,
-        start: NormedInput,
-        projections: Sequence[Projection],
-        smalls: Sequence[torch.Tensor | None],
-        gate: torch.Tensor,
-        up: torch.Tensor,
-        grad: torch.Tensor,
-        wants_grad_x: bool,
+        self, saved: MlpSaved, grad: torch.Tensor, wants_grad_x: bool
     ) -> tuple[torch.Tensor | None, Gradients]:
         """Return the gradient of x, and those of the tensors of gate, up and down, for that of `mlp`'s y."""

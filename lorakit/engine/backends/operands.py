@@ -124,3 +124,22 @@ class AttentionInputs:
             # laid out as the projection's output, whose gradient it becomes
             value.new_zeros(value.shape[1], value.shape[0], value.shape[2]).transpose(0, 1),
         )
+
+
+@dataclass(frozen=True)
+class MlpSaved:
+    """What the backward pass of half a layer with a gated MLP needs of the forward pass.
+
+    Attributes:
+        start: x and its norm.
+        projections: Gate, up, and down.
+        smalls: What their adapters made of their inputs, each [tokens, rank].
+        gate: [tokens, inner]
+        up: [tokens, inner]
+    """
+
+    start: NormedInput
+    projections: Sequence[Projection]
+    smalls: Sequence[torch.Tensor | None]
+    gate: torch.Tensor
+    up: torch.Tensor

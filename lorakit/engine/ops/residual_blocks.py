@@ -21,6 +21,7 @@ from lorakit.engine.backends.base import Backend
 from lorakit.engine.backends.operands import (
     PER_PROJECTION,
     AttentionInputs,
+    MlpSaved,
     Norm,
     NormedInput,
     Projection,
@@ -206,8 +207,6 @@ class MlpBlock(torch.autograd.Function):
         """Return the gradients of x and of every A and B."""
         x, rstd, gate, up, *rest = ctx.saved_tensors
         saved = _Saved.of(rest, ctx.scalings)
-        grad_x, found = ctx.backend.mlp_backward(
-            *(NormedInput(x, ctx.norm, rstd), saved.projections, saved.smalls, gate, up),
-            *(grad.contiguous(), ctx.needs_input_grad[0]),
-        )
+        mlp = MlpSaved(NormedInput(x, ctx.norm, rstd), saved.projections, saved.smalls, gate, up)
+        grad_x, found = ctx.backend.mlp_backward(mlp, grad.contiguous(), ctx.needs_input_grad[0])
         return grad_x, None, None, None, *found

@@ -7,7 +7,7 @@ import torch
 from backends import backend_of_kind
 from tolerances import assert_within, rounding_errors
 
-from lorakit.engine.backends.operands import LoraFactors, Norm, NormedInput, Projection
+from lorakit.engine.backends.operands import LoraFactors, MlpSaved, Norm, NormedInput, Projection
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,9 @@ def of_mlp(case, dtype, way):
     x, grad = drawn(dtype, case.tokens, case.width), drawn(dtype, case.tokens, case.width)
     by = backend_for(way, x, each, norm)
     y, gate, up, smalls, rstd = by.mlp(x, norm, each)
-    grad_x, gradients = by.mlp_backward(NormedInput(x, norm, rstd), each, smalls, gate, up, grad, True)
-    _, without = by.mlp_backward(NormedInput(x, norm, rstd), each, smalls, gate, up, grad, False)
+    saved = MlpSaved(NormedInput(x, norm, rstd), each, smalls, gate, up)
+    grad_x, gradients = by.mlp_backward(saved, grad, True)
+    _, without = by.mlp_backward(saved, grad, False)
     return [y, gate, up, *found(smalls), rstd, grad_x, *found(gradients), *found(without)]
 
 

@@ -14,7 +14,7 @@ from lorakit.engine.backends.cpu import attention, blocks
 from lorakit.engine.backends.cpu.build import BFLOAT16_BLOCKS, BFLOAT16_KERNELS, FLOAT32_BLOCKS, FLOAT32_KERNELS
 from lorakit.engine.backends.cpu.half_products import multiply_half
 from lorakit.engine.backends.cpu.library import load
-from lorakit.engine.backends.operands import AttentionInputs, Gradients, Norm, NormedInput, Projection, Smalls
+from lorakit.engine.backends.operands import AttentionInputs, Gradients, MlpSaved, Norm, NormedInput, Projection, Smalls
 from lorakit.engine.backends.torch.backend import TorchBackend
 from lorakit.engine.runtime import processor
 
@@ -220,19 +220,12 @@ class CpuBackend(TorchBackend):
         return blocks.mlp(self.kernels, x, norm, projections)
 
     def mlp_backward(
-        self,
-        start: NormedInput,
-        projections: Sequence[Projection],
-        smalls: Sequence[torch.Tensor | None],
-        gate: torch.Tensor,
-        up: torch.Tensor,
-        grad: torch.Tensor,
-        wants_grad_x: bool,
+        self, saved: MlpSaved, grad: torch.Tensor, wants_grad_x: bool
     ) -> tuple[torch.Tensor | None, Gradients]:
         """See `Backend.mlp_backward`."""
-        if not self.serves_block(start.x, projections, start.norm):
-            return super().mlp_backward(start, projections, smalls, gate, up, grad, wants_grad_x)
-        return blocks.mlp_backward(self.kernels, start, projections, smalls, gate, up, grad, wants_grad_x)
+        if not self.serves_block(saved.start.x, saved.projections, saved.start.norm):
+            return super().mlp_backward(saved, grad, wants_grad_x)
+        return blocks.mlp_backward(self.kernels, saved, grad, wants_grad_x)
 
     def serves_block(self, x: torch.Tensor, projections: Sequence[Projection], norm: Norm | None = None) -> bool:
         """Whether blocks.cpp computes half a layer of this input faster than PyTorch's products.

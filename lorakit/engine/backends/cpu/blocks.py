@@ -12,6 +12,7 @@ from lorakit.engine.backends.operands import (
     PER_PROJECTION,
     Gradients,
     LoraFactors,
+    MlpSaved,
     Norm,
     NormedInput,
     Projection,
@@ -137,17 +138,11 @@ def mlp(
     return y, gate, up, smalls, rstd
 
 
-def mlp_backward(  # noqa: PLR0913, PLR0917 - what the forward pass was given and left
-    kernels: Any,
-    start: NormedInput,
-    projections: Sequence[Projection],
-    smalls: Sequence[torch.Tensor | None],
-    gate: torch.Tensor,
-    up: torch.Tensor,
-    grad: torch.Tensor,
-    wants_grad_x: bool,
+def mlp_backward(
+    kernels: Any, saved: MlpSaved, grad: torch.Tensor, wants_grad_x: bool
 ) -> tuple[torch.Tensor | None, Gradients]:
     """See `Backend.mlp_backward`."""
+    start, projections, gate, up = saved.start, saved.projections, saved.gate, saved.up
     x, grad_smalls = start.x, _smalls(start.x, projections)
     grad_gate, grad_up = torch.empty_like(gate), torch.empty_like(up)
     product = torch.empty_like(gate) if projections[2].lora else None
@@ -158,7 +153,7 @@ def mlp_backward(  # noqa: PLR0913, PLR0917 - what the forward pass was given an
         *(_pointers(grad_smalls), product, normed, grad_x),
     )
     inputs, grads = [normed, normed, product], [grad_gate, grad_up, grad]
-    return grad_x, _factor_gradients(kernels, projections, inputs, smalls, grads, grad_smalls)
+    return grad_x, _factor_gradients(kernels, projections, inputs, saved.smalls, grads, grad_smalls)
 
 
 def _project(  # noqa: PLR0913, PLR0917 - as the C++ takes it

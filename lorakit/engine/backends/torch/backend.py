@@ -17,6 +17,7 @@ from lorakit.engine.backends.operands import (
     PER_PROJECTION,
     AttentionInputs,
     Gradients,
+    MlpSaved,
     Norm,
     NormedInput,
     Projection,
@@ -226,19 +227,13 @@ class TorchBackend(Backend):
         return y, gate, up, [*smalls, small], rstd
 
     def mlp_backward(
-        self,
-        start: NormedInput,
-        projections: Sequence[Projection],
-        smalls: Sequence[torch.Tensor | None],
-        gate: torch.Tensor,
-        up: torch.Tensor,
-        grad: torch.Tensor,
-        wants_grad_x: bool,
+        self, saved: MlpSaved, grad: torch.Tensor, wants_grad_x: bool
     ) -> tuple[torch.Tensor | None, Gradients]:
         """See `Backend.mlp_backward`."""
+        gate, up, projections, smalls = saved.gate, saved.up, saved.projections, saved.smalls
         product = self.swiglu(gate, up) if projections[2].lora else None
         grad_product, of_last = self.add_linear_backward(projections[2], product, smalls[2], grad)
         grads = self.swiglu_backward(grad_product, gate, up)
         residual_grad = grad if wants_grad_x else None
-        grad_x, of_inner = self.norm_linears_backward(start, projections[:2], smalls[:2], grads, residual_grad)
+        grad_x, of_inner = self.norm_linears_backward(saved.start, projections[:2], smalls[:2], grads, residual_grad)
         return grad_x, [*of_inner, *of_last]
