@@ -51,7 +51,9 @@ def test_what_is_made_from_a_template_finds_that_template(chinese):
         values = {name: f"X{number}9" for number, name in enumerate(names)}
         text = FIELD.sub(lambda field, values=values: values[field[1]], source)
         expected = FIELD.sub(lambda field, values=values: values[field[1]], target)
-        assert (found := catalogue.whole(text)) and found.text == expected, source
+        found = catalogue.whole(text)
+        assert found is not None, source
+        assert found.text == expected, source
 
 
 def test_what_is_no_message_stays_as_it_is(chinese):

@@ -49,7 +49,7 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
     """argparse's help, with its own words in the language of this process."""
 
     def add_usage(self, usage: str | None, actions: Any, groups: Any, prefix: str | None = None) -> None:
-        super().add_usage(usage, actions, groups, translated("usage: ") if prefix is None else prefix)
+        super().add_usage(usage, actions, groups, f"{translated('usage:')} " if prefix is None else prefix)
 
     def start_section(self, heading: str | None) -> None:
         super().start_section(translated(heading) if heading else heading)

@@ -132,7 +132,10 @@ class _Catalogue:
         """
         if text in self._fixed:
             return _Found(len(text), self._fixed[text])
+        has_lines = "\n" in text
         for template in self._templates:
+            if has_lines and "\n" not in template.source:
+                continue  # its lines are messages of their own
             if template.anchor in text and (found := template.pattern.fullmatch(text)):
                 if not may_begin_with_place and template.source[0] == "{" and ": " in found[1]:
                     continue

@@ -188,7 +188,7 @@ def _contract(card: Card) -> Iterator[str]:
     record = card.record
     lying = "the one that lies beside the adapter"
     template = lying if card.loading.has_own_template else f"the base has none; {lying}"
-    ends = " or ".join(map(plain, dict.fromkeys((record.end_of_turn, *record.stop_tokens))))
+    ends = f" {translated('or')} ".join(map(plain, dict.fromkeys((record.end_of_turn, *record.stop_tokens))))
     facts = [
         f"- Chat template: {template} (`chat_template.jinja`, SHA-256 {record.template_hash[:_SHOWN_DIGITS]}...).",
         f"- An answer ends with {ends}.",

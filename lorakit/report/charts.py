@@ -54,7 +54,7 @@ def line_chart(title: str, unit: str, series: Sequence[Series]) -> Markup:
         *shapes,
         viewBox=f"0 0 {WIDTH} {HEIGHT}",
         role="img",
-        aria_label=translated(f"{title} over the optimizer steps"),
+        aria_label=translated(f"{translated(title)} over the optimizer steps"),
     )
     caption = element("figcaption", words("strong", title), f" ({translated(unit)})" if unit else "", _legend(drawn))
     return element("figure", caption, svg)
