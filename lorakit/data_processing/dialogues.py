@@ -101,6 +101,16 @@ def read_dialogue(fields: Fields, name: str) -> list[Draft]:
     return drafts
 
 
+def refuse_unread(fields: Fields) -> None:
+    """Name a conversation in one text that cannot be taken apart."""
+    if fields.has("chat"):
+        raise UnusableError(
+            f'"{fields.key("chat")}" does not begin with USER: or another speaker\'s mark, from where question and answer '
+            "follow each other",
+            'write turns as {"messages": [{"role": "user", "content": "..."}, ...]}',
+        )
+
+
 def _message(role: Role, said: str, place: str) -> Message:
     if role != "assistant" or "<functioncall>" not in said:
         return Message(role, text_of(said, place))

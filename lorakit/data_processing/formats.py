@@ -25,7 +25,7 @@ from typing import Any, Literal
 from lorakit.config import Config
 from lorakit.data_processing.conversation import checked, with_turns_chosen
 from lorakit.data_processing.copies import is_said
-from lorakit.data_processing.dialogues import is_of_moss, read_dialogue, read_moss, turns_written_in
+from lorakit.data_processing.dialogues import is_of_moss, read_dialogue, read_moss, refuse_unread, turns_written_in
 from lorakit.data_processing.example import Example, Message, Rejected, UnusableError, has_half_character, shortened
 from lorakit.data_processing.field_names import judged
 from lorakit.data_processing.images import IMAGE_MARK
@@ -239,6 +239,7 @@ def _reader_for(fields: Fields, rules: RowRules) -> _Reader:
         if (reader := _reader_of(fields, is_there)) is not None:
             return reader
     refuse_lone_message(fields)
+    refuse_unread(fields)
     raise _missing(fields, rules)
 
 

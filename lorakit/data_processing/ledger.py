@@ -16,6 +16,8 @@ from typing import Any
 from lorakit.data_processing.example import shortened
 from lorakit.data_processing.field_names import Judgement, harmless_beside, judged, normal, read_name
 
+_MOST_ALIKE = 1000  # accounts that are held
+
 
 @dataclass
 class Account:
@@ -148,6 +150,17 @@ class Ledger:
     ignored: frozenset[str] = frozenset()
     _used: Counter[tuple[str, str]] = field(default_factory=Counter)
     _left: Counter[tuple[str, str]] = field(default_factory=Counter)
+    _alike: dict[int, tuple[Account, list[int]]] = field(default_factory=dict)
+
+    def add_one(self, account: Account) -> None:
+        """Enter a row; many may have one account together, which is added up only once."""
+        found = self._alike.get(id(account))
+        if found is None:
+            self.add(account, 0)
+            found = self._alike[id(account)] = account, [0]
+        found[1][0] += 1
+        if len(self._alike) > _MOST_ALIKE:
+            self.settle()
 
     def add(self, account: Account, rows: int = 1) -> None:
         """Enter rows of which the same is true."""
@@ -156,14 +169,22 @@ class Ledger:
         for left in sorted(account.left):
             self._left[left] += rows
 
+    def settle(self) -> None:
+        """Add up the rows that are alike."""
+        alike, self._alike = self._alike, {}
+        for account, [rows] in alike.values():
+            self.add(account, rows)
+
     def extend(self, other: Ledger) -> None:
         """Enter the rows of another one, which come after these."""
+        other.settle()
         for mine, theirs in ((self._used, other._used), (self._left, other._left)):
             for entry, rows in theirs.items():
                 mine[entry] += rows
 
     def fates(self) -> tuple[FieldFate, ...]:
         """Return what became of every field: the used ones first."""
+        self.settle()
         used = [FieldFate(place, rows, purpose) for (place, purpose), rows in self._used.items()]
         return (*used, *(self._left_out(place, name, rows) for (place, name), rows in self._left.items()))
 
