@@ -105,8 +105,8 @@ def refuse_unread(fields: Fields) -> None:
     """Name a conversation in one text that cannot be taken apart."""
     if fields.has("chat"):
         raise UnusableError(
-            f'"{fields.key("chat")}" does not begin with USER: or another speaker\'s mark, from where question and answer '
-            "follow each other",
+            f'"{fields.key("chat")}" does not begin with USER: or another speaker\'s mark, from where question and '
+            "answer follow each other",
             'write turns as {"messages": [{"role": "user", "content": "..."}, ...]}',
         )
 
