@@ -26,7 +26,7 @@ from lorakit.config import Config
 from lorakit.data_processing.conversation import checked, with_turns_chosen
 from lorakit.data_processing.copies import is_said
 from lorakit.data_processing.dialogues import is_of_moss, read_dialogue, read_moss, refuse_unread, turns_written_in
-from lorakit.data_processing.example import Example, Message, Rejected, UnusableError, has_half_character, shortened
+from lorakit.data_processing.example import Example, Message, Rejected, UnusableError, shortened
 from lorakit.data_processing.field_names import judged
 from lorakit.data_processing.images import IMAGE_MARK
 from lorakit.data_processing.ledger import Account, Fields, Ledger
@@ -37,6 +37,7 @@ from lorakit.data_processing.row_pictures import place_pictures
 from lorakit.data_processing.tool_calls import TOOLACE, read_tools, tools_in_text
 from lorakit.data_processing.trees import is_tree, read_tree, refuse_lone_message
 from lorakit.data_processing.turns import Draft, are_turns, is_list_of_texts, read_turns, text_of
+from lorakit.incoming import has_half_character
 
 PAIRS = (
     ("text", "target"),
