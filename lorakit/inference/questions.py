@@ -210,7 +210,7 @@ def _answered(file: Path, questions: Sequence[Question]) -> int:
     if len(found) > len(questions):
         raise RunError(f"{file}: holds more answers than there are questions", "set answer_file, or remove that file")
     if len(whole) < len(text):
-        file.write_bytes(whole)
+        os.truncate(file, len(whole))  # to write the others anew would be to lose them where that is broken off
     return len(found)
 
 
