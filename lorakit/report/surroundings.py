@@ -82,8 +82,10 @@ def processor_name() -> str:
 
 
 def _used_configuration(report: Report) -> Path | None:
-    file = report.run_folder / USED_CONFIG_FILE if report.run_folder else None
-    is_readable = file is not None and fault_of_file(str(file)) is None and not leads_out(file)
+    if not report.run_folder:
+        return None
+    file = report.run_folder / USED_CONFIG_FILE
+    is_readable = fault_of_file(str(file)) is None and not leads_out(file)
     return file if is_readable and file.stat().st_size <= _MOST_BYTES else None
 
 
