@@ -184,7 +184,9 @@ class Config(BaseModel):
         "of a conversation as one text).",
     )
     ignore_fields: Annotated[list[str], Shown("Data")] = Field(
-        [], description="Fields that are left out on purpose, such as `[explanation]` or `[messages[].weight]`."
+        [],
+        description="Fields that are left out on purpose, such as `[explanation]` or "
+        '`["messages[].weight"]`; also those that would be read.',
     )
     train_turns: Annotated[Literal["all", "last", "marked"], Shown("Data")] = Field(
         "all",
