@@ -15,6 +15,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -101,22 +102,22 @@ def _is_message(template: str) -> bool:
     return len(words) >= 2 and letters >= _FEWEST_LETTERS
 
 
-def extracted() -> dict[str, list[str]]:
+@cache
+def looked_through() -> dict[str, list[str]]:
     """Return the templates of all files of the package, with the files where they stand."""
     found: dict[str, list[str]] = {}
     for file in sorted(PACKAGE.rglob("*.py")):
         name = file.relative_to(PACKAGE).as_posix()
-        if name in FILES_WITHOUT_MESSAGES:
-            continue
-        for template, _ in templates_of(file):
-            if template not in NOT_SHOWN:
+        if name not in FILES_WITHOUT_MESSAGES:
+            for template, _ in templates_of(file):
                 found.setdefault(template, []).append(f"lorakit/{name}")
     return found
 
 
 def all_templates() -> dict[str, list[str]]:
     """Return all that a catalogue must have."""
-    return extracted() | {text: ["scripts/messages.toml"] for text in WHOLE}
+    shown = {template: files for template, files in looked_through().items() if template not in NOT_SHOWN}
+    return shown | {text: ["scripts/messages.toml"] for text in WHOLE}
 
 
 def catalogue_file(language: str) -> Path:

@@ -164,7 +164,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     for column in columns:
         drawn.add_column(_plain(translated(column)), overflow="fold")
     for row in rows:
-        drawn.add_row(*map(_plain, [translated(row[0]), *row[1:]] if columns[0] == "" else row))
+        drawn.add_row(*map(_plain, [translated(cell) for cell in row] if columns[0] == "" else row))
     with display().paused():
         _out().print(drawn, soft_wrap=False)
 
