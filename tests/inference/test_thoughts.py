@@ -51,6 +51,7 @@ def streamed(assistant, ids):
     return "".join(shown)
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("has_tools", [False, True])
 @pytest.mark.parametrize("name", template_names())
 def test_answers_are_compared_without_their_thoughts(name, has_tools):
@@ -66,6 +67,7 @@ def test_answers_are_compared_without_their_thoughts(name, has_tools):
 
 
 # Muse Glimmer's words "assistant to=user" are one stretch of text, which only byte-level tokenizers cut there.
+@pytest.mark.every(4)
 @pytest.mark.parametrize(
     ("name", "kind"),
     [pair for pair in product(CHANNELS, KINDS) if pair[0] != "muse_glimmer" or pair[1] == "byte-level"],
