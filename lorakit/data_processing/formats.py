@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from lorakit.config import Config
 from lorakit.data_processing.conversation import checked, with_turns_chosen
-from lorakit.data_processing.example import Example, Message, Rejected, UnusableError, has_half_character, shortened
+from lorakit.data_processing.example import Example, Message, Rejected, UnusableError, shortened
 from lorakit.data_processing.field_names import judged
 from lorakit.data_processing.glaive import read_glaive
 from lorakit.data_processing.images import IMAGE_MARK
@@ -31,6 +31,7 @@ from lorakit.data_processing.raw import MOST_CHARACTERS, RawRow
 from lorakit.data_processing.row_pictures import place_pictures
 from lorakit.data_processing.tool_calls import calls_in_text, read_calls, read_tools, tools_in_text
 from lorakit.data_processing.turns import Draft, read_turns, text_of
+from lorakit.incoming import has_half_character
 
 PAIRS = (
     ("text", "target"),

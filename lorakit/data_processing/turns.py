@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from lorakit.data_processing.example import Message, ToolCall, UnusableError, has_half_character, shortened
+from lorakit.data_processing.example import Message, ToolCall, UnusableError, shortened
 from lorakit.data_processing.field_names import read_name
 from lorakit.data_processing.images import IMAGE_MARK
 from lorakit.data_processing.ledger import Fields, is_empty, parsed_cell
 from lorakit.data_processing.tool_calls import as_json, calls_in_text, read_calls, results_in_text
+from lorakit.incoming import has_half_character
 
 _SPEAKERS: dict[str, tuple[str, ...]] = {
     "system": ("system", "developer", "系统"),

@@ -37,6 +37,8 @@ def unproven(folder: Path) -> Iterator[Path]:
         RunError: Another process writes there, or it can no longer be written.
     """
     folder = folder.absolute()
+    if not folder.name:
+        raise SettingsError(f"export_dir: {str(folder)!r} is no folder of its own", "name an empty or a new folder")
     open_folder(folder.parent, "export_dir")
     fault = f"export_dir: another process is writing {str(folder)!r}"
     with (

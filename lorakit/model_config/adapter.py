@@ -17,7 +17,7 @@ from lorakit.incoming import fault_of_file, is_missing
 from lorakit.model_config.adapter_bounds import check_bounds, is_finite
 from lorakit.model_config.adapter_settings import SETTINGS_FILE, lora_config, read_settings_file
 from lorakit.model_config.fingerprint import KIND
-from lorakit.model_config.folder_check import fault_in_folder
+from lorakit.model_config.folder_check import check_adapter_folder
 from lorakit.model_config.layer_names import layer_names
 from lorakit.model_config.loading import ModelBundle
 from lorakit.model_config.record import RECORD_FILE, AdapterRecord, read_record
@@ -148,8 +148,7 @@ def _read_settings(folder: Path) -> dict[str, Any]:
                 "convert it to safetensors where you trust it: load and save it again with PEFT",
             )
         raise AdapterError(f"{folder}: {_WEIGHTS} is missing", "copy the adapter's folder again, with all its files")
-    if (fault := fault_in_folder(folder)) is not None:
-        raise AdapterError(f"{folder}: {fault}", "copy the adapter's folder again, with files of its own")
+    check_adapter_folder(folder)
     return read_settings_file(folder)
 
 
