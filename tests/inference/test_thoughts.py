@@ -11,7 +11,8 @@ from lorakit.data_processing.chat_template import TemplateError
 from lorakit.data_processing.tool_calls import read_tools
 from lorakit.evaluate.metrics import without_reasoning
 from lorakit.inference.assistant import Assistant
-from lorakit.inference.generation import _Streamer, answer_text
+from lorakit.inference.generation import answer_text
+from lorakit.inference.streamer import TokenStreamer
 from lorakit.inference.tool_calls import CallReader
 
 THOUGHT, SAID = "The fox is quick.\n\nSo it jumps.", "The quick fox\n\njumps."
@@ -44,7 +45,7 @@ def answered(assistant, reasoning=None, content=SAID):
 
 def streamed(assistant, ids):
     shown = []
-    streamer = _Streamer(assistant, is_cleaned=False, has_tools=False, show=shown.append)
+    streamer = TokenStreamer(assistant, is_cleaned=False, has_tools=False, show=shown.append)
     for token in ids:
         streamer.see(token)
     streamer.close()
