@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import stat
 from io import BufferedReader
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 MOST_JSON_BYTES = 40_000_000  # as objects they take a dozen times that; the longest known list of weights has 9 MB
 _FEWEST_BYTES, _FEW_BRACKETS = 16, 200_000  # for each list or object: files of brackets alone take 25 times their size
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 _NOTHING_THERE = "there is no such file"
 _NO_FILE = "is a device, a pipe or a socket, not a file"
 
@@ -108,3 +110,8 @@ def is_folder(path: Path) -> bool:
         return path.is_dir()
     except (OSError, ValueError):
         return False
+
+
+def has_half_character(text: str) -> bool:
+    """Tell whether a text holds an unpaired surrogate, which JSON and YAML can write and UTF-8 cannot."""
+    return _HALF_CHARACTER.search(text) is not None

@@ -429,6 +429,25 @@ PATHS = [
 ]
 
 
+def _asking(name: str, *words: str, **settings: str) -> Case:
+    """A case of a question to the base."""
+    asked = [f"--set={key}={value}" for key, value in settings.items()]
+    return Case(name, lambda lab: lab.command("inference", "--use_original_model", *asked), words)
+
+
+PATHS += [
+    _asking("questions in a folder without a name", "question_file: '/'", "set answer_file", question_file="/"),
+    _asking("questions in the folder above", "question_file: '..'", "set answer_file", question_file=".."),
+    _asking("questions that are not there", "there is no such file", "question_file", question_file="none.json"),
+    _asking("a picture for a model of text", "image: has a picture", "leave it out", image="x.png", question="a"),
+    Case(
+        "the root of all folders to export into",
+        lambda lab: lab.command("merge", "--lora_model_path", str(lab.adapter_folder), "--export_dir", "/"),
+        ("export_dir: '/' is no folder of its own", "an empty or a new folder"),
+    ),
+]
+
+
 def _push(lab: Lab, *more: str) -> list[str]:
     return lab.command("push", "--push_to", "alice/my-lora", *more)
 

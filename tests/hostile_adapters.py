@@ -135,7 +135,30 @@ def _as_link(name: str, target: str) -> object:
     return damage
 
 
+def _moved_out(name: str) -> object:
+    """Damage: a file that lies in a private folder, with a link in its place."""
+
+    def damage(folder: Path) -> None:
+        private = folder.parent / "private"
+        private.mkdir()
+        (folder / name).rename(private / name)
+        (folder / name).symlink_to(private / name)
+
+    return damage
+
+
+LINKS = [
+    adapter(f"{name} of a private folder", _moved_out(name), name, "is a link that leads out of the folder")
+    for name in (SETTINGS, "lorakit.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+]
+
 TENSORS = [
+    adapter(
+        "an adapter of whole numbers",
+        changing_tensors(WEIGHTS, lambda tensors: tensors.update({k: v.int() for k, v in tensors.items()})),
+        "is written as I32",
+        "no weights",
+    ),
     adapter("a number of the adapter that is none", _poisoned(float("nan")), "lora_B", "are not finite"),
     adapter("a number of the adapter that is endless", _poisoned(float("-inf")), "lora_B", "are not finite"),
     adapter("adapter weights that are a folder", _as_folder(WEIGHTS), WEIGHTS, "is a folder"),
@@ -150,4 +173,4 @@ TENSORS = [
     adapter("a record that is a device", _as_link("lorakit.json", "/dev/zero"), "lorakit.json"),
 ]
 
-ALL = [*_mistyped(), *TOGETHER, *REACHING, *ENDLESS, *TENSORS]
+ALL = [*_mistyped(), *TOGETHER, *REACHING, *ENDLESS, *LINKS, *TENSORS]

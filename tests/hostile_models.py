@@ -200,6 +200,12 @@ QUANTIZED = [
 ]
 
 NUMBERS = [
+    model(
+        "weights that are whole numbers",
+        changing_tensors(WEIGHTS, lambda t: t.update({"model.norm.weight": t["model.norm.weight"].int()})),
+        "model.norm.weight is written as I32",
+        "no weights",
+    ),
     model("a weight that is no number", _poisoned(float("nan")), "up_proj.weight", "are not finite"),
     model("a weight that is endless", _poisoned(float("inf")), "up_proj.weight", "are not finite"),
 ]

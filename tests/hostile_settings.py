@@ -44,5 +44,23 @@ SECRETS = [
     config("a secret where a number belongs", f"lora_r: {TOKEN}\n", "line 1", *SHAPE),
 ]
 
-ALL = [*SENDING, *SECRETS]
+HALVES = [
+    config(f"half a character in {name}", f"{name}: {value}\n", "line 1", "half a character", "the whole character")
+    for name, value in (
+        ("system_prompt", '"a\\ud800"'),
+        ("add_tokens", '["<a>", "\\udc00"]'),
+        ("train_file", '"\\ud800.json"'),
+        ("trainer_args", '{run_name: "\\ud800"}'),
+        ("map_fields", '{"\\ud800": input}'),
+    )
+]
+
+TRAINER = [
+    _argument("label_smoothing_factor", "1.0e+300", "label_smoothing_factor is a share"),
+    _argument("label_smoothing_factor", "-0.5", "label_smoothing_factor is a share"),
+    _argument("log_level", "/etc/passwd", "trainer_args", "/etc/passwd"),
+    _argument("log_level_replica", "loud", "trainer_args", "loud"),
+]
+
+ALL = [*SENDING, *SECRETS, *HALVES, *TRAINER]
 VALUES = (TOKEN, KEY, "hunter2")

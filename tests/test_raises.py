@@ -27,6 +27,7 @@ BY_OTHER_WORDS = {
     "lorakit/data_processing/images.py resolve_image": "tests/data_processing/test_images.py",
     "lorakit/export/gguf_adapter.py": "tests/export/test_gguf_adapter.py",
     "lorakit/export/gguf_family.py": "tests/bad_export_cases.py",
+    "lorakit/inference/session.py run: image:": "tests/bad_input_cases.py",
     "lorakit/model_config/adapter_choice.py _read": "tests/model_config/test_adapter_choice.py",
     "lorakit/model_config/adapter_settings.py": "tests/hostile_adapters.py",
     "lorakit/model_config/layer_names.py": "tests/model_config/test_layer_names.py",

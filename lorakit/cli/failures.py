@@ -27,14 +27,6 @@ _MORE_ROOM = (
     "lower max_length or max_tokens_per_microbatch, set trainer_args: {activation_checkpointing: true}, "
     "or take a smaller model"
 )
-_OF_THE_MACHINE = {
-    getattr(errno, name)
-    for name in (
-        *("ENOSPC", "EDQUOT", "EROFS", "EIO", "EFBIG", "EACCES", "EPERM", "ENOTDIR", "EISDIR", "EMFILE", "ENFILE"),
-        *("ENAMETOOLONG", "ELOOP", "EBADF", "ENXIO", "ENODEV", "ESTALE", "ETXTBSY", "EBUSY", "EEXIST", "ENOTEMPTY"),
-    )
-    if hasattr(errno, name)
-}
 _MOST_SHOWN = 300  # characters of the error's own words
 
 
@@ -62,9 +54,16 @@ def report_internal_error(error: Exception, argv: list[str], output_dir: str | N
 def fault_of_surroundings(error: BaseException) -> RunError | None:
     """Return the error that a user needs where memory, disk or a library in Rust has given up; else None."""
     text = _shown(error)
-    if type(error).__name__ in _OUT_OF_MEMORY or any(words in text for words in _WORDS_OF_TORCH):
+    of_the_system = error.errno if isinstance(error, OSError) else None
+    if (
+        type(error).__name__ in _OUT_OF_MEMORY
+        or of_the_system == errno.ENOMEM
+        or any(words in text for words in _WORDS_OF_TORCH)
+    ):
         return RunError(f"out of memory ({text})", _MORE_ROOM)
-    if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
+    # Whatever a system can say of a file, it says of some: what stands behind a name is the user's. Of a connection it
+    # says it of the other processes of a task.
+    if isinstance(error, OSError) and of_the_system is not None and not isinstance(error, ConnectionError):
         place = error.filename if isinstance(error.filename, str) else "standard input or output"
         return RunError(
             f"{place}: {error.strerror}", "look at that file or folder, its permissions, and the room on the disk"

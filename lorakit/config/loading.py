@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from lorakit.config.settings import BOUNDS, Config, number_text
 from lorakit.config.trainer_arguments import check_trainer_arguments
 from lorakit.config.yaml_values import read_mapping, read_value
 from lorakit.errors import SettingsError
-from lorakit.incoming import fault_of_file
+from lorakit.incoming import fault_of_file, has_half_character
 from lorakit.invocation import command
 from lorakit.outgoing import holds_secret
 
@@ -23,6 +24,10 @@ _MOST_BYTES = 1_000_000  # of a file of settings
 _SECRET_FOUND = (
     "a value has the shape of an access token or a password, which would be written into files",
     "take it out, and log in instead: `hf auth login`, or the variable HF_TOKEN",
+)
+_HALF_FOUND = (
+    "a value holds half a character, or bytes that are not UTF-8, which no file could keep",
+    "write the whole character",
 )
 _MOST_SHOWN = 80  # characters of a value in a message
 
@@ -95,7 +100,8 @@ def make_config(values: dict[str, Any], place: str) -> Config:
 
 def _checked(given: dict[str, Given], faults: list[Fault]) -> Config:
     config = _validate(given, faults)
-    faults += [Fault(item.place, *_SECRET_FOUND) for item in given.values() if _holds_secret(item.value)]
+    for is_wrong, found in ((holds_secret, _SECRET_FOUND), (has_half_character, _HALF_FOUND)):
+        faults += [Fault(item.place, *found) for item in given.values() if _holds(item.value, is_wrong)]
     if faults or config is None:
         raise SettingsError("\n".join(str(fault) for fault in faults))
     return config
@@ -177,12 +183,12 @@ def _validate(given: dict[str, Given], faults: list[Fault]) -> Config | None:
     return config
 
 
-def _holds_secret(value: Any) -> bool:
+def _holds(value: Any, is_wrong: Callable[[str], bool]) -> bool:
     if isinstance(value, dict):
-        return any(map(_holds_secret, [*value.keys(), *value.values()]))
+        return any(_holds(part, is_wrong) for part in (*value.keys(), *value.values()))
     if isinstance(value, list | tuple):
-        return any(map(_holds_secret, value))
-    return isinstance(value, str) and holds_secret(value)
+        return any(_holds(part, is_wrong) for part in value)
+    return isinstance(value, str) and is_wrong(value)
 
 
 def _settings_fault(name: str, item: Given, detail: ErrorDetails) -> Fault:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from array import array
 from dataclasses import dataclass
 from typing import Literal
 
 from lorakit.data_processing.reasoning import split_reasoning
 from lorakit.engine import IGNORED_LABEL, Picture
-
-_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 
 Role = Literal["tools", "system", "user", "assistant", "tool"]
 
@@ -133,8 +130,3 @@ def shortened(text: str, most: int = 200) -> str:
     """Return the first line of a text as far as a message can bear it: fields and file names come from anywhere."""
     line = " ".join(text[: most + 1].split())
     return line if len(line) <= most else line[: most - 3] + "..."
-
-
-def has_half_character(text: str) -> bool:
-    """Tell whether a text holds an unpaired surrogate, which JSON can write and UTF-8 cannot."""
-    return _HALF_CHARACTER.search(text) is not None

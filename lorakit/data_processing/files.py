@@ -104,7 +104,7 @@ def _rows(name: str, reading: Reading) -> Iterator[RawRow | Rejected]:
 
         yield from read_hub(name, reading.configuration, reading.split, reading.most)
     else:
-        raise DataError(f"{name}: there is no such file", "correct train_file or validation_file in config.yaml")
+        raise DataError(f"{name}: there is no such file", "correct train_file, validation_file or question_file")
 
 
 def _read_folder(folder: Path, name: str, reading: Reading) -> Iterator[RawRow | Rejected]:
@@ -143,7 +143,9 @@ def _read_zip(path: Path, name: str) -> Iterator[RawRow | Rejected]:
     try:
         with zipfile.ZipFile(path) as archive:
             is_spreadsheet = "xl/workbook.xml" in archive.namelist()
-    except zipfile.BadZipFile:
+    except OSError:
+        raise
+    except Exception:  # BadZipFile; of damaged fields struct.error, ValueError or NotImplementedError
         raise DataError(f"{name}: is a damaged ZIP archive or spreadsheet", "write the file anew") from None
     if not is_spreadsheet:
         raise DataError(f"{name}: is a ZIP archive or an OpenDocument file", "unpack it, or save it as CSV (UTF-8)")

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import xxhash
 
 from lorakit.config import Config
-from lorakit.data_processing.example import has_half_character, shortened
+from lorakit.data_processing.example import shortened
 from lorakit.engine import Picture
 from lorakit.errors import DataError, SettingsError
-from lorakit.incoming import fault_of_file, is_missing, read_whole
+from lorakit.incoming import fault_of_file, has_half_character, is_missing, read_whole
 
 if TYPE_CHECKING:
     import torch
@@ -34,6 +34,9 @@ _STILL_FORMATS = {"MPO"}
 
 class ImageError(DataError):
     """A picture cannot be used; the text says which and why."""
+
+    def __init__(self, message: str, hint: str = "name another picture, or leave it out") -> None:
+        super().__init__(message, hint)
 
 
 def resolve_image(name: str, folder: Path) -> str:

@@ -26,7 +26,8 @@ from lorakit.data_processing.columns import Columns, read_arrays
 from lorakit.data_processing.example import Rejected
 from lorakit.data_processing.files import files_of
 from lorakit.data_processing.ledger import FieldFate
-from lorakit.data_processing.reading import Encoding, ReadRows, Source, read_all
+from lorakit.data_processing.reading import ReadRows, Source, read_all
+from lorakit.data_processing.written_rows import Encoding
 from lorakit.runs.cache import cache_folder
 
 _LEAST_BYTES = 1_000_000  # smaller files are read in a moment

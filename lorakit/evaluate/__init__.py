@@ -12,12 +12,21 @@ from lorakit.data_processing import ChatFormat, Dataset, load_training, load_val
 from lorakit.errors import LorakitError, SettingsError
 from lorakit.inference import chosen_adapters, open_assistant
 from lorakit.invocation import this_command
-from lorakit.runs import REPORT_FILE, RESULTS_FILE, USED_CONFIG_FILE, explaining_write_errors, writing_alone
+from lorakit.runs import (
+    PREDICTIONS_FILE,
+    REPORT_FILE,
+    RESULTS_FILE,
+    USED_CONFIG_FILE,
+    explaining_write_errors,
+    keep_foreign,
+    writing_alone,
+)
 
 if TYPE_CHECKING:
     from lorakit.engine import Ranks
 
 __all__ = ["run"]
+_WRITTEN = (PREDICTIONS_FILE, RESULTS_FILE, REPORT_FILE)
 
 
 def run(config: Config) -> int:
@@ -55,6 +64,7 @@ def _evaluate_into(folder: Path, config: Config, ranks: Ranks) -> None:
     train = _training_rows(adapter, evaluated, assistant.chat_format, limit) if adapter else None
     for line in warnings(dataset, train if train and train.name != dataset.name else None):
         console.warn(line)
+    ranks.decided_by_first(lambda: keep_foreign(folder, _WRITTEN, console.note))
     comparison = compare(
         assistant, dataset, config, config.max_generated_rows, folder, ranks, train.name if train else None
     )

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -50,8 +51,17 @@ class Question:
 
 
 def answer_file_of(config: Config) -> Path:
-    """Return the file that receives the answers to ``question_file``."""
-    return Path(config.answer_file or Path(str(config.question_file)).with_suffix(".answers.jsonl"))
+    """Return the file that receives the answers to ``question_file``.
+
+    Raises:
+        SettingsError: It is a folder such as ``..``, beside which no file could be called like it.
+    """
+    if config.answer_file:
+        return Path(config.answer_file)
+    questions = Path(str(config.question_file))
+    if not questions.stem.strip("."):
+        raise SettingsError(f"question_file: {str(questions)!r} has no name that answers could take", "set answer_file")
+    return questions.with_suffix(".answers.jsonl")
 
 
 def answer_questions(assistant: Assistant, config: Config) -> int:
@@ -63,11 +73,12 @@ def answer_questions(assistant: Assistant, config: Config) -> int:
     Raises:
         LorakitError: The file cannot be read, or the answers there are to other questions.
     """
+    file = answer_file_of(config)
     rules = RowRules.of(config, takes_pictures=assistant.chat_format.images is not None)
     reading = Reading(config.encoding, frozenset(rules.renamed))
     questions = [_question(row, rules) for row in read_rows(str(config.question_file), reading)]
-    file = answer_file_of(config)
-    done = _answered(file, questions)
+    with _naming(file):
+        done = _answered(file, questions)
     if done:
         console.note(f"{file}: {done} of {len(questions)} are answered already")
     failed = 0
@@ -156,15 +167,26 @@ def _answers(assistant: Assistant, batch: Sequence[Question], config: Config, fi
         yield {**question.fields, **outcome.get(place, reason)}
 
 
-def _opened(file: Path) -> TextIO:
-    try:
+@contextmanager
+def _opened(file: Path) -> Iterator[TextIO]:
+    with _naming(file):
         only_added = os.O_WRONLY | os.O_APPEND | os.O_CREAT
         descriptor = os.open(file, only_added | getattr(os, "O_NONBLOCK", 0), 0o666)  # a pipe that nobody reads
         os.set_blocking(descriptor, True)
-        return os.fdopen(descriptor, "a", encoding="utf-8", errors="backslashreplace")  # half a character, as in JSON
+        with os.fdopen(descriptor, "a", encoding="utf-8", errors="backslashreplace") as answers:  # half a character
+            yield answers
+
+
+@contextmanager
+def _naming(file: Path) -> Iterator[None]:
+    """Say of which file it is what the system says of none, or of this one; a reader who has left is no fault."""
+    try:
+        yield
     except OSError as error:
+        if isinstance(error, BrokenPipeError) or error.filename not in (None, str(file)):
+            raise
         raise SettingsError(
-            f"answer_file: {file}: {error.strerror}", "name a file in a folder that is there"
+            f"answer_file: {file}: {error.strerror}", "name a file in a folder that is there, with room on its disk"
         ) from error
 
 
@@ -189,7 +211,7 @@ def _answered(file: Path, questions: Sequence[Question]) -> int:
     if len(found) > len(questions):
         raise RunError(f"{file}: holds more answers than there are questions", "set answer_file, or remove that file")
     if len(whole) < len(text):
-        file.write_bytes(whole)
+        os.truncate(file, len(whole))  # to write the others anew would be to lose them where that is broken off
     return len(found)
 
 

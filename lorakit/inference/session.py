@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from lorakit import console
 from lorakit.config import Config
 from lorakit.data_processing import Message, put_marks
-from lorakit.errors import LorakitError, OutputError
+from lorakit.errors import DataError, LorakitError, OutputError
 from lorakit.inference.adapters import Adapters, open_adapters
 from lorakit.inference.tool_calls import CallReader
 
@@ -96,7 +96,12 @@ def run(config: Config) -> int:
     with console.progress(None, "loading"):
         adapters = open_adapters(config)
     session = Session(adapters, config)
-    adapters.assistant.chat_format.pictures([question("", session.images)])  # a fault should not wait for a question
+    try:
+        adapters.assistant.chat_format.pictures(
+            [question("", session.images)]
+        )  # a fault should not wait for a question
+    except DataError as error:
+        raise DataError(f"image: {error.message}", error.hint) from error
     if config.question_file or config.jsonl:
         from lorakit.inference.questions import answer_lines, answer_questions
 

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 
 _SPARE_RANK = 256  # of a default that no layer needs, as each has a rank of its own
+# Of safetensors, in which weights may be written; whole numbers read as weights are thousands of millions.
+FRACTIONS = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
 
 
 def check_bounds(config: Any, weights: Path, base: Any) -> None:
@@ -27,6 +29,10 @@ def check_bounds(config: Any, weights: Path, base: Any) -> None:
 
     with safe_open(weights, framework="pt") as opened:
         shapes = {name: opened.get_slice(name).get_shape() for name in opened.keys()}  # noqa: SIM118 - no mapping
+        formats = {name: opened.get_slice(name).get_dtype() for name in shapes}
+    whole = next((name for name, written in formats.items() if written not in FRACTIONS), None)
+    if whole is not None:
+        raise ValueError(f"{whole} is written as {formats[whole]}, which are no weights")
     ranks = [shape[0] for name, shape in shapes.items() if "lora_A" in name or "lora_embedding_A" in name]
     largest = max(ranks, default=0)
     asked = max([config.r, *config.rank_pattern.values()])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from lorakit import console
 from lorakit.errors import AdapterError
+from lorakit.model_config.folder_check import check_adapter_folder
 from lorakit.model_config.record import read_record
 from lorakit.model_config.source import ModelSource
 from lorakit.model_config.trust import first_line, read_settings
@@ -31,10 +32,11 @@ def adapter_tokenizer(base: PreTrainedTokenizerBase, folder: Path) -> PreTrained
         the base's serves.
 
     Raises:
-        AdapterError: It cannot be read, or gives the base's tokens other ids.
+        AdapterError: It cannot be read, must not be (see `check_adapter_folder`), or gives the base's tokens other ids.
     """
     if not all((folder / name).is_file() for name in _FILES):
         return None
+    check_adapter_folder(folder)
     from transformers import AutoTokenizer
 
     try:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from lorakit.errors import AdapterError
 from lorakit.incoming import MOST_JSON_BYTES, fault_of_file, has_many_brackets, leads_out, read_json, read_whole
 
 _SETTINGS = (".json", ".jinja", ".txt", ".model", ".tiktoken", ".py")  # copied along into what is made of them
@@ -25,6 +26,16 @@ def fault_in_folder(folder: Path) -> str | None:
     private file is copied into what is published.
     """
     return next(_faults(folder), None)
+
+
+def check_adapter_folder(folder: Path) -> None:
+    """Hold the folder of an adapter to `fault_in_folder`, before anything in it is read.
+
+    Raises:
+        AdapterError: A file of it must not be read.
+    """
+    if (fault := fault_in_folder(folder)) is not None:
+        raise AdapterError(f"{folder}: {fault}", "copy the adapter's folder again, with files of its own")
 
 
 def _faults(folder: Path) -> Iterator[str]:

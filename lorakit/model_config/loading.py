@@ -20,12 +20,12 @@ from lorakit.engine import (
     hold_in_half,
 )
 from lorakit.errors import ModelError
-from lorakit.model_config.adapter_bounds import is_finite
+from lorakit.model_config.adapter_bounds import FRACTIONS, is_finite
 from lorakit.model_config.computing import let_engine_compute
 from lorakit.model_config.config_bounds import check_generation_file, check_sizes
 from lorakit.model_config.model_class import check_is_whole, class_to_read
 from lorakit.model_config.quantization import loading_arguments
-from lorakit.model_config.source import ModelSource
+from lorakit.model_config.source import ModelSource, tensor_formats
 from lorakit.model_config.trust import (
     check_own_code,
     check_weight_files,
@@ -219,8 +219,20 @@ def _read_weights(source: ModelSource, dtype: DtypeChoice, arguments: dict[str, 
             "the download is not complete: fetch the model again",
         )
     check_is_whole(source, model, report["unexpected_keys"])
+    _check_formats(source, model)
     _answer_plainly(model)
     return model  # type: ignore[no-any-return]
+
+
+def _check_formats(source: ModelSource, model: PreTrainedModel) -> None:
+    """Refuse whole numbers where the model has weights: transformers would take them for such."""
+    read = {name for name, parameter in model.named_parameters() if parameter.is_floating_point()}
+    for name, written in tensor_formats(source.folder):
+        if name in read and written not in FRACTIONS:
+            raise ModelError(
+                f"{source.name}: the model cannot be loaded ({name} is written as {written}, which are no weights)",
+                "fetch the model again, or choose another one",
+            )
 
 
 def _answer_plainly(model: PreTrainedModel) -> None:

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from lorakit import __version__
 from lorakit.errors import AdapterError
-from lorakit.incoming import fault_of_file, is_missing, read_whole
+from lorakit.incoming import fault_of_file, is_missing, leads_out, read_whole
 
 RECORD_FILE = "lorakit.json"
 MASK_RULE = "answers and their end-of-turn token are trained, prompts and pictures are not"
@@ -68,8 +68,10 @@ def read_record(folder: Path) -> AdapterRecord | None:
     fault = fault_of_file(str(file))
     if fault is not None and is_missing(fault):
         return None
+    if fault is None and leads_out(file):
+        fault = "is a link that leads out of the folder"
     if fault is not None:
-        raise AdapterError(f"{file}: {fault}", "copy the adapter's folder again")
+        raise AdapterError(f"{file}: {fault}", "copy the adapter's folder again, with files of its own")
     try:
         return TypeAdapter(AdapterRecord).validate_json(read_whole(file), strict=True)
     except ValidationError as error:

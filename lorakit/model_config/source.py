@@ -181,11 +181,20 @@ def tensor_shapes(folder: Path) -> Iterator[tuple[str, list[int]]]:
     Raises:
         OSError, ValueError, KeyError, struct.error: A file is damaged.
     """
+    return ((name, tensor["shape"]) for name, tensor in _tensors(folder))
+
+
+def tensor_formats(folder: Path) -> Iterator[tuple[str, str]]:
+    """Read name and number format of every tensor, such as ``BF16``; see `tensor_shapes`."""
+    return ((name, tensor["dtype"]) for name, tensor in _tensors(folder))
+
+
+def _tensors(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     for file in weight_files(folder):
         with open(file, "rb") as stream:
             for name, tensor in read_header(stream).items():
                 if name != "__metadata__":
-                    yield name, tensor["shape"]
+                    yield name, tensor
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -14,6 +14,7 @@ from lorakit.runs.checkpoints import (
     checkpoints,
     discard_old,
     fault_in,
+    is_own_checkpoint,
     publish,
     read_facts,
     step_of,
@@ -26,12 +27,14 @@ from lorakit.runs.names import (
     CHECKPOINT_ASIDE,
     CURVE_FILE,
     FILES_OF_A_RUN,
+    FILES_WRITTEN_OVER,
     PREDICTIONS_FILE,
     REPORT_FILE,
     RESULTS_FILE,
     UNUSED_ROWS_FILE,
     USED_CONFIG_FILE,
 )
+from lorakit.runs.ownership import keep_foreign, list_written, write_own_bytes, write_own_json, write_own_text
 from lorakit.runs.records import EvaluationRecord, MemoryRecord, PlanRecord, RecordLog, StepRecord, read_records
 from lorakit.runs.storage import (
     clear_working_folder,
@@ -51,6 +54,7 @@ __all__ = [
     "CHECKPOINT_ASIDE",
     "CURVE_FILE",
     "FILES_OF_A_RUN",
+    "FILES_WRITTEN_OVER",
     "PREDICTIONS_FILE",
     "PREVIOUS",
     "REPORT_FILE",
@@ -76,6 +80,9 @@ __all__ = [
     "finish_archiving",
     "has_run",
     "has_unfinished_run",
+    "is_own_checkpoint",
+    "keep_foreign",
+    "list_written",
     "locked",
     "move_aside",
     "new_mark",
@@ -91,6 +98,9 @@ __all__ = [
     "working_folder",
     "write_bytes",
     "write_json",
+    "write_own_bytes",
+    "write_own_json",
+    "write_own_text",
     "write_text",
     "writing_alone",
 ]

@@ -67,6 +67,7 @@ def training_arguments(config: Config, dtype: DtypeChoice, device: torch.device)
             remove_unused_columns=False,
             **given,
         )
+        arguments.get_process_log_level()  # of a name, which only this looks up
     except Exception as error:  # its checks, and the libraries and files behind them, raise what they like
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise SettingsError(f"trainer_args: {reason}", "see the documentation of TrainingArguments") from error
@@ -74,6 +75,8 @@ def training_arguments(config: Config, dtype: DtypeChoice, device: torch.device)
         raise SettingsError("trainer_args: eval_strategy needs rows to evaluate on", "set validation_file")
     if arguments.load_best_model_at_end and not config.has_validation:
         raise SettingsError("the best adapter is the one of the lowest validation loss", "set validation_file")
+    if not 0 <= arguments.label_smoothing_factor <= 1:
+        raise SettingsError("trainer_args: label_smoothing_factor is a share of each target", "set 0 to 1")
     rehearse(arguments)
     if arguments.parallel_mode.value == "not_distributed":
         arguments._n_gpu = 1  # several visible GPUs without torchrun would split the packed row apart

@@ -64,7 +64,7 @@ from lorakit.runs import (
     settle_folder,
     settle_folders,
     step_of,
-    write_text,
+    write_own_text,
     writing_alone,
 )
 from lorakit.train.alarms import check_has_learnt, check_makes_a_difference
@@ -224,7 +224,7 @@ def _start_records(config: Config, prepared: Prepared, folder: Path, earlier: Ea
         console.note(f"an earlier run was moved to {archive}")
     if earlier is not None:
         clear_the_way(earlier, folder)
-    write_text(folder / USED_CONFIG_FILE, as_yaml(config))
+    write_own_text(folder, USED_CONFIG_FILE, as_yaml(config))
     _write_unused_rows(folder, prepared.data)
 
 
@@ -361,4 +361,4 @@ def _write_unused_rows(folder: Path, data: Data) -> None:
     datasets = [dataset for dataset in (data.train, data.validation) if dataset is not None]
     lines = [line for dataset in datasets for line in dataset.rejection_lines(most=len(dataset.rejected))]
     if lines:
-        write_text(folder / UNUSED_ROWS_FILE, "\n".join(lines) + "\n")
+        write_own_text(folder, UNUSED_ROWS_FILE, "\n".join(lines) + "\n")

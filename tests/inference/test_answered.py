@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -56,10 +57,22 @@ def test_half_a_character_is_written_as_json_has_it(tmp_path):
 def test_a_pipe_that_nobody_reads_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "answers.jsonl")
     assert _answered(tmp_path / "answers.jsonl", QUESTIONS) == 0
-    with pytest.raises(LorakitError, match="answer_file: "):
-        _opened(tmp_path / "answers.jsonl")
+    with pytest.raises(LorakitError, match="answer_file: "), _opened(tmp_path / "answers.jsonl"):
+        pass
 
 
 def test_a_file_in_a_folder_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(LorakitError, match=r"answer_file: .*No such file or directory"):
-        _opened(tmp_path / "nowhere" / "answers.jsonl")
+    refused = pytest.raises(LorakitError, match=r"answer_file: .*No such file or directory")
+    with refused, _opened(tmp_path / "nowhere" / "answers.jsonl"):
+        pass
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux has a disk that is always full")
+def test_a_disk_that_is_full_is_said_of_the_file():
+    with pytest.raises(LorakitError, match="answer_file: /dev/full: No space left"), _opened(Path("/dev/full")) as file:
+        file.write("x")
+
+
+def test_a_fault_of_another_file_is_not_said_of_this_one(tmp_path):
+    with pytest.raises(FileNotFoundError), _opened(tmp_path / "answers.jsonl"):
+        (tmp_path / "picture.png").read_bytes()

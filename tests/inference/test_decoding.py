@@ -6,7 +6,7 @@ from random_adapters import plain_model, save_random_adapter
 from transformers import GenerationConfig, set_seed
 
 from lorakit.config import Config
-from lorakit.engine import Decoder, decoder_fault
+from lorakit.engine import PACKINGS, Decoder, decoder_fault
 from lorakit.errors import RunError
 from lorakit.inference.decoding import Writing, write_answers
 
@@ -79,6 +79,25 @@ def test_what_is_sampled_with_a_seed_does_not_depend_on_the_others(model):
     alone = [written(model, [one], config=config, seeds=[seed])[0] for one, seed in zip(PROMPTS, seeds, strict=True)]
     assert together == alone
     assert together != written(model, config=config, seeds=seeds[::-1])
+
+
+@pytest.mark.parametrize("packing", ["int8", "int4"])
+@pytest.mark.parametrize("penalty", [1.0, 1.3])
+def test_answers_from_packed_weights_do_not_depend_on_the_batch(model, packing, penalty):
+    shared = list(range(30, 62))
+    prompts = [*PROMPTS, [*shared, 7, 8], [*shared, *shared, 9], [*shared, 7, 8, 9], [401, 402]]
+
+    def answers(batch, order):
+        config = Config(per_device_eval_batch_size=batch, repetition_penalty=penalty)
+        writing = Writing([20] * len(prompts), (), config)
+        found = write_answers(Decoder(model, PACKINGS[packing]), [prompts[one] for one in order], writing)
+        return dict(zip(order, found, strict=True))
+
+    forward = list(range(len(prompts)))
+    wanted = answers(1, forward)
+    for batch in (2, 3, 5, len(prompts)):
+        assert answers(batch, forward) == wanted
+        assert answers(batch, forward[::-1]) == wanted
 
 
 def test_each_answer_has_its_own_room(model):
