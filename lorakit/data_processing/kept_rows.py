@@ -181,7 +181,7 @@ def _quick_digest(array: Any) -> str:
 
 def _make_room(parent: Path, wanted_bytes: int) -> None:
     """Delete what was not used for longest, until what is wanted fits."""
-    kept = [place for place in parent.iterdir() if place.is_dir() and not place.name.startswith(_WRITING)]
+    kept = [place for place in parent.iterdir() if (place / _RECORD).is_file() and not place.name.startswith(_WRITING)]
     sizes = {place: sum(file.stat().st_size for file in place.iterdir()) for place in kept}
     total = wanted_bytes + sum(sizes.values())
     for place in sorted(kept, key=lambda one: one.stat().st_mtime):
