@@ -195,9 +195,9 @@ def _row_by_row(tower: Any, picture: Picture, patches: torch.Tensor) -> torch.Te
     """Return patches [patches, hidden] in the order of their tokens; Qwen2.5-VL's tower has them window by window."""
     if not hasattr(tower, "window_size"):
         return patches
-    from transformers.vision_utils import get_vision_window_index
-
-    grid = grids([picture], patches.device)
-    windows, _ = get_vision_window_index(grid, tower.spatial_merge_size, tower.window_size, tower.patch_size)
-    tokens = patches.view(len(windows), -1, patches.shape[-1])  # [tokens, patches of a token, hidden]
-    return tokens[torch.argsort(windows.to(patches.device))].flatten(0, 1)
+    side = tower.window_size // tower.patch_size // picture.merge  # of a window, in tokens
+    rows = torch.arange(picture.token_rows, device=patches.device)[:, None] // side
+    columns = torch.arange(picture.token_columns, device=patches.device) // side
+    window = (rows * picture.token_columns + columns).flatten()  # of each token, [tokens]
+    tokens = patches.view(picture.tokens, -1, patches.shape[-1])  # [tokens, patches of a token, hidden]
+    return tokens[torch.argsort(torch.argsort(window, stable=True))].flatten(0, 1)
