@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -90,6 +91,7 @@ _ANSWER_WORDS = "output outputs response answer answers completion target target
 _ANSWERS = frozenset(_ANSWER_WORDS.split())
 _HARMLESS = frozenset(_HARMLESS_WORDS.split())
 _HARMLESS_END = re.compile(r"(?:^|[ _\-])(?:id|ids|idx|index|uuid|hash|md5|sha\d+|url|tokens?_len)$|[a-z](?:Id|Url)$")
+_PLAIN_YAML = re.compile(r"[^\W\d][\w .\-]*(?<! )")
 _LEAST_ALIKE = 0.86  # sytem and system are 0.91 alike, texture and text 0.73
 
 Fate = Literal["ignored", "harmless", "meant", "unknown"]
@@ -142,11 +144,16 @@ def judged(name: str, ignored: frozenset[str]) -> Judgement:
         return Judgement("ignored")
     plain = normal(name)
     if plain in _MEANT:
-        return Judgement("meant", _MEANT[plain].format(name))
+        return Judgement("meant", _MEANT[plain].format(_as_yaml(name)))
     if plain in _HARMLESS or not plain or _HARMLESS_END.search(name):
         return Judgement("harmless")
     if close := get_close_matches(plain, [*_MEANT, *_HARMLESS], n=1, cutoff=_LEAST_ALIKE):
         if close[0] in _HARMLESS:
             return Judgement("harmless")
-        return Judgement("meant", f"did you mean {close[0]}? If not, {_LEAVE.format(name)}")
-    return Judgement("unknown", _LEAVE.format(name))
+        return Judgement("meant", f"did you mean {close[0]}? If not, {_LEAVE.format(_as_yaml(name))}")
+    return Judgement("unknown", _LEAVE.format(_as_yaml(name)))
+
+
+def _as_yaml(name: str) -> str:
+    """Write a name as it stands in a list of YAML."""
+    return name if _PLAIN_YAML.fullmatch(name) else json.dumps(name, ensure_ascii=False)

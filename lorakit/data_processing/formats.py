@@ -138,7 +138,7 @@ def read_example(row: RawRow, rules: RowRules, account: Account) -> Example:
             'a row is {"text": "question", "target": "answer"}; pandas writes such rows with to_json(FILE, '
             "orient='records', lines=True, force_ascii=False)",
         )
-    fields = Fields(row.fields, account, renamed=rules.renamed)
+    fields = Fields(row.fields, account, renamed=rules.renamed, ignored=rules.ignored)
     messages = with_turns_chosen(_messages(fields, rules, row.folder), rules.train_turns)
     example = Example(checked(messages, rules.system_prompt), row.origin)
     if (
@@ -330,6 +330,7 @@ def _with_system(fields: Fields, drafts: list[Draft]) -> list[Draft]:
         return [Draft(Message("system", text)), *drafts]
     if own.content.strip() != text.strip():
         raise UnusableError(
-            f'has a system message in "{fields.key("system")}" and another in its turns; keep one of them'
+            f'has a system message in "{fields.key("system")}" and another in its turns; keep one of them',
+            f"ignore_fields: [{fields.key('system')}] keeps that of the turns",
         )
     return drafts

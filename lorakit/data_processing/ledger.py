@@ -44,20 +44,29 @@ class Fields:
         account: Of the row.
         place: Of the object in its row, such as ``messages[].``.
         renamed: What the user calls fields, and the names that these have for readers.
+        ignored: Places of fields that are left out, so that no reader finds them.
     """
 
-    __slots__ = ("_account", "_keys", "_place", "_taken", "values")
+    __slots__ = ("_account", "_ignored", "_keys", "_place", "_taken", "values")
 
     def __init__(
-        self, values: Mapping[str, Any], account: Account, place: str = "", renamed: Mapping[str, str] | None = None
+        self,
+        values: Mapping[str, Any],
+        account: Account,
+        place: str = "",
+        renamed: Mapping[str, str] | None = None,
+        ignored: frozenset[str] = frozenset(),
     ) -> None:
         self.values = values
         self._account = account
         self._place = place
+        self._ignored = ignored
         self._taken: set[str] = set()
         self._keys: dict[str, str] = {}
         chosen = renamed or {}
         for key in values:
+            if ignored and place + str(key) in ignored:
+                continue
             name = chosen.get(key) or read_name(str(key))
             other = self._keys.setdefault(name, key)
             if other is not key and (key in chosen, not is_empty(values[key])) > (
@@ -93,7 +102,7 @@ class Fields:
 
     def inner(self, values: Mapping[str, Any], place: str) -> Fields:
         """Return the fields of an object inside this one."""
-        return Fields(values, self._account, f"{self._place}{place}.")
+        return Fields(values, self._account, f"{self._place}{place}.", ignored=self._ignored)
 
     def close(self, is_said: Callable[[str, str], bool] | None = None) -> None:
         """Account for what was not taken. The same value under two names counts as one.
@@ -103,6 +112,9 @@ class Fields:
         """
         for key, value in self.values.items():
             if key in self._taken or is_empty(value):
+                continue
+            if self._ignored and self._place + str(key) in self._ignored:
+                self._account.left.add((self._place + str(key), str(key)))
                 continue
             twin = self._keys.get(read_name(str(key)))
             if twin is not None and twin in self._taken and self.values[twin] == value:

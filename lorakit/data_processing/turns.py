@@ -57,7 +57,7 @@ def text_of(value: Any, name: str) -> str:
         found = "null" if value is None else type(value).__name__
         raise UnusableError(f'"{name}" is not text (found: {found})', _OTHER_KINDS.get(type(value)))
     if isinstance(value, float) and not math.isfinite(value):
-        raise UnusableError(f'"{name}" is not text (found: {value})')
+        raise UnusableError(f'"{name}" is not text (found: {value}); a cell may say so that it has none')
     if not (text := str(value)).strip():
         raise UnusableError(f'"{name}" is empty')
     if has_half_character(text):

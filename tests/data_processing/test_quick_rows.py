@@ -118,11 +118,12 @@ def test_the_same_with_every_template(template, tmp_path):
 PAIR, TALK = {"text": "How far?", "target": "Nine miles."}, [("user", "How far?"), ("assistant", "Nine miles.")]
 MESSAGES = {"messages": [{"role": role, "content": text} for role, text in TALK]}
 LONG = {"conversations": [{"from": who, "value": f"{who} {n}"} for n in range(3) for who in ("human", "gpt")]}
+COPY = {"prompt": "How far?", **MESSAGES}  # of the first turn
 ALPACA = {"instruction": "Add.", "input": "1 and 2", "output": "Three.", "id": 3, "tags": ["a"]}
 
 
 @pytest.mark.parametrize("which", FORMATS)
-@pytest.mark.parametrize("row", [PAIR, MESSAGES, LONG, ALPACA, {**PAIR, "system": "Be brief."}])
+@pytest.mark.parametrize("row", [PAIR, MESSAGES, LONG, ALPACA, {**PAIR, "system": "Be brief."}, COPY])
 def test_common_rows_are_quick(which, row):
     """Else the tests above would compare a thing with itself."""
     rows = [RawRow(json.loads(json.dumps(row)), f"rows item {number}") for number in range(1, 4)]
