@@ -54,7 +54,7 @@ _READING = """\
 - **lorakit's speed**: lorakit's samples/s over this tool's.
 - **I1**: tokens of whole answers over their seconds, reading the prompts included. "lorakit before" is transformers'
   `generate` on lorakit's model, which answered until the decoder came. Q8_0 has 8.5 bits a weight, Q4_0 4.5, lorakit's
-  int8 8.5 and int4 5 (8.5 in the output projection); lorakit reads long prompts with the weights as they are.
+  int8 8.5 and int4 5 (8.5 in the output projection); lorakit reads prompts in the same bits.
 - A tool counts only if it trained all rows and no more than their answers (and the line break a template writes after
   them), every gradient norm is above zero, and its loss is that of plain Trainer + PEFT: within 2% at the first step,
   or, where packing makes other batches, within 20% over the epoch.

@@ -84,6 +84,41 @@ FUNCTION = json.dumps(WEATHER)
 GLAIVE_SYSTEM = (
     "SYSTEM: You are a helpful assistant with access to the following functions. Use them if required -\n" + FUNCTION
 )
+GLAIVE_SAMPLE = (
+    f"{GLAIVE_SYSTEM}\nUSER: {ASK['content']}\nASSISTANT: <functioncall> "
+    '{"name": "weather", "arguments": \'{"city": "Oslo"}\'} <|endoftext|>\n'
+    f"FUNCTION RESPONSE: {RESULT['content']}\nASSISTANT: {SAID['content']} <|endoftext|>\n"
+)
+TOOLACE_SYSTEM = (
+    "You are an expert in composing functions. Here is a list of functions in JSON format that you can invoke:\n"
+    f"[{FUNCTION}]. \nShould you decide to return the function call(s). \nPut it in the format of [func1(a=b)]\n"
+)
+REPLIES = {"message_id": "b", "role": "assistant", "replies": []}
+NEXT_QUESTION = {**REPLIES, "role": "prompter", "text": Q2["content"]}
+TREE = {
+    **{"message_id": "a", "role": "prompter", "text": Q["content"], "lang": "en"},
+    "replies": [
+        {**REPLIES, "text": "Far.", "rank": 1},
+        {
+            **REPLIES,
+            "text": A["content"],
+            "rank": 0,
+            "replies": [{**REPLIES, "role": "prompter", "text": Q2["content"]}],
+        },
+    ],
+}
+
+
+def of_moss(question: str, answer: str, thought: str = "None") -> dict[str, str]:
+    return {
+        "Human": f"<|Human|>: {question}<eoh>\n",
+        "Inner Thoughts": f"<|Inner Thoughts|>: {thought}<eot>\n",
+        "Commands": "<|Commands|>: None<eoc>\n",
+        "Tool Responses": "<|Results|>: None<eor>\n",
+        "MOSS": f"<|MOSS|>: {answer}<eom>\n",
+    }
+
+
 GLAIVE_CHAT = (
     f"USER: {ASK['content']}\n\n\nASSISTANT: <functioncall> "
     '{"name": "weather", "arguments": \'{"city": "Oslo"}\'} <|endoftext|>\n\n\n'
@@ -215,6 +250,101 @@ SHAPES = {
     "columns of other shapes, null": row(
         {"text": None, "target": None, "conversations": [], "messages": None, **pair("question", "answer")}, Q, A
     ),
+    # conversations as public files have them
+    "turns that are texts": row({"conversations": [Q["content"], A["content"]], "source": "web"}, Q, A),
+    "texts under data": row(
+        {"id": "0", "data": [Q["content"], A["content"], Q2["content"], A2["content"]]}, Q, A, Q2, A2
+    ),
+    "turns under items": row({"items": spoken(HUMAN, GPT)["conversations"]}, Q, A),
+    "a prompt that repeats the first turn": row(
+        {"prompt": Q["content"], "prompt_id": "7", **turns(Q, A), "category": "x"}, Q, A
+    ),
+    "question and answer that repeat the turns": row({**pair("instruction", "response"), **turns(Q, A)}, Q, A),
+    "Alpaca's own text": row(
+        pair(
+            "instruction",
+            "output",
+            input="",
+            text="Below is an instruction that describes a task.\n\n### Instruction:\nHow far?\n\n"
+            "### Response:\nNine miles.",
+        ),
+        Q,
+        A,
+    ),
+    "system in a turn of question and answer": row(
+        {"conversation": [{"system": "Be brief.", "input": Q["content"], "output": A["content"]}]}, SYSTEM, Q, A
+    ),
+    "system as parts": row({"system": [{"text": "Be brief."}], **turns(Q, A)}, SYSTEM, Q, A),
+    "MOSS": row(
+        {
+            "meta_instruction": "Be brief.",
+            "num_turns": 2,
+            "chat": {"turn_1": of_moss(Q["content"], A["content"]), "turn_2": of_moss(Q2["content"], A2["content"])},
+        },
+        SYSTEM,
+        Q,
+        A,
+        Q2,
+        A2,
+    ),
+    "MOSS with a thought": row({"chat": {"turn_1": of_moss(Q["content"], A["content"], THOUGHT)}}, Q, REASONED),
+    "MOSS as text": row(
+        {
+            "prefix": "Be brief.",
+            "plain_text": "[Human]: How far?<eoh> [MOSS]: Nine miles.<eoa> [Human]: And back?<eoh> "
+            "[MOSS]: As far again.<eoa> ",
+        },
+        SYSTEM,
+        Q,
+        A,
+        Q2,
+        A2,
+    ),
+    "Belle": row(
+        {
+            "instruction": "Human: How far?\nAssistant:Nine miles.\nHuman:And back?\nAssistant:",
+            "input": "",
+            "output": A2["content"],
+        },
+        Q,
+        A,
+        Q2,
+        A2,
+    ),
+    "Belle with wide colons": row(
+        {"instruction": "Human：How far?\nAssistant：", "input": "", "output": A["content"]}, Q, A
+    ),
+    "Anthropic's prompt": row({"prompt": "\n\nHuman: How far?\n\nAssistant:", "completion": " Nine miles."}, Q, A),
+    "Guanaco": row(
+        {"text": "### Human: How far?### Assistant: Nine miles.### Human: And back?### Assistant: As far again."},
+        Q,
+        A,
+        Q2,
+        A2,
+    ),
+    "Baize": row(
+        {
+            "input": "The conversation between human and AI assistant.\n[|Human|] How far?\n[|AI|] Nine miles.\n"
+            "[|Human|] "
+        },
+        Q,
+        A,
+    ),
+    "a tree of messages": row({"message_tree_id": "a", "tree_state": "ready_for_export", "prompt": TREE}, Q, A),
+    "a question that only talks of speakers": row(
+        {"text": "What does Human: mean?", "target": A["content"]},
+        {"role": "user", "content": "What does Human: mean?"},
+        A,
+    ),
+    "problem/solution": row(pair("problem", "solution"), Q, A),
+    "inputs/targets": row(pair("inputs", "targets"), Q, A),
+    "content beside reasoning_content": row(
+        {"input": Q["content"], "reasoning_content": THOUGHT, "content": A["content"], "repo_name": "x"}, Q, REASONED
+    ),
+    "reasoning that is a switch": row(
+        {"input": [Q], "output": A["content"], "reasoning": "off", "system_prompt": "Be brief."}, SYSTEM, Q, A
+    ),
+    "reasoning in a list of one": row(pair("question", "answer", thoughts=[THOUGHT]), Q, REASONED),
     # reasoning
     "reasoning_content": row(turns(Q, A, reasoning_content=THOUGHT), Q, REASONED),
     "reasoning of a turn": row(turns(Q, A, reasoning=THOUGHT), Q, REASONED),
@@ -353,6 +483,20 @@ SHAPES = {
         CALLING,
     ),
     "Glaive": calling({"system": GLAIVE_SYSTEM, "chat": GLAIVE_CHAT}, ASK, CALLING, RESULT, SAID),
+    "Glaive's first version": calling({"sample": GLAIVE_SAMPLE}, ASK, CALLING, RESULT, SAID),
+    "ToolACE": calling(
+        spoken(
+            ("user", ASK["content"]),
+            ("assistant", "[weather(city=\"Oslo\"), weather(city='Rome', days=2.5)]"),
+            ("tool", RESULT["content"]),
+            ("assistant", SAID["content"]),
+            system=TOOLACE_SYSTEM,
+        ),
+        ASK,
+        {**CALLING, "tool_calls": [call(OSLO), call(ROME)]},
+        RESULT,
+        SAID,
+    ),
     "Anthropic": calling(
         {
             "messages": [

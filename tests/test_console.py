@@ -1,9 +1,10 @@
+import io
 import os
 
 import pytest
 
 from lorakit import console
-from lorakit.errors import OutputError
+from lorakit.errors import DataError, OutputError
 from lorakit.runs import explaining_write_errors
 
 
@@ -51,8 +52,6 @@ def test_a_silent_process_prints_nothing(capsys):
 
 
 def test_a_prompt_in_a_pipe_goes_to_standard_error(capsys, monkeypatch):
-    import io
-
     monkeypatch.setattr("sys.stdin", io.StringIO("question\r\n"))
     assert console.prompt("label: ") == "question"
     with pytest.raises(EOFError):
@@ -100,3 +99,10 @@ def test_notes_that_nobody_can_be_told_do_not_end_a_task(monkeypatch):
         console.note("x")
         console.warn("x")
         console.suggest("go on", "x")
+
+
+def test_a_line_that_never_ends_does_not_fill_the_memory(monkeypatch):
+    monkeypatch.setattr(console, "LONGEST_LINE", 10)
+    monkeypatch.setattr("sys.stdin", io.StringIO("x" * 10 + "\n" + "x" * 12))
+    with pytest.raises(DataError, match="standard input: a line has more than"):
+        [console.read_line() for _ in range(4)]

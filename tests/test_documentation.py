@@ -51,8 +51,9 @@ def test_rows_shown_are_valid_json(page):
         assert all(set(row) == {"text", "target"} for row in json.loads(block))
 
 
-def test_both_languages_show_the_same_code():
-    english, chinese = (ROOT / "README.md", ROOT / "README.zh-CN.md")
+@pytest.mark.parametrize("page", ["README", "docs/data"])
+def test_both_languages_show_the_same_code(page):
+    english, chinese = (ROOT / f"{page}.md", ROOT / f"{page}.zh-CN.md")
     for language in ("sh", "json", "python", "text"):
         assert code_blocks(english, language) == code_blocks(chinese, language)
     structure = [re.findall(r"^(#+|\|)", page.read_text(encoding="utf-8"), re.MULTILINE) for page in (english, chinese)]

@@ -3,12 +3,15 @@
 import io
 import json
 import sys
+import time
 
 import pytest
 
 from lorakit import console
 from lorakit.outgoing import for_a_screen, holds_secret, is_secret_name, open_new, printable, without_secrets
+from lorakit.report.surroundings import without_secrets as report_without_secrets
 
+MOST_SECONDS = 10  # of a processor, for any input; a bound, not a measurement
 SECRETS = [
     "hf_" + "aB3dEfGh" * 4,
     "hf_abcdefghijklmnop",
@@ -45,6 +48,20 @@ def test_what_has_the_shape_of_a_secret_is_hidden(secret, around):
     assert holds_secret(text)
     assert secret not in without_secrets(text)
     assert secret[8:] not in without_secrets(text)
+
+
+BEGINNINGS = ("sk-", "-sk-_", "eyJ-", "eyJaaaaaaaaaaaa.", "api_key:'", "hub_token: ", "://a:", "a_", "hf_", "\u202e")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("beginning", BEGINNINGS)
+def test_a_million_beginnings_of_secrets_take_no_more_than_ten_seconds(beginning):
+    text = beginning * (1_000_000 // len(beginning))
+    started = time.process_time()
+    for_a_screen(text)
+    holds_secret(text)
+    report_without_secrets(text)
+    assert time.process_time() - started < MOST_SECONDS
 
 
 @pytest.mark.parametrize("text", HARMLESS)

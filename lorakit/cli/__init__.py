@@ -54,6 +54,7 @@ _DOING = {
     "push": "looking at the files",
     "preview": "reading",
 }
+_ERRORS = {"stdin": "surrogateescape", "stdout": "lorakit", "stderr": "replace"}  # what is no text stays bytes, or is ?
 _LONGEST_LINE = 900  # characters of a message
 _LOST = "another process of this task has ended, or no longer answers"
 _GO_ON = (
@@ -121,7 +122,7 @@ def _open_streams() -> None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - for as long as the process
         elif isinstance(stream, io.TextIOWrapper):  # a terminal without Chinese shows "?"
             codecs.register_error("lorakit", _Replacing())
-            stream.reconfigure(errors="lorakit" if name == "stdout" else "replace")
+            stream.reconfigure(errors=_ERRORS[name])
 
 
 class _Replacing:

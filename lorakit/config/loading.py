@@ -199,7 +199,8 @@ def _settings_fault(name: str, item: Given, detail: ErrorDetails) -> Fault:
     field = Config.model_fields[name]
     wanted = _wanted(name, detail)
     default = "null" if field.default is None else field.default
-    return Fault(item.place, f"{name} {wanted} (found: {_shown(item.value)})", f"the default is {default}")
+    remedy = f"such as {name}: {_EXAMPLES[name]}" if name in _EXAMPLES else f"the default is {default}"
+    return Fault(item.place, f"{name} {wanted} (found: {_shown(item.value)})", remedy)
 
 
 def _shown(value: Any) -> str:
@@ -218,7 +219,8 @@ _WANTED = {
     "bool_type": "must be true or false",
     "string_type": "must be text",
     "string_too_short": "must not be empty",
-    "dict_type": "must be a mapping such as {{save_steps: 3}}",
+    "dict_type": "must be a mapping",
+    "list_type": "must be a list",
     "literal_error": "must be {expected}",
 }
 
@@ -228,6 +230,15 @@ _UNIONS = {
     "thinking": "auto, true or false",
     "max_tokens_per_microbatch": "auto or a whole number",
     "learning_rate": "auto or a number",
+}
+# Of those that are empty by default, which says nothing of how they are written.
+_EXAMPLES = {
+    "map_fields": "{passage: input}",
+    "ignore_fields": "[explanation]",
+    "add_tokens": "[<doc>, <cite>]",
+    "allow_tokens": '["<|box_start|>"]',
+    "trainer_args": "{save_steps: 50, save_strategy: steps}",
+    "train_file": "[data/own.jsonl, {path: data/general.parquet, weight: 0.5}]",
 }
 _BOUND_ERRORS = {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}
 

@@ -94,7 +94,7 @@ def _row_sources(value: Any) -> Any:
 
 RowSources = Annotated[str | list[RowSource], BeforeValidator(_row_sources)]
 Meaning = Literal[
-    "text", "target", "input", "system", "history", "reasoning", "tools", "images", "messages", "conversations"
+    "text", "target", "input", "system", "history", "reasoning", "tools", "images", "messages", "conversations", "chat"
 ]
 
 
@@ -180,10 +180,13 @@ class Config(BaseModel):
     map_fields: Annotated[dict[str, Meaning], Shown("Data")] = Field(
         {},
         description="Further fields and what they mean: `{passage: input}` puts a passage after the question. "
-        "Meanings: text, target, input, system, history, reasoning, tools, images, messages, conversations.",
+        "Meanings: text, target, input, system, history, reasoning, tools, images, messages, conversations, chat (all "
+        "of a conversation as one text).",
     )
     ignore_fields: Annotated[list[str], Shown("Data")] = Field(
-        [], description="Fields that are left out on purpose, such as `[explanation]` or `[messages[].weight]`."
+        [],
+        description="Fields that are left out on purpose, such as `[explanation]` or "
+        '`["messages[].weight"]`; also those that would be read.',
     )
     train_turns: Annotated[Literal["all", "last", "marked"], Shown("Data")] = Field(
         "all",

@@ -23,9 +23,11 @@ from lorakit.console.streams import err as _err
 from lorakit.console.streams import manner, naming_output, silence, speak
 from lorakit.console.streams import out as _out
 from lorakit.console.under_way import ProgressLine, display, progress
+from lorakit.errors import DataError
 from lorakit.language import ERROR_WORDS, language, translated
 from lorakit.outgoing import for_a_screen, printable
 
+LONGEST_LINE = 50_000_000  # characters of standard input; a row may bring its pictures along
 _KEPT_LINES = 1000  # of a session's history
 _FEWEST_COLUMNS = 20
 _NO_END = 10**9  # columns of a file
@@ -214,6 +216,7 @@ def prompt(label: str) -> str:
 
     Raises:
         EOFError: The input has ended.
+        DataError: See `read_line`.
     """
     label = for_a_screen(label)
     if is_interactive():
@@ -224,12 +227,26 @@ def prompt(label: str) -> str:
     display().break_line()
     sys.stderr.write(label)
     sys.stderr.flush()
-    line = sys.stdin.readline()
+    line = read_line()
     if label:
         sys.stderr.write("\n")  # nobody has pressed Enter here
     if not line:
         raise EOFError
     return line.rstrip("\r\n")
+
+
+def read_line() -> str:
+    """Read one line of standard input with its end; "" where the input has ended.
+
+    Raises:
+        DataError: It never ends, as that of a device, and would fill the memory.
+    """
+    line = sys.stdin.readline(LONGEST_LINE + 1)
+    if len(line) > LONGEST_LINE:
+        raise DataError(
+            f"standard input: a line has more than {LONGEST_LINE // 10**6} million characters", "end it with a line end"
+        )
+    return line
 
 
 def typed() -> str:

@@ -117,6 +117,25 @@ class Writer:
         for ids, trained in row.sequences:
             self._add_sequence(ids, trained)
 
+    def extend(self, other: Writer) -> None:
+        """Write all rows of another one, which has no folder."""
+        files = [self._file(beginning) for beginning in other._beginnings]
+        shifted = {
+            "token_ends": self._tokens,
+            "text_ends": self._text_bytes,
+            "rows": self.rows,
+        }
+        for name, column in other._columns.items():
+            own: NDArray[Any] = np.frombuffer(column, _TYPES[name])
+            if name == "files":
+                own = np.array(files, np.int32)[own]
+            elif name in shifted:
+                own = own + own.dtype.type(shifted[name])
+            self._columns[name].frombytes(own.tobytes())
+        self._pictures |= {self.sequences + number: found for number, found in other._pictures.items()}
+        self.rows, self.sequences = self.rows + other.rows, self.sequences + other.sequences
+        self._tokens, self._text_bytes = self._tokens + other._tokens, self._text_bytes + other._text_bytes
+
     def finished(self) -> Columns:
         """Return the columns; where some are in the folder, all are."""
         if any(self._written.values()):
@@ -160,7 +179,7 @@ class Writer:
         beginning, _, number = origin.rpartition(" ")
         if not (beginning and number.isascii() and number.isdigit() and len(number) < 18 and number[0] != "0"):
             beginning, number = origin, "-1"
-        file = self._beginnings.setdefault(beginning, len(self._beginnings))
+        file = self._file(beginning)
         columns = self._columns
         columns["texts"].frombytes(text)
         columns["text_ends"].append(self._text_bytes)
@@ -171,6 +190,9 @@ class Writer:
         columns["asked"].append(_digest(asked.encode("utf-8", "surrogatepass")))
         columns["flags"].append(flags)
         self.rows += 1
+
+    def _file(self, beginning: str) -> int:
+        return self._beginnings.setdefault(beginning, len(self._beginnings))
 
     def _add_sequence(self, ids: bytes, trained: bytes) -> None:
         self._tokens += len(trained)

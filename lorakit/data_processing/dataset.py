@@ -18,7 +18,8 @@ from lorakit.data_processing.formats import RowRules
 from lorakit.data_processing.kept_rows import read_or_kept
 from lorakit.data_processing.ledger import FieldFate, field_lines
 from lorakit.data_processing.mixing import held_back, weighted
-from lorakit.data_processing.reading import Encoding, ReadRows
+from lorakit.data_processing.reading import ReadRows
+from lorakit.data_processing.written_rows import Encoding
 from lorakit.errors import DataError
 
 _SHOWN_REJECTIONS = 10

@@ -188,14 +188,15 @@ def _doubt(content: bytes, name: str, matches: list[CharsetMatch]) -> DataError:
     likely = "; ".join(f"as {encoding} it has {sample.removeprefix('such as ')}" for encoding, sample in shown)
     return DataError(
         f"{name}: is not UTF-8, and its encoding is in doubt: {likely}",
-        f"say which it is, such as encoding: {shown[0][0]}, or save the file as UTF-8",
+        f"say which of them reads right, such as encoding: {shown[0][0]}, or save the file as UTF-8",
     )
 
 
 def _possible(content: bytes, matches: list[CharsetMatch]) -> Iterator[tuple[str, str]]:
     shown: set[str] = set()
     names = [name for match in matches[:4] for name in _names(match)[:1]]
-    for encoding in dict.fromkeys([*names, "cp1252", "gb18030"]):
+    likely = sorted({*names, "cp1252", "gb18030"}, key=lambda found: (*_KNOWN, found).index(found))
+    for encoding in likely:
         try:
             text = content.decode(encoding)
         except UnicodeDecodeError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -12,9 +13,11 @@ from typing import Literal
 _SPELLINGS = {
     "messages": "messages",
     "conversations": "conversations conversation dialog dialogs dialogue dialogues turns contents 对话",
-    "system": "system systemprompt systemmessage systeminstruction sysprompt 系统 系统提示 系统提示词",
+    "chat": "chat",
+    "system": "system systemprompt systemmessage systeminstruction metainstruction custominstructions sysprompt 系统 "
+    "系统提示 系统提示词",
     "history": "history chathistory dialoghistory dialoguehistory conversationhistory 历史 历史对话 对话历史",
-    "tools": "tools functions functiondefinitions availabletools toollist 工具",
+    "tools": "tools functions functiondefinitions availabletools toollist xmltools pythontools 工具",
     "images": "image images img imgs imagepath imagepaths imagefile imagefiles imageurl imageurls picture pictures "
     "photo photos pic 图片 图像",
     "reasoning": "reasoning reasoningcontent thinking thought thoughts think cot complexcot chainofthought 思考 思维链",
@@ -27,11 +30,14 @@ _SPELLINGS = {
     "loss": "loss lossmask",
     "train": "train trained trainable istrained",
     "weight": "weight",
-    "question": "question 问题 问",
+    "question": "question ask 问题 问",
+    "problem": "problem",
+    "solution": "solution",
     "answer": "answer 答案 回答 答",
     "instruction": "instruction 指令",
-    "input": "input 输入",
-    "output": "output 输出",
+    "input": "input inputs inputtext 输入",
+    "output": "output outputs outputtext 输出",
+    "target": "target targets",
     "prompt": "prompt 提示",
     "completion": "completion",
     "response": "response 回复",
@@ -47,29 +53,45 @@ _NO_PREFERENCES = (
     "preferences (DPO) are not trained; map_fields: {{chosen: target}} with ignore_fields: [rejected] trains the "
     f"preferred answers alone; {_LEAVE}"
 )
+_NOT_PREFERRED = f"preferences (DPO) are not trained; {_LEAVE} and trains the other answers alone"
+_CHOICES = f"write the choices into the question; {_LEAVE}"
 _NO_SOUND = f"only text and pictures are trained; {_LEAVE}"
 _NO_WEIGHT = f"only turns of messages and conversations have switches, 0 or 1; {_LEAVE}"
 
 # Fields that carry meaning, whether lorakit can read them or not, and what to do where they are not used.
 _REMEDIES = {
-    _NO_PREFERENCES: "chosen rejected preferredoutput nonpreferredoutput preferred margin acceptedresponse "
-    "rejectedresponse responsea responseb",
+    _NO_PREFERENCES: "chosen rejected preferredoutput preferred margin acceptedresponse responsea responseb",
+    _NOT_PREFERRED: "rejectedresponse nonpreferredoutput",
+    _CHOICES: "options choices option choice a b c d e optiona optionb optionc optiond option1 option2 option3 option4 "
+    "选项",
     _NO_SOUND: "video videos audio audios sound sounds speech videopath videopaths audiopath audiopaths videofile "
     "videofiles audiofile audiofiles videourl videourls audiourl audiourls 视频 音频",
     _NO_WEIGHT: "weight weights loss lossmask train trainable trained istrained masked mask label labels sampleweight",
-    f"{_MAP}; {_LEAVE}": "text target answers outputs inputs references reference evidence knowledge facts options "
-    "choices hint hints rationale explanation persona prefix suffix schema code table user assistant human chat "
-    "scratchpad steps solution",
+    f"{_MAP}; {_LEAVE}": "text answers references reference evidence knowledge facts hint hints rationale explanation "
+    "persona prefix suffix schema code table user assistant human scratchpad steps attempt attempts trajectory "
+    "trajectories thinkingtrajectory thinkingtrajectories deepseekattempt geminiattempt deepseekthinkingtrajectory "
+    "geminithinkingtrajectory",
 }
 _HARMLESS_WORDS = (
     "id ids idx index uuid guid hash source sources dataset datasetname category categories tag tags topic topics "
     "domain language lang languages locale license licence author url link createdat updatedat timestamp date time "
     "split version meta metadata model modelname generator task tasktype tasktemplate type difficulty level score "
     "rating quality tokens numtokens length paralleltoolcalls storemetadata detail cachecontrol refusal annotations "
-    "strict signature unnamed0 indexlevel0 编号 序号 来源 类别 标签"
+    "strict signature unnamed0 indexlevel0 kind subcategory turn numturns views country hashedip header toxic redacted "
+    "state openaimoderation detoxifymoderation langdetect languagecode annotationtype copyright reponame "
+    "skippromptformatting custominstruction usedintraining geninputconfigs messagetreeid treestate reviewcount "
+    "taskcategory othertaskcategory taskcategorygenerator difficultygenerator inputquality qualityexplanation "
+    "qualitygenerator llamaguard2 rewardmodel instructreward minneighbordistance repeatcount minsimilaruuid "
+    "instructionlength responselength schemaversion turnidentifier "
+    "编号 序号 来源 类别 标签"
 )
+# Harmless where another field stands beside them: Magpie judges its questions.
+_HARMLESS_BESIDE = {"knowledge": "inputquality", "intent": "inputquality"}
+_ANSWER_WORDS = "output outputs response answer answers completion target targets solution assistant reference text"
+_ANSWERS = frozenset(_ANSWER_WORDS.split())
 _HARMLESS = frozenset(_HARMLESS_WORDS.split())
-_HARMLESS_END = re.compile(r"(?:^|[ _\-])(?:id|ids|idx|index|uuid|hash|md5|sha\d+|url)$|[a-z]Id$")
+_HARMLESS_END = re.compile(r"(?:^|[ _\-])(?:id|ids|idx|index|uuid|hash|md5|sha\d+|url|tokens?_len)$|[a-z](?:Id|Url)$")
+_PLAIN_YAML = re.compile(r"[^\W\d][\w .\-]*(?<! )")
 _LEAST_ALIKE = 0.86  # sytem and system are 0.91 alike, texture and text 0.73
 
 Fate = Literal["ignored", "harmless", "meant", "unknown"]
@@ -94,6 +116,16 @@ _MEANT = dict.fromkeys(_READ, f"{_MAP}; {_LEAVE}") | {
 }
 
 
+def harmless_beside(name: str) -> str | None:
+    """Return the field beside which this one says nothing of question and answer; None where there is none."""
+    return _HARMLESS_BESIDE.get(normal(name))
+
+
+def is_of_answers(name: str) -> bool:
+    """Tell a name that answers have."""
+    return normal(name) in _ANSWERS
+
+
 @lru_cache(maxsize=4096)
 def read_name(name: str) -> str:
     """Return the name under which the readers know a field; the name itself where they do not."""
@@ -112,11 +144,16 @@ def judged(name: str, ignored: frozenset[str]) -> Judgement:
         return Judgement("ignored")
     plain = normal(name)
     if plain in _MEANT:
-        return Judgement("meant", _MEANT[plain].format(name))
+        return Judgement("meant", _MEANT[plain].format(_as_yaml(name)))
     if plain in _HARMLESS or not plain or _HARMLESS_END.search(name):
         return Judgement("harmless")
     if close := get_close_matches(plain, [*_MEANT, *_HARMLESS], n=1, cutoff=_LEAST_ALIKE):
         if close[0] in _HARMLESS:
             return Judgement("harmless")
-        return Judgement("meant", f"did you mean {close[0]}? If not, {_LEAVE.format(name)}")
-    return Judgement("unknown", _LEAVE.format(name))
+        return Judgement("meant", f"did you mean {close[0]}? If not, {_LEAVE.format(_as_yaml(name))}")
+    return Judgement("unknown", _LEAVE.format(_as_yaml(name)))
+
+
+def _as_yaml(name: str) -> str:
+    """Write a name as it stands in a list of YAML."""
+    return name if _PLAIN_YAML.fullmatch(name) else json.dumps(name, ensure_ascii=False)

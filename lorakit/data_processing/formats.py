@@ -4,7 +4,9 @@
 |-------------------|------------------------------------------------------------------------|
 | OpenAI            | ``messages``                                                           |
 | ShareGPT          | ``conversations``                                                      |
-| Glaive            | ``chat``, a whole conversation as text                                 |
+| one text          | ``chat``, ``sample``, ``plain_text`` or ``text`` alone: a conversation with marks |
+| MOSS              | ``chat``, an object of turns                                           |
+| OpenAssistant     | ``prompt``, a message with ``replies``                                 |
 | xLAM              | ``query``, ``tools`` and ``answers``, which are calls                  |
 | question/answer   | ``text`` and ``target``, a pair in `PAIRS`, or one name of either side |
 
@@ -22,15 +24,19 @@ from typing import Any, Literal
 
 from lorakit.config import Config
 from lorakit.data_processing.conversation import checked, with_turns_chosen
+from lorakit.data_processing.copies import is_said
+from lorakit.data_processing.dialogues import is_of_moss, read_dialogue, read_moss, refuse_unread, turns_written_in
 from lorakit.data_processing.example import Example, Message, Rejected, UnusableError, shortened
 from lorakit.data_processing.field_names import judged
-from lorakit.data_processing.glaive import read_glaive
 from lorakit.data_processing.images import IMAGE_MARK
-from lorakit.data_processing.ledger import Account, Fields, Ledger, parsed_cell
+from lorakit.data_processing.ledger import Account, Fields, Ledger
+from lorakit.data_processing.pairs import answered, read_pair, read_xlam, with_calls
+from lorakit.data_processing.python_calls import calls_as_python
 from lorakit.data_processing.raw import MOST_CHARACTERS, RawRow
 from lorakit.data_processing.row_pictures import place_pictures
-from lorakit.data_processing.tool_calls import calls_in_text, read_calls, read_tools, tools_in_text
-from lorakit.data_processing.turns import Draft, read_turns, text_of
+from lorakit.data_processing.tool_calls import TOOLACE, read_tools, tools_in_text
+from lorakit.data_processing.trees import is_tree, read_tree, refuse_lone_message
+from lorakit.data_processing.turns import Draft, are_turns, is_list_of_texts, read_turns, text_of
 from lorakit.incoming import has_half_character
 
 PAIRS = (
@@ -41,12 +47,16 @@ PAIRS = (
     ("question", "answer"),
     ("query", "response"),
     ("input", "output"),
+    ("problem", "solution"),
+    ("problem", "answer"),
 )
 # Any of the one beside any of the other is a pair too; what then stands beside is named.
 _QUESTIONS = ("text", "instruction", "prompt", "question", "query", "user", "human", "input")
 _ANSWERS = ("target", "output", "completion", "response", "answer", "assistant", "bot")
 _PAIRS = (*PAIRS, *((question, answer) for question in _QUESTIONS for answer in _ANSWERS))
 _SHOWN_FIELDS = 20
+_BY_CONTENT = ("data", "items", "chat", "sample", "plain_text", "text", "input", "prompt")
+_RENDERED = ("<|im_start|>", "<|start_header_id|>", "[INST]", "<start_of_turn>")
 
 
 @dataclass(frozen=True)
@@ -128,7 +138,7 @@ def read_example(row: RawRow, rules: RowRules, account: Account) -> Example:
             'a row is {"text": "question", "target": "answer"}; pandas writes such rows with to_json(FILE, '
             "orient='records', lines=True, force_ascii=False)",
         )
-    fields = Fields(row.fields, account, renamed=rules.renamed)
+    fields = Fields(row.fields, account, renamed=rules.renamed, ignored=rules.ignored)
     messages = with_turns_chosen(_messages(fields, rules, row.folder), rules.train_turns)
     example = Example(checked(messages, rules.system_prompt), row.origin)
     if (
@@ -142,7 +152,8 @@ def read_example(row: RawRow, rules: RowRules, account: Account) -> Example:
         raise UnusableError(f"holds more than {MOST_CHARACTERS} characters, which no model reads")
     if any(has_half_character(text) for message in example.messages for text in _texts_not_read_as_such(message)):
         raise UnusableError("holds half a character (an unpaired surrogate)")
-    fields.close()
+    _account_for_template(fields)
+    fields.close(lambda name, value: is_said(name, value, example.messages))
     return example
 
 
@@ -167,6 +178,15 @@ def read_conversation(turns: Sequence[Any], tools: Any = None, images: Sequence[
     return [*([Message("tools", offered)] if offered else []), *messages]
 
 
+def _account_for_template(fields: Fields) -> None:
+    """Look into what SmolTalk 2 hands to its template: whether to think shows in the answer, all else is named."""
+    values = fields.values.get("chat_template_kwargs")
+    if isinstance(values, Mapping):
+        own = fields.inner(fields.take("chat_template_kwargs", "settings of a template"), "chat_template_kwargs")
+        own.take("enable_thinking", "whether the answer reasons, which it shows itself")
+        own.close()
+
+
 def _texts_not_read_as_such(message: Message) -> tuple[str, ...]:
     """Return the texts that `text_of` has not seen."""
     is_of_tools = message.role in {"tools", "tool"} or message.tool_calls or message.name
@@ -178,19 +198,30 @@ def _messages(fields: Fields, rules: RowRules, folder: Path) -> list[Message]:
     tools = read_tools(fields.take("tools", "tools"), fields.key("tools")) if fields.has("tools") else None
     drafts = _reader_for(fields, rules)(fields, tools is not None)
     drafts = _with_system(fields, drafts)
-    if drafts and drafts[0].message.role == "system" and (listed := tools_in_text(drafts[0].message.content)):
+    system = drafts[0].message.content if drafts and drafts[0].message.role == "system" else ""
+    if listed := tools_in_text(system):
         tools, drafts = tools or listed, drafts[1:]
         fields.note("(system message that lists the tools)", "replaced by what the model's template writes of them")
-        drafts = [_with_calls(draft, fields) for draft in drafts]
+        drafts = [with_calls(draft, fields) for draft in drafts]
+        if TOOLACE in system:
+            drafts = [_with_python_calls(draft) for draft in drafts]
     messages = place_pictures(drafts, fields, folder, rules.takes_pictures)
     return [*([Message("tools", tools)] if tools else []), *messages]
+
+
+def _with_python_calls(draft: Draft) -> Draft:
+    message = draft.message
+    calls = calls_as_python(message.content) if message.role == "assistant" and not message.tool_calls else ()
+    return Draft(replace(message, content="", tool_calls=calls), draft.pictures) if calls else draft
 
 
 def _refuse_preferences(fields: Fields, ignored: frozenset[str]) -> None:
     names = [name for name in ("chosen", "rejected", "preferred_output", "non_preferred_output") if fields.has(name)]
     if len(names) > 1 and not ignored.intersection(names):
         is_whole = not any(map(fields.has, ("prompt", "question", "messages", "conversations")))
-        kind = "messages" if is_whole and _are_turns(fields.values[fields.key(names[0])]) else "target"
+        preferred = fields.values[fields.key(names[0])]
+        kind = "messages" if is_whole and are_turns(preferred) else "target"
+        kind = "chat" if is_whole and turns_written_in(preferred) else kind
         raise UnusableError(
             f'holds preferences ("{names[0]}" and "{names[1]}"), which are for DPO; lorakit trains answers',
             f"map_fields: {{chosen: {kind}}} with ignore_fields: [rejected] trains the preferred answers alone"
@@ -204,23 +235,44 @@ _Reader = Callable[[Fields, bool], list[Draft]]
 
 def _reader_for(fields: Fields, rules: RowRules) -> _Reader:
     if fields.has("tools") and fields.has("answers") and (question := _question_of(fields)):
-        return lambda row, has_tools: _read_xlam(row, question)
+        return lambda row, has_tools: read_xlam(row, question)
     for is_there in (fields.has, fields.__contains__):  # columns of another shape may be there, and be null
-        if (reader := _reader_of(is_there)) is not None:
+        if (reader := _reader_of(fields, is_there)) is not None:
             return reader
+    refuse_lone_message(fields)
+    refuse_unread(fields)
     raise _missing(fields, rules)
 
 
-def _reader_of(is_there: Callable[[str], bool]) -> _Reader | None:
+def _reader_of(fields: Fields, is_there: Callable[[str], bool]) -> _Reader | None:
     if is_there("text") and is_there("target"):
-        return lambda row, has_tools: _read_pair(row, "text", "target", has_tools)
+        return lambda row, has_tools: read_pair(row, "text", "target", has_tools)
     for name in ("messages", "conversations"):
         if is_there(name):
             return lambda row, has_tools, name=name: _read_conversation(row, name, has_tools)  # type: ignore[misc]
-    if is_there("chat"):
-        return read_glaive
+    if (reader := _reader_by_content(fields)) is not None:
+        return reader
     found = next((pair for pair in _PAIRS if is_there(pair[0]) and is_there(pair[1])), None)
-    return None if found is None else lambda row, has_tools: _read_pair(row, *found, has_tools)
+    if found is None and is_there("reasoning") and is_there("content"):  # beside reasoning_content
+        found = next(((question, "content") for question in _QUESTIONS if is_there(question)), None)
+    return None if found is None else lambda row, has_tools: read_pair(row, *found, has_tools)
+
+
+def _reader_by_content(fields: Fields) -> _Reader | None:
+    """Recognise a row by what stands in a field whose name alone says little."""
+    values = {name: fields.values[fields.key(name)] for name in _BY_CONTENT if fields.has(name)}
+    for name in ("data", "items"):
+        if are_turns(values.get(name)) or is_list_of_texts(values.get(name)):
+            return lambda row, has_tools, name=name: read_turns(row, name, has_tools)  # type: ignore[misc]
+    if is_of_moss(values.get("chat")):
+        return lambda row, has_tools: read_moss(row)
+    if is_tree(values.get("prompt")):
+        return lambda row, has_tools: read_tree(row, "prompt")
+    is_alone = not any(map(fields.has, _ANSWERS))
+    for name in ("chat", "sample", "plain_text", *(("text", "input", "prompt") if is_alone else ())):
+        if (turns := turns_written_in(values.get(name))) and any(role == "assistant" and said for role, said in turns):
+            return lambda row, has_tools, name=name: read_dialogue(row, name)  # type: ignore[misc]
+    return None
 
 
 def _says_nothing(key: str) -> bool:
@@ -234,107 +286,51 @@ def _question_of(fields: Fields) -> str | None:
 def _missing(fields: Fields, rules: RowRules) -> UnusableError:
     keys = [str(key) for key in fields.values]
     found = shortened(", ".join(islice(keys, _SHOWN_FIELDS))) or "nothing"
-    if "text" in fields:
-        reason = f'"{rules.target}" is missing (found: {found}); rename the answer\'s field, or set target_field'
-    elif "target" in fields:
-        reason = f'"{rules.text}" is missing (found: {found}); rename the question\'s field, or set text_field'
-    else:
-        reason = f'"{rules.text}" and "{rules.target}" are missing (found: {found})'
+    question = next(filter(fields.has, (*_QUESTIONS, "problem")), None)
+    answer = next(filter(fields.has, _ANSWERS), None)
+    if question and any(mark in str(fields.values[fields.key(question)]) for mark in _RENDERED):
+        return UnusableError(
+            f'"{fields.key(question)}" is text that a chat template has written already',
+            "take the rows that it was made of (messages, or question and answer): lorakit writes the template itself",
+        )
+    if question is not None:
+        reason = f'has "{fields.key(question)}" and no answer (found: {found})'
+        if question == "text":
+            reason = f'"{rules.target}" is missing (found: {found}); rename the answer\'s field, or set target_field'
+        more = "; text that nobody asked for is not trained" if len(keys) == 1 else ""
+        return UnusableError(reason, f"target_field: NAME says which field is the answer{more}")
+    if answer is not None:
+        reason = f'has "{fields.key(answer)}" and no question (found: {found})'
+        if answer == "target":
+            reason = f'"{rules.text}" is missing (found: {found}); rename the question\'s field, or set text_field'
+        return UnusableError(reason, "text_field: NAME says which field is the question")
     texts = [key for key in keys if isinstance(fields.values[key], str) and not _says_nothing(key)]
     question, answer = texts if len(texts) == 2 else ("QUESTION", "ANSWER")
     names = f"text_field: {shortened(question, 40)} and target_field: {shortened(answer, 40)}"
+    reason = f'"{rules.text}" and "{rules.target}" are missing (found: {found})'
     return UnusableError(reason, f"say which of the fields are question and answer: {names}")
 
 
 def _read_conversation(fields: Fields, name: str, has_tools: bool) -> list[Draft]:
     """Read turns, and the answer to them where the user has said that it stands in a field of its own."""
     turns = read_turns(fields, name, has_tools)
-    return [*turns, *_answered(fields, "target", has_tools)] if "target" in fields else turns
-
-
-def _read_pair(fields: Fields, question: str, answer: str, has_tools: bool) -> list[Draft]:
-    return [*_history(fields), *_asked(fields, question, has_tools), *_answered(fields, answer, has_tools)]
-
-
-def _answered(fields: Fields, answer: str, has_tools: bool) -> list[Draft]:
-    if _are_turns(fields.values[fields.key(answer)]):
-        return read_turns(fields, answer, has_tools)
-    text = text_of(fields.take(answer, "answer"), fields.key(answer))
-    reasoning = None
-    if fields.has("reasoning"):
-        reasoning = text_of(fields.take("reasoning", "reasoning of the answer"), fields.key("reasoning"))
-    draft = Draft(Message("assistant", text, reasoning=reasoning))
-    return [_with_calls(draft, fields) if has_tools else draft]
-
-
-def _asked(fields: Fields, question: str, has_tools: bool) -> list[Draft]:
-    if _are_turns(fields.values[fields.key(question)]):
-        turns = read_turns(fields, question, has_tools)
-        return [Draft(_as_context(draft.message), draft.pictures) for draft in turns]
-    text = text_of(fields.take(question, "question"), fields.key(question))
-    # Dolly calls Alpaca's input context.
-    extra = "context" if question == "instruction" and not fields.has("input") else "input"
-    if question != "input" and fields.has(extra):
-        purpose = "part of the question, after it"
-        text = f"{text}\n{text_of(fields.take(extra, purpose), fields.key(extra))}"
-    return [Draft(Message("user", text))]
-
-
-def _as_context(message: Message) -> Message:
-    """Of prompt and completion only the latter is trained."""
-    return replace(message, is_trained=False) if message.role == "assistant" else message
-
-
-def _are_turns(value: Any) -> bool:
-    if isinstance(value, str) and '"role"' not in value and "'role'" not in value:
-        return False
-    value = parsed_cell(value)
-    listed = [value] if isinstance(value, Mapping) else value
-    return isinstance(listed, list | tuple) and bool(listed) and all(isinstance(turn, Mapping) for turn in listed)
-
-
-def _read_xlam(fields: Fields, question: str) -> list[Draft]:
-    calls = read_calls(fields.take("answers", "calls"), fields, fields.key("answers"))
-    asked = text_of(fields.take(question, "question"), fields.key(question))
-    return [*_history(fields), Draft(Message("user", asked)), Draft(Message("assistant", "", tool_calls=calls))]
-
-
-def _with_calls(draft: Draft, fields: Fields) -> Draft:
-    if draft.message.role != "assistant" or draft.message.tool_calls:
-        return draft
-    text, calls = calls_in_text(draft.message.content, fields, "tool_call")
-    return Draft(replace(draft.message, content=text, tool_calls=calls), draft.pictures)
+    return [*turns, *answered(fields, "target", has_tools)] if "target" in fields else turns
 
 
 def _with_system(fields: Fields, drafts: list[Draft]) -> list[Draft]:
     if not fields.has("system"):
         return drafts
     value = fields.take("system", "system message")
-    if isinstance(value, Mapping) and isinstance(parts := value.get("parts"), list):  # Gemini's
-        value = "".join(str(part.get("text", "")) for part in parts if isinstance(part, Mapping))
+    parts = value.get("parts") if isinstance(value, Mapping) else value  # Gemini's, and Bedrock's
+    if isinstance(parts, list) and all(isinstance(part, Mapping) and "text" in part for part in parts):
+        value = "".join(str(part["text"]) for part in parts)
     text = text_of(value, fields.key("system")).removeprefix("SYSTEM: ")  # as Glaive has it
     own = drafts[0].message if drafts and drafts[0].message.role == "system" else None
     if own is None:
         return [Draft(Message("system", text)), *drafts]
     if own.content.strip() != text.strip():
         raise UnusableError(
-            f'has a system message in "{fields.key("system")}" and another in its turns; keep one of them'
+            f'has a system message in "{fields.key("system")}" and another in its turns; keep one of them',
+            f"ignore_fields: [{fields.key('system')}] keeps that of the turns",
         )
-    return drafts
-
-
-def _history(fields: Fields) -> list[Draft]:
-    """Read earlier turns: pairs of question and answer, or turns with roles."""
-    if not fields.has("history"):
-        return []
-    name = fields.key("history")
-    value = parsed_cell(fields.values[name])
-    if _are_turns(value):
-        return [Draft(_as_context(draft.message), draft.pictures) for draft in read_turns(fields, "history", False)]
-    fields.take("history", "earlier turns")
-    drafts = []
-    for turn in value if isinstance(value, list | tuple) else [value]:
-        if not isinstance(turn, list | tuple) or len(turn) != 2:
-            raise UnusableError(f'"{name}" is not a list of [question, answer] pairs')
-        drafts += [Draft(Message("user", text_of(turn[0], name))), Draft(Message("assistant", text_of(turn[1], name)))]
     return drafts

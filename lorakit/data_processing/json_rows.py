@@ -10,9 +10,10 @@ from typing import Any
 
 from lorakit import console
 from lorakit.data_processing.example import Rejected, shortened
-from lorakit.data_processing.field_names import judged
+from lorakit.data_processing.field_names import judged, read_name
 from lorakit.data_processing.ledger import is_empty
 from lorakit.data_processing.raw import RawRow, twice
+from lorakit.data_processing.turns import is_list_of_texts
 from lorakit.errors import DataError
 
 _CONTAINERS = ("data", "rows", "examples", "train")  # {"data": [...]} around the list
@@ -126,7 +127,7 @@ def _read_document(text: str, name: str) -> Iterator[RawRow | Rejected]:
 
 def _rows_of(document: Any, name: str) -> Iterator[RawRow | Rejected]:
     if isinstance(document, dict):
-        container = next((key for key in _CONTAINERS if isinstance(document.get(key), list)), None)
+        container = next((key for key in _CONTAINERS if _holds_rows(document.get(key))), None)
         if container is not None:
             _account_for(document, container, name)
         document = document[container] if container else [document]
@@ -136,6 +137,15 @@ def _rows_of(document: Any, name: str) -> Iterator[RawRow | Rejected]:
         raise DataError(f"{name}: is not a list of rows", 'write [{"text": "question", "target": "answer"}, ...]')
     for number, fields in enumerate(document, start=1):
         yield _row(fields, f"{name} item {number}")
+
+
+def _holds_rows(value: Any) -> bool:
+    """Tell a list of rows from the turns of one, which are texts or have roles."""
+    return isinstance(value, list) and not is_list_of_texts(value) and not _has_roles(value)
+
+
+def _has_roles(listed: list[Any]) -> bool:
+    return bool(listed) and all(isinstance(one, dict) and "role" in map(read_name, one) for one in listed)
 
 
 def _account_for(document: dict[str, Any], container: str, name: str) -> None:

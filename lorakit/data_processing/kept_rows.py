@@ -26,7 +26,8 @@ from lorakit.data_processing.columns import Columns, read_arrays
 from lorakit.data_processing.example import Rejected
 from lorakit.data_processing.files import files_of
 from lorakit.data_processing.ledger import FieldFate
-from lorakit.data_processing.reading import Encoding, ReadRows, Source, read_all
+from lorakit.data_processing.reading import ReadRows, Source, read_all
+from lorakit.data_processing.written_rows import Encoding
 from lorakit.runs.cache import cache_folder
 
 _LEAST_BYTES = 1_000_000  # smaller files are read in a moment
@@ -180,7 +181,7 @@ def _quick_digest(array: Any) -> str:
 
 def _make_room(parent: Path, wanted_bytes: int) -> None:
     """Delete what was not used for longest, until what is wanted fits."""
-    kept = [place for place in parent.iterdir() if place.is_dir() and not place.name.startswith(_WRITING)]
+    kept = [place for place in parent.iterdir() if (place / _RECORD).is_file() and not place.name.startswith(_WRITING)]
     sizes = {place: sum(file.stat().st_size for file in place.iterdir()) for place in kept}
     total = wanted_bytes + sum(sizes.values())
     for place in sorted(kept, key=lambda one: one.stat().st_mtime):

@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from lorakit.data_processing.example import shortened
-from lorakit.data_processing.field_names import Judgement, judged, read_name
+from lorakit.data_processing.field_names import Judgement, harmless_beside, judged, normal, read_name
+
+_MOST_ALIKE = 1000  # accounts that are held
 
 
 @dataclass
@@ -42,20 +44,29 @@ class Fields:
         account: Of the row.
         place: Of the object in its row, such as ``messages[].``.
         renamed: What the user calls fields, and the names that these have for readers.
+        ignored: Places of fields that are left out, so that no reader finds them.
     """
 
-    __slots__ = ("_account", "_keys", "_place", "_taken", "values")
+    __slots__ = ("_account", "_ignored", "_keys", "_place", "_taken", "values")
 
     def __init__(
-        self, values: Mapping[str, Any], account: Account, place: str = "", renamed: Mapping[str, str] | None = None
+        self,
+        values: Mapping[str, Any],
+        account: Account,
+        place: str = "",
+        renamed: Mapping[str, str] | None = None,
+        ignored: frozenset[str] = frozenset(),
     ) -> None:
         self.values = values
         self._account = account
         self._place = place
+        self._ignored = ignored
         self._taken: set[str] = set()
         self._keys: dict[str, str] = {}
         chosen = renamed or {}
         for key in values:
+            if ignored and place + str(key) in ignored:
+                continue
             name = chosen.get(key) or read_name(str(key))
             other = self._keys.setdefault(name, key)
             if other is not key and (key in chosen, not is_empty(values[key])) > (
@@ -91,17 +102,34 @@ class Fields:
 
     def inner(self, values: Mapping[str, Any], place: str) -> Fields:
         """Return the fields of an object inside this one."""
-        return Fields(values, self._account, f"{self._place}{place}.")
+        return Fields(values, self._account, f"{self._place}{place}.", ignored=self._ignored)
 
-    def close(self) -> None:
-        """Account for what was not taken. The same value under two names counts as one."""
+    def close(self, is_said: Callable[[str, str], bool] | None = None) -> None:
+        """Account for what was not taken. The same value under two names counts as one.
+
+        Args:
+            is_said: Tells of a field that was not taken, by name and text, whether what was taken says the same.
+        """
         for key, value in self.values.items():
             if key in self._taken or is_empty(value):
+                continue
+            if self._ignored and self._place + str(key) in self._ignored:
+                self._account.left.add((self._place + str(key), str(key)))
                 continue
             twin = self._keys.get(read_name(str(key)))
             if twin is not None and twin in self._taken and self.values[twin] == value:
                 continue
-            self._account.left.add((self._place + str(key), str(key)))
+            if self._is_harmless_here(key):
+                self._account.used[self._place + str(key)] = "left out: says nothing of question and answer"
+            elif is_said is not None and isinstance(value, str) and is_said(str(key), value):
+                self._account.used[self._place + str(key)] = "says what the conversation says"
+            else:
+                self._account.left.add((self._place + str(key), str(key)))
+
+    def _is_harmless_here(self, key: Any) -> bool:
+        """Tell a field that says nothing because of what stands beside it."""
+        beside = harmless_beside(str(key))
+        return beside is not None and any(normal(str(other)) == beside for other in self.values)
 
 
 @dataclass(frozen=True)
@@ -134,16 +162,41 @@ class Ledger:
     ignored: frozenset[str] = frozenset()
     _used: Counter[tuple[str, str]] = field(default_factory=Counter)
     _left: Counter[tuple[str, str]] = field(default_factory=Counter)
+    _alike: dict[int, tuple[Account, list[int]]] = field(default_factory=dict)
+
+    def add_one(self, account: Account) -> None:
+        """Enter a row; many may have one account together, which is added up only once."""
+        found = self._alike.get(id(account))
+        if found is None:
+            self.add(account, 0)
+            found = self._alike[id(account)] = account, [0]
+        found[1][0] += 1
+        if len(self._alike) > _MOST_ALIKE:
+            self.settle()
 
     def add(self, account: Account, rows: int = 1) -> None:
         """Enter rows of which the same is true."""
         for use in account.used.items():
             self._used[use] += rows
-        for left in account.left:
+        for left in sorted(account.left):
             self._left[left] += rows
+
+    def settle(self) -> None:
+        """Add up the rows that are alike."""
+        alike, self._alike = self._alike, {}
+        for account, [rows] in alike.values():
+            self.add(account, rows)
+
+    def extend(self, other: Ledger) -> None:
+        """Enter the rows of another one, which come after these."""
+        other.settle()
+        for mine, theirs in ((self._used, other._used), (self._left, other._left)):
+            for entry, rows in theirs.items():
+                mine[entry] += rows
 
     def fates(self) -> tuple[FieldFate, ...]:
         """Return what became of every field: the used ones first."""
+        self.settle()
         used = [FieldFate(place, rows, purpose) for (place, purpose), rows in self._used.items()]
         return (*used, *(self._left_out(place, name, rows) for (place, name), rows in self._left.items()))
 

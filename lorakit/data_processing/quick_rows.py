@@ -15,19 +15,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from lorakit.data_processing.chat_format import ChatFormat
+from lorakit.data_processing.dialogues import MARKS
 from lorakit.data_processing.example import Example, Message, Rejected, UnusableError
 from lorakit.data_processing.field_names import read_name
 from lorakit.data_processing.formats import RowRules, read_example
-from lorakit.data_processing.ledger import Account, Ledger, is_empty
+from lorakit.data_processing.ledger import Account, is_empty
 from lorakit.data_processing.raw import MOST_CHARACTERS, RawRow
 from lorakit.data_processing.text_encoding import GUARD
+from lorakit.data_processing.tool_calls import PREAMBLES
 from lorakit.data_processing.written_parts import ConversationParts, Part
 from lorakit.data_processing.written_shapes import Notes, Pieces, filled
 
 _MOST_SHAPES = 1000
 _MARK = re.compile(r"(lorakitfield\d\d\dx)")
 _LIST_BEGINS = re.compile(r"(?:^|\n)\s*[\[{]")
-_TELLING = (GUARD, "think>", "SYSTEM: ", "access to the following functions", "lorakit")
+_TELLING = (GUARD, "think>", "SYSTEM: ", *PREAMBLES, *MARKS, "lorakit")
 _ID_BYTES = 4
 
 
@@ -39,11 +41,13 @@ class QuickRow:
         messages: The conversation, role and text of each turn, and whether it is an answer without loss.
         sequences: Token ids as 32-bit integers, and for each token whether it carries loss.
         origin: Where the row stands.
+        account: What became of its fields; rows that were read alike have one together.
     """
 
     messages: tuple[tuple[str, str, bool], ...]
     sequences: tuple[tuple[bytes, bytes], ...]
     origin: str
+    account: Account
 
     @property
     def example(self) -> Example:
@@ -76,7 +80,7 @@ class _Plan:
         texts: That are encoded, of the turns' texts.
         sequences: Of tokens.
         seams: Numbers of a text and of the two that must have its tokens together.
-        rows: How many have been encoded.
+        equal: Numbers of the texts of a row that must be equal, as a field may be a copy of another one.
     """
 
     account: Account
@@ -85,7 +89,7 @@ class _Plan:
     texts: tuple[Pieces, ...]
     sequences: tuple[tuple[_Stretch, ...], ...]
     seams: tuple[tuple[int, int, int], ...]
-    rows: int = 0
+    equal: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -129,30 +133,24 @@ class QuickRows:
             for row, one in zip(rows, waiting, strict=True)
         ]
 
-    def account_for(self, ledger: Ledger) -> None:
-        """Enter the fields of all rows that were encoded."""
-        for plan in self._plans.values():
-            if plan is not None and plan.rows:
-                ledger.add(plan.account, plan.rows)
-                plan.rows = 0
-
-    def learn(self, row: RawRow, example: Example, sequences: Sequence[tuple[bytes, bytes]]) -> None:
+    def learn(self, row: RawRow, example: Example, account: Account, sequences: Sequence[tuple[bytes, bytes]]) -> None:
         """Learn from a row that was read by itself what becomes of those like it.
 
         Args:
             row: As its file has it.
             example: What was read.
+            account: What became of its fields.
             sequences: What became of it.
         """
         shape = _shape_of(row.fields)
         if shape is None or shape[0] in self._plans or len(self._plans) >= _MOST_SHAPES or not self._is_plain(shape[1]):
             return
-        plan = self._plans[shape[0]] = self._learnt(row.fields, len(shape[1]))
-        if plan is not None:
-            [again] = self.encode([row])
-            plan.rows = 0
-            if again is None or again.example != example or again.sequences != tuple(sequences):
-                self._plans[shape[0]] = None
+        for equal in ((), _equal(shape[1])):
+            plan = self._plans[shape[0]] = self._learnt(row.fields, len(shape[1]), equal)
+            [again] = self.encode([row]) if plan is not None else [None]
+            if again is not None and _is_same(again, example, account, sequences):
+                return
+            self._plans[shape[0]] = None
 
     def _planned(self, row: RawRow) -> tuple[_Plan, list[str]] | None:
         shape = _shape_of(row.fields)
@@ -160,7 +158,7 @@ class QuickRows:
             return None
         key, contents = shape
         plan = self._plans.get(key)
-        if plan is None or not self._is_plain(contents):
+        if plan is None or not self._is_plain(contents) or any(contents[a] != contents[b] for a, b in plan.equal):
             return None
         texts = [filled(pieces, contents) for _, pieces, _ in plan.turns]
         if not all(notes.hold_for(texts[number]) for number, notes in plan.notes):
@@ -192,14 +190,14 @@ class QuickRows:
                 return None
             masks = [one.mask * (len(own) // _ID_BYTES) for one, own in zip(stretches, found, strict=True)]
             sequences.append((joined, b"".join(masks)))
-        plan.rows += 1
         messages = [(role, text, is_left) for (role, _, is_left), text in zip(plan.turns, one.turns, strict=True)]
-        return QuickRow(tuple(messages), tuple(sequences), origin)
+        return QuickRow(tuple(messages), tuple(sequences), origin, plan.account)
 
-    def _learnt(self, fields: Mapping[str, Any], count: int) -> _Plan | None:
+    def _learnt(self, fields: Mapping[str, Any], count: int, equal: tuple[tuple[int, int], ...]) -> _Plan | None:
         if count > 999:
             return None
-        marks = iter([f"lorakitfield{number:03d}x" for number in range(count)])
+        same = dict(equal)
+        marks = iter([f"lorakitfield{same.get(number, number):03d}x" for number in range(count)])
         account = Account()
         try:
             example = read_example(RawRow(_marked(fields, marks), ""), self._rules, account)
@@ -214,9 +212,15 @@ class QuickRows:
         )
         own = "\n".join(piece for _, pieces, _ in turns for piece in pieces if isinstance(piece, str))
         parts = self._chat_format.parts(example.messages) if self._is_plain([own]) else None
-        return None if parts is None else self._plan(account, turns, parts)
+        return None if parts is None else self._plan(account, turns, parts, equal)
 
-    def _plan(self, account: Account, turns: tuple[tuple[str, Pieces, bool], ...], parts: ConversationParts) -> _Plan:
+    def _plan(
+        self,
+        account: Account,
+        turns: tuple[tuple[str, Pieces, bool], ...],
+        parts: ConversationParts,
+        equal: tuple[tuple[int, int], ...],
+    ) -> _Plan:
         texts: dict[Pieces, int] = {}
 
         def number(pieces: Pieces) -> int:
@@ -231,7 +235,18 @@ class QuickRows:
 
         sequences = tuple(_joined(map(stretch, one)) for one in parts.sequences)
         seams = tuple((number(whole), number(first), number(second)) for whole, first, second in parts.seams)
-        return _Plan(account, turns, parts.notes, tuple(texts), sequences, seams)
+        return _Plan(account, turns, parts.notes, tuple(texts), sequences, seams, equal)
+
+
+def _equal(contents: Sequence[str]) -> tuple[tuple[int, int], ...]:
+    """Pair each text that an earlier one repeats with that."""
+    first: dict[str, int] = {}
+    pairs = ((number, first.setdefault(text, number)) for number, text in enumerate(contents))
+    return tuple((number, earlier) for number, earlier in pairs if number != earlier)
+
+
+def _is_same(row: QuickRow, example: Example, account: Account, sequences: Sequence[tuple[bytes, bytes]]) -> bool:
+    return row.example == example and row.account == account and row.sequences == tuple(sequences)
 
 
 def _joined(stretches: Iterable[_Stretch]) -> tuple[_Stretch, ...]:

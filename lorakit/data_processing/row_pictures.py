@@ -50,7 +50,10 @@ def place_pictures(
     if listed:
         drafts = _distributed(drafts, listed, name)
     if takes_pictures is False and any(draft.pictures for draft in drafts):
-        raise UnusableError("has a picture, but this model takes text only")  # before its bytes are kept anywhere
+        raise UnusableError(  # before its bytes are kept anywhere
+            "has a picture, but this model takes text only",
+            "take a model that sees, such as Qwen3-VL; ignore_fields leaves a column of pictures out",
+        )
     for draft in drafts:
         _check_marks(draft, bool(takes_pictures))
     try:

@@ -23,6 +23,7 @@ _TRIED_RECORDS = 50
 _MOST_NAMES_JUDGED = 1000  # of a header, to choose its delimiter
 _LEAST_BOUND_BYTES, _MOST_TIMES_PACKED = 20_000_000, 100
 _MOST_SHEET_ROWS = 1_048_576  # of any spreadsheet
+_NO_HEADER = "the first row that is not empty is the header: delete titles above it, and split merged cells in it"
 _MANY_EMPTY_CELLS, _MOST_EMPTY_SHARE = 1_000_000, 0.99  # of a spreadsheet, in which a cell far off makes the others
 _BATCH_BYTES = 256_000_000  # of rows that are unpacked at once, if each were as large as a whole column
 _BYTES_OF_A_ROW = 250  # in memory, without what stands in it
@@ -253,7 +254,7 @@ def _sheet_rows(records: Iterator[tuple[int, Sequence[Any]]], name: str) -> Iter
             continue
         values = [_cell(cell) for cell in cells]
         if any(value is not None for value in values[len(header) :]):
-            yield Rejected(f"{name} row {number}", f"has cells beyond the header's {len(header)}")
+            yield Rejected(f"{name} row {number}", f"has cells beyond the header's {len(header)}", _NO_HEADER)
             continue
         yield RawRow(dict(zip(header, values, strict=False)), f"{name} row {number}")
 

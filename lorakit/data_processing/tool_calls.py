@@ -18,6 +18,8 @@ _RESULT_IN_TEXT = re.compile(r"<tool_response>\s*(.*?)\s*</tool_response>", re.D
 _TOOLS_IN_TEXT = re.compile(r"<tools>\s*([\[{].*?)\s*</tools>", re.DOTALL)
 
 _GLAIVE = "access to the following functions"
+TOOLACE = "list of functions in JSON format that you can invoke"
+PREAMBLES = (_GLAIVE, TOOLACE)  # which list functions in a system message
 
 
 def as_json(value: Any) -> str:
@@ -122,11 +124,11 @@ def results_in_text(text: str) -> Iterator[str]:
 
 
 def tools_in_text(text: str) -> str | None:
-    """Return the tools that a system message lists, as Hermes and Glaive write it; None where it lists none.
+    """Return the tools that a system message lists, as Hermes, Glaive and ToolACE write it; None where it lists none.
 
     Such a message is the preamble that one family's template writes; the model's own template writes its own.
     """
-    listed: list[Any] = _functions_in_text(text) if _GLAIVE in text else []
+    listed: list[Any] = _functions_in_text(text) if any(preamble in text for preamble in PREAMBLES) else []
     for block in _TOOLS_IN_TEXT.findall(text):
         value = parsed_cell(block)
         if isinstance(value, str):  # one object a line

@@ -16,7 +16,7 @@ from lorakit.incoming import has_half_character
 
 _SPEAKERS: dict[str, tuple[str, ...]] = {
     "system": ("system", "developer", "系统"),
-    "user": ("user", "human", "用户"),
+    "user": ("user", "human", "prompter", "用户"),
     "assistant": ("assistant", "gpt", "bot", "chatbot", "model", "chatgpt", "助手"),
     "tool": ("tool", "function", "observation", "function_response", "tool_response", "ipython"),
     "call": ("function_call", "tool_call"),
@@ -35,6 +35,7 @@ _OTHER_KINDS = {
     list: "write one object a row: pandas does with to_json(FILE, orient='records', lines=True, force_ascii=False)",
     dict: f"name a field that is text, or {_TURNS_ELSE}",
 }
+_WHETHER = {"on", "off", "yes", "no", "true", "false", "none"}
 _SWITCHES = {"weight": False, "loss": False, "train": False, "masked": True}  # whether it is turned around
 
 
@@ -56,7 +57,7 @@ def text_of(value: Any, name: str) -> str:
         found = "null" if value is None else type(value).__name__
         raise UnusableError(f'"{name}" is not text (found: {found})', _OTHER_KINDS.get(type(value)))
     if isinstance(value, float) and not math.isfinite(value):
-        raise UnusableError(f'"{name}" is not text (found: {value})')
+        raise UnusableError(f'"{name}" is not text (found: {value}); a cell may say so that it has none')
     if not (text := str(value)).strip():
         raise UnusableError(f'"{name}" is empty')
     if has_half_character(text):
@@ -80,6 +81,8 @@ def read_turns(fields: Fields, name: str, has_tools: bool) -> list[Draft]:
             f"where it is the question, name it: text_field: {shown}, and target_field: the answer's; or {_TURNS_ELSE}"
         )
         raise UnusableError(f'"{shown}" is not a list of turns', remedy)
+    if is_list_of_texts(turns):
+        return _texts_in_turn(turns, shown)
     drafts: list[Draft] = []
     for number, turn in enumerate(turns, start=1):
         if not isinstance(turn, Mapping):
@@ -93,8 +96,47 @@ def read_turns(fields: Fields, name: str, has_tools: bool) -> list[Draft]:
 
 
 def _question_and_answer(turn: Fields, question: str, answer: str, place: str) -> list[Draft]:
-    asked = text_of(turn.take(question, "question"), place)
-    return [Draft(Message("user", asked)), Draft(Message("assistant", text_of(turn.take(answer, "answer"), place)))]
+    drafts = [Draft(Message("user", text_of(turn.take(question, "question"), place)))]
+    if turn.has("system"):  # XTuner's
+        drafts.insert(0, Draft(Message("system", text_of(turn.take("system", "system message"), place))))
+    return [*drafts, Draft(Message("assistant", text_of(turn.take(answer, "answer"), place)))]
+
+
+def _texts_in_turn(texts: Sequence[str], place: str) -> list[Draft]:
+    """Read turns that are texts alone, question and answer in turn, as LIMA and UltraChat have them."""
+    return [
+        Draft(Message("assistant" if number % 2 == 0 else "user", text_of(text, f"{place} turn {number}")))
+        for number, text in enumerate(texts, start=1)
+    ]
+
+
+def is_list_of_texts(value: Any) -> bool:
+    """Tell question and answer in turn, each a text."""
+    value = parsed_cell(value)
+    return isinstance(value, list | tuple) and len(value) > 1 and all(isinstance(text, str) for text in value)
+
+
+def are_turns(value: Any) -> bool:
+    """Tell a list of turns with roles, or one as text."""
+    if isinstance(value, str) and '"role"' not in value and "'role'" not in value:
+        return False
+    value = parsed_cell(value)
+    listed = [value] if isinstance(value, Mapping) else value
+    return isinstance(listed, list | tuple) and bool(listed) and all(isinstance(turn, Mapping) for turn in listed)
+
+
+def reasoning_in(fields: Fields) -> str | None:
+    """Take what an answer thinks first; None where there is none, or where the field only says whether it does."""
+    if not fields.has("reasoning"):
+        return None
+    name = fields.key("reasoning")
+    value = parsed_cell(fields.values[name])
+    if isinstance(value, bool) or (isinstance(value, str) and value.strip().lower() in _WHETHER):
+        fields.take("reasoning", "whether the answer reasons, which it shows itself")
+        return None
+    value = value[0] if isinstance(value, list | tuple) and len(value) == 1 else fields.values[name]
+    fields.take("reasoning", "reasoning of the answer")
+    return text_of(value, name)
 
 
 class _Turn:
@@ -146,7 +188,11 @@ class _Turn:
                 continue
             if value not in (0, 1):
                 shown = shortened(repr(value), _SHOWN_ROLE)
-                raise UnusableError(f'{_quoted(self._place)} has "{self._fields.key(name)}" {shown}; it is 0 or 1')
+                raise UnusableError(
+                    f'{_quoted(self._place)} has "{self._fields.key(name)}" {shown}; it is 0 or 1',
+                    "an answer is trained (1) or not (0), as OpenAI has it; a share of a whole file is the weight of "
+                    "its train_file",
+                )
             said.add(bool(value) != is_turned)
         if len(said) == 2:
             raise UnusableError(f"{_quoted(self._place)} says both that it is trained and that it is not")
@@ -213,8 +259,8 @@ class _Turn:
         for name in ("tool_calls", "function_call"):
             if self._fields.has(name):
                 self._calls += read_calls(self._fields.take(name, "calls"), self._fields, self._fields.key(name))
-        if self._fields.has("reasoning"):
-            self._reasoning.append(text_of(self._fields.take("reasoning", "reasoning"), self._fields.key("reasoning")))
+        if (reasoning := reasoning_in(self._fields)) is not None:
+            self._reasoning.append(reasoning)
         text = "".join(self._texts)
         if self._has_tools and not self._calls:
             text, calls = calls_in_text(text, self._fields, "tool_call")

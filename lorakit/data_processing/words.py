@@ -2,7 +2,8 @@
 
 Before merging, such a tokenizer splits a text by a regular expression. Of those in use none continues over a space what
 began with something else, nor over a mark what has letters or digits: what stands before and what begins with it are
-never one piece. So texts may be cut there, and the tokens of a text are those of its words, one after the other.
+never one piece. Nor is, in some, one digit with another. So texts may be cut there, and the tokens of a text are those
+of its words, one after the other.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ _BORDER = re.compile(
     "(?<=[!-~\u3001\u3002\u4e00-\u9fa5\uff01-\uff60])(?= )"
     "|(?<=[0-9A-Za-z\u4e00-\u9fa5])(?=[,.?!;:\u3001\u3002\uff01\uff0c\uff1a\uff1b\uff1f])"
 )
+_BORDER_OR_DIGIT = re.compile(f"{_BORDER.pattern}|(?<=[0-9])(?=[0-9])")  # where each digit is a piece of its own
+_NUMBERS = {r" ?\p{N}", r" ?\p{N}+", r"\p{N}+", r"\p{N}{1,3}"}
 _APOSTROPHES = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
 # What the regular expressions of GPT-2, Llama 3, Qwen 2 to 3.8, gpt-oss and their kin are made of. In each a space is
@@ -82,7 +85,18 @@ def _cutting(backend: Tokenizer) -> Callable[[str], list[str]] | None:
     added = backend.get_added_tokens_decoder().values()
     if any(" " in token.content or token.lstrip or token.rstrip or token.single_word for token in added):
         return None
-    return _BORDER.split if all(map(_stops_at_spaces, steps_of(backend.pre_tokenizer))) else None
+    steps = steps_of(backend.pre_tokenizer)
+    if not all(map(_stops_at_spaces, steps)):
+        return None
+    return (_BORDER_OR_DIGIT if any(map(_parts_digits, steps)) else _BORDER).split
+
+
+def _parts_digits(step: dict[str, Any]) -> bool:
+    """Tell a step after which each digit stands alone."""
+    if step["type"] == "Digits":
+        return bool(step.get("individual_digits"))
+    alternatives = set(_alternatives(step.get("pattern", {}).get("Regex", "")))
+    return r"\p{N}" in alternatives and alternatives.isdisjoint(_NUMBERS)
 
 
 def _stops_at_spaces(step: dict[str, Any]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,14 +11,24 @@ from lorakit import console
 from lorakit.config import Config, load_config
 from lorakit.data_processing import ChatFormat, Dataset, load_training, load_validation
 from lorakit.errors import LorakitError, SettingsError
+from lorakit.incoming import leads_out
 from lorakit.inference import chosen_adapters, open_assistant
 from lorakit.invocation import this_command
-from lorakit.runs import REPORT_FILE, RESULTS_FILE, USED_CONFIG_FILE, explaining_write_errors, writing_alone
+from lorakit.runs import (
+    PREDICTIONS_FILE,
+    REPORT_FILE,
+    RESULTS_FILE,
+    USED_CONFIG_FILE,
+    explaining_write_errors,
+    keep_foreign,
+    writing_alone,
+)
 
 if TYPE_CHECKING:
     from lorakit.engine import Ranks
 
 __all__ = ["run"]
+_WRITTEN = (PREDICTIONS_FILE, RESULTS_FILE, REPORT_FILE)
 
 
 def run(config: Config) -> int:
@@ -55,6 +66,7 @@ def _evaluate_into(folder: Path, config: Config, ranks: Ranks) -> None:
     train = _training_rows(adapter, evaluated, assistant.chat_format, limit) if adapter else None
     for line in warnings(dataset, train if train and train.name != dataset.name else None):
         console.warn(line)
+    ranks.decided_by_first(lambda: keep_foreign(folder, _WRITTEN, console.note))
     comparison = compare(
         assistant, dataset, config, config.max_generated_rows, folder, ranks, train.name if train else None
     )
@@ -67,10 +79,31 @@ def _evaluate_into(folder: Path, config: Config, ranks: Ranks) -> None:
 
 def _training_rows(adapter: Path, config: Config, chat_format: ChatFormat, limit: int | None) -> Dataset | None:
     """Read the rows that an adapter was trained on, named by the configuration beside it or else by this one."""
-    used = adapter.parent / USED_CONFIG_FILE
     try:
-        settings = load_config(str(used), {}, []) if used.is_file() else config
-        return load_training(settings, chat_format, limit)
+        return load_training(_used_in_training(adapter.parent, config), chat_format, limit)
     except LorakitError as error:
         console.note(f"{REPORT_FILE} goes without the training rows: {error.message}")
         return None
+
+
+def _used_in_training(run_folder: Path, config: Config) -> Config:
+    """Return the settings that lie beside an adapter; where there are none, those of this task.
+
+    An adapter comes from anybody, and its settings with it: what they name is read where it lies near, in the folder
+    that holds the run or in which we stand, or where this task names it too. Nothing is fetched.
+
+    Raises:
+        SettingsError: They are damaged, or name other rows.
+    """
+    file = run_folder / USED_CONFIG_FILE
+    if not file.is_file():
+        return config
+    if leads_out(file):
+        raise SettingsError(f"{file} is a link that leads out of the folder", "copy the run's folder again")
+    used = load_config(str(file), {}, [])
+    listed = [used.train_file] if isinstance(used.train_file, str) else [source.path for source in used.train_file]
+    near = run_folder.resolve().parent, Path.cwd()
+    is_near = all(os.path.exists(name) and any(map(Path(name).resolve().is_relative_to, near)) for name in listed)
+    if used.train_file != config.train_file and not is_near:
+        raise SettingsError(f"{file} names rows of other folders", "set train_file to them to have them compared")
+    return used

@@ -23,7 +23,7 @@ from lorakit.inference.generation import answer_batch, answer_text
 from lorakit.inference.sampling import SamplingParams
 from lorakit.inference.tool_calls import CallReader, same_calls
 from lorakit.outgoing import strict_json
-from lorakit.runs import PREDICTIONS_FILE, RESULTS_FILE, write_json, write_text
+from lorakit.runs import PREDICTIONS_FILE, RESULTS_FILE, write_own_json, write_own_text
 
 _LOSS_TOKENS = 1024  # tokens in one forward pass of the loss: enough to be fast, few enough for a small machine
 _SHOWN_ANSWERS = 5
@@ -147,8 +147,8 @@ def compare(
             scores[name]["tool_calls"] = sum(calls) / len(calls)
     if ranks.is_first:
         lines = (_line(row.example, answers) for row, answers in zip(asked, answered, strict=True))
-        write_text(folder / PREDICTIONS_FILE, "".join(lines))
-        write_json(folder / RESULTS_FILE, {"data": dataset.name, **scores})
+        write_own_text(folder, PREDICTIONS_FILE, "".join(lines))
+        write_own_json(folder, RESULTS_FILE, {"data": dataset.name, **scores})
     sentence = verdict(scores, dataset.name == trained_on)
     return Comparison(dataset.name, scores, tuple(answered[:_SHOWN_ANSWERS]), sentence)
 

@@ -75,12 +75,15 @@ def _take_over(folder: Path, writing: Path) -> None:
         return
     own = _files_of(folder)
     for path in folder.iterdir():
-        if path.name in own or (writing / path.name).exists():
+        if path.name in own:
             continue
+        place = writing / path.name
+        while os.path.lexists(place):  # lorakit now writes a file that is called so
+            place = place.with_name(f"{place.name}.kept")
         if path.is_dir() and not path.is_symlink():
-            shutil.copytree(path, writing / path.name, symlinks=True)
+            shutil.copytree(path, place, symlinks=True)
         else:
-            shutil.copy2(path, writing / path.name, follow_symlinks=False)
+            shutil.copy2(path, place, follow_symlinks=False)
 
 
 def _files_of(folder: Path) -> set[str]:

@@ -11,6 +11,8 @@ from lorakit.incoming import read_json
 from lorakit.model_config import AdapterChoice, ModelSource, weights_hash
 from lorakit.runs import cache_folder, write_json
 
+_HOW = "prompts and answers in 8 bits"  # what was found out
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -36,7 +38,7 @@ class Verdict:
 def verdict_key(source: ModelSource, adapters: Sequence[AdapterChoice]) -> str:
     """Name a base with adapters in use: by the numbers of both, wherever they lie."""
     parts = sorted(f"{weights_hash(choice.folder)} {choice.weight!r}" for choice in adapters)
-    return hashlib.sha256("\n".join([source.fingerprint(), *parts]).encode()).hexdigest()
+    return hashlib.sha256("\n".join([_HOW, source.fingerprint(), *parts]).encode()).hexdigest()
 
 
 def read_verdict(key: str) -> Verdict | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -100,7 +99,7 @@ def answer_lines(assistant: Assistant, config: Config) -> int:
     """Answer JSON Lines from standard input on standard output, each as it comes; see `answer_questions`."""
     rules = RowRules.of(config, takes_pictures=assistant.chat_format.images is not None)
     failed = 0
-    for number, line in enumerate(sys.stdin):
+    for number, line in enumerate(iter(console.read_line, "")):
         if not line.strip():
             continue
         origin = f"standard input line {number + 1}"
@@ -213,7 +212,7 @@ def _answered(file: Path, questions: Sequence[Question]) -> int:
     if len(found) > len(questions):
         raise RunError(f"{file}: holds more answers than there are questions", "set answer_file, or remove that file")
     if len(whole) < len(text):
-        file.write_bytes(whole)
+        os.truncate(file, len(whole))  # to write the others anew would be to lose them where that is broken off
     return len(found)
 
 

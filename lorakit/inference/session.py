@@ -151,12 +151,15 @@ def _read_question() -> str:
     line = console.prompt(QUESTION_LABEL).strip()
     if not line.startswith(_LINES_MARK):
         return line
-    lines = [line.removeprefix(_LINES_MARK)]
+    lines, length = [line.removeprefix(_LINES_MARK)], 0
     while not lines[-1].rstrip().endswith(_LINES_MARK):
         try:
             lines.append(console.prompt(""))
         except EOFError:
             break
+        length += len(lines[-1]) + 1
+        if length > console.LONGEST_LINE:
+            raise DataError("a question has more characters than any model reads", f"end it with {_LINES_MARK}")
     lines[-1] = lines[-1].rstrip().removesuffix(_LINES_MARK)
     return "\n".join(lines).strip("\n")
 

@@ -24,7 +24,7 @@ from lorakit.model_config.record import RECORD_FILE, AdapterRecord, read_record
 from lorakit.model_config.trust import read_settings
 from lorakit.model_config.whole_embeddings import copies_in, passed_over, whole_embeddings
 from lorakit.outgoing import strict_json
-from lorakit.runs import CARD_FILE, clear_working_folder, move_aside, place_folder
+from lorakit.runs import CARD_FILE, clear_working_folder, keep_foreign, list_written, place_folder
 
 _WEIGHTS = "adapter_model.safetensors"
 
@@ -34,7 +34,7 @@ def save_adapter(
 ) -> None:
     """Write adapter, tokenizer and record into ``folder``; an older one there goes only when the new one is whole.
 
-    One to which somebody has added files is moved into ``previous`` with them.
+    One in which somebody has changed or added files is moved into ``previous`` with them.
 
     Args:
         model: With the adapter.
@@ -52,14 +52,9 @@ def save_adapter(
     (temporary / CARD_FILE).unlink(missing_ok=True)  # PEFT's own has no content but the path of the base
     text = strict_json(asdict(record), indent=2)
     (temporary / RECORD_FILE).write_text(text + "\n", encoding="utf-8")
-    if added := _names_in(folder) - _names_in(temporary) - {CARD_FILE}:
-        archive = move_aside(folder.parent, [folder])
-        console.note(f"{folder}: {', '.join(sorted(added))} and the adapter beside it were moved to {archive}")
+    keep_foreign(folder.parent, [folder.name], console.note)
+    list_written(folder.parent, folder.name, temporary)
     place_folder(folder)
-
-
-def _names_in(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
 
 
 def attach_adapter(bundle: ModelBundle, folder: Path, slot: str = "default") -> Any:

@@ -19,7 +19,7 @@ from lorakit.report.card_usage import Loading, usage
 from lorakit.report.content import Interval, Report
 from lorakit.report.markdown import fenced, plain, section, table
 from lorakit.report.surroundings import versions
-from lorakit.runs import CARD_FILE, EvaluationRecord, StepRecord, read_records, write_text
+from lorakit.runs import CARD_FILE, EvaluationRecord, StepRecord, read_records, write_own_text
 
 _SHOWN_DIGITS = 12  # of a fingerprint
 _GOT = {
@@ -56,10 +56,9 @@ class Card:
 
 def write_card(folder: Path, card: Card) -> Path:
     """Write README.md into the adapter's folder, whole or not at all."""
-    file = folder / CARD_FILE
     text = card_text(card).encode("utf-8", "replace").decode("utf-8")  # half a surrogate pair has no encoding
-    write_text(file, text)
-    return file
+    write_own_text(folder.parent, f"{folder.name}/{CARD_FILE}", text)
+    return folder / CARD_FILE
 
 
 def card_text(card: Card) -> str:

@@ -10,7 +10,7 @@ from lorakit.report import answer_sections, data_sections, surroundings, trainin
 from lorakit.report.content import Report
 from lorakit.report.markup import Markup, element, joined
 from lorakit.report.style import STYLE
-from lorakit.runs import REPORT_FILE, read_records, write_text
+from lorakit.runs import REPORT_FILE, read_records, write_own_text
 
 # Should a row ever slip through as markup, the browser still loads and runs nothing.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -23,10 +23,9 @@ def write_report(folder: Path, report: Report) -> Path:
         folder: Receives it.
         report: Its content; curves and memory come from the records in ``report.run_folder``.
     """
-    file = folder / REPORT_FILE
     text = page(report).encode("utf-8", "replace").decode("utf-8")  # half a surrogate pair in a row has no encoding
-    write_text(file, text)
-    return file
+    write_own_text(folder, REPORT_FILE, text)
+    return folder / REPORT_FILE
 
 
 def page(report: Report) -> str:

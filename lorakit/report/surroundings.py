@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from lorakit import __version__
-from lorakit.incoming import read_whole
+from lorakit.incoming import fault_of_file, leads_out, read_whole
 from lorakit.invocation import program
 from lorakit.report.content import Report
 from lorakit.report.markup import Markup, element, folded, note, section, table
@@ -19,7 +19,10 @@ from lorakit.runs import ADAPTER_FOLDER, USED_CONFIG_FILE
 _PACKAGES = ("torch", "transformers", "peft")
 _PROCESSOR_FILE = Path("/proc/cpuinfo")
 # A report is passed on more readily than a configuration: no tokens of hubs and trackers in it.
-_SECRET = re.compile(r"(?im)(\w*(?:_token|password|secret|api_key)['\"]?\s*:\s*)(?!null\b|None\b)[^\s,}][^,}\n]*")
+_SECRET = re.compile(
+    r"(?im)(?<!\w)(\w{0,100}(?:_token|password|secret|api_key)['\"]?\s*:\s*)(?!null\b|None\b)[^\s,}][^,}\n]*"
+)
+_MOST_BYTES = 1_000_000  # of a configuration, as when it is read for a task
 
 
 def reproduction(report: Report) -> Markup:
@@ -28,7 +31,7 @@ def reproduction(report: Report) -> Markup:
     parts: list[str] = []
     if used is not None:
         parts.append(element("pre", "\n".join(commands(used.parent)), tabindex="0"))
-        text = without_secrets(read_whole(used).decode("utf-8"))
+        text = without_secrets(read_whole(used, _MOST_BYTES).decode("utf-8", "replace"))
         parts.append(folded(f"{USED_CONFIG_FILE}, of the training", element("pre", text, tabindex="0")))
     if used is None or report.task != "train":
         text = without_secrets(report.configuration)
@@ -69,11 +72,6 @@ def versions() -> list[tuple[str, str]]:
     ]
 
 
-def without_secrets(text: str) -> str:
-    """Blank out the values of settings that are named like a secret."""
-    return _SECRET.sub(r"\1***", text)
-
-
 def processor_name() -> str:
     """Return the name that the processor gives itself."""
     if _PROCESSOR_FILE.is_file():
@@ -84,8 +82,16 @@ def processor_name() -> str:
 
 
 def _used_configuration(report: Report) -> Path | None:
-    file = report.run_folder / USED_CONFIG_FILE if report.run_folder else None
-    return file if file and file.is_file() else None
+    if not report.run_folder:
+        return None
+    file = report.run_folder / USED_CONFIG_FILE
+    is_readable = fault_of_file(str(file)) is None and not leads_out(file)
+    return file if is_readable and file.stat().st_size <= _MOST_BYTES else None
+
+
+def without_secrets(text: str) -> str:
+    """Blank out the values of settings that are named like a secret."""
+    return _SECRET.sub(r"\1***", text)
 
 
 def _version(name: str) -> str:

@@ -58,8 +58,10 @@ def move_aside(folder: Path, pieces: Sequence[Path]) -> Path:
         RunError: A file stands where the archive should be.
     """
     shelf = folder / PREVIOUS
-    if shelf.exists() and not shelf.is_dir():
-        raise RunError(f"{shelf}: is a file, where earlier runs are moved to", "move it, or set another output_dir")
+    if shelf.is_symlink() or (shelf.exists() and not shelf.is_dir()):  # a link may lead into somebody's own folders
+        raise RunError(
+            f"{shelf}: is a file or a link, where earlier runs are moved to", "move it, or set another output_dir"
+        )
     writing = working_folder(shelf)
     writing.mkdir()
     write_text(writing / _UNFINISHED, "")

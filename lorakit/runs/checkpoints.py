@@ -67,20 +67,30 @@ def discard_old(folder: Path, run: str, step: int, most: int | None, best: Path 
 
     Args:
         folder: Of the run.
-        run: Its mark; checkpoints without it are not touched.
+        run: Its mark; checkpoints without it, and those to which somebody has added files, are not touched.
         step: Of the newest; later ones are of a time that is computed anew, and will be replaced.
         most: How many are kept; None keeps all.
         best: Is kept as one of them, but never in place of the newest.
     """
     if not most or most < 1:
         return
-    own = [path for path in checkpoints(folder) if step_of(path) <= step and _marked(path) == run]
+    own = [path for path in checkpoints(folder) if step_of(path) <= step and is_own_checkpoint(path, run)]
     kept = own[:most]
     if best in own and best not in kept:
         kept = [*own[: max(most - 1, 1)], best]
     for path in own:
         if path not in kept:
             discard(path)
+
+
+def is_own_checkpoint(checkpoint: Path, run: str) -> bool:
+    """Tell whether a run has left a checkpoint, and nobody has put anything else into its folder."""
+    facts = read_facts(checkpoint)
+    if facts is None or facts.run != run or checkpoint.is_symlink():
+        return False
+    listed = {MANIFEST_FILE, *_read_manifest(checkpoint)["files"]}
+    there = (path for path in checkpoint.rglob("*") if path.is_symlink() or not path.is_dir())
+    return {path.relative_to(checkpoint).as_posix() for path in there} <= listed
 
 
 def read_facts(checkpoint: Path) -> CheckpointFacts | None:
@@ -112,11 +122,6 @@ def fault_in(checkpoint: Path) -> str | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"{MANIFEST_FILE} cannot be read ({type(error).__name__})"
     return None
-
-
-def _marked(checkpoint: Path) -> str | None:
-    facts = read_facts(checkpoint)
-    return facts.run if facts else None
 
 
 def _read_manifest(checkpoint: Path) -> Mapping[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from lorakit.incoming import read_whole
+from lorakit.incoming import leads_out, read_whole
 from lorakit.runs.names import IDENTITY_FILE
 from lorakit.runs.storage import write_json
 
@@ -74,6 +74,8 @@ def new_mark() -> str:
 
 def read_identity(folder: Path) -> RunIdentity | None:
     """Read what a run left; None where it left nothing that can be read."""
+    if leads_out(folder / IDENTITY_FILE):
+        return None
     try:
         return TypeAdapter(RunIdentity).validate_json(read_whole(folder / IDENTITY_FILE))
     except (OSError, ValueError):  # ValidationError is a ValueError

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from lorakit.errors import RunError
-from lorakit.incoming import open_file
+from lorakit.incoming import leads_out, open_file
 from lorakit.outgoing import strict_json
 from lorakit.runs.names import EVENTS_FILE
 from lorakit.runs.storage import make_durable, write_text
@@ -139,7 +139,7 @@ def read_records(folder: Path) -> Iterator[Record]:
         RunError: A whole line is none of them.
     """
     file = folder / EVENTS_FILE
-    if not file.is_file():
+    if not file.is_file() or leads_out(file):
         return
     with open_file(file, _MOST_BYTES) as stream:
         for number, line in enumerate(stream, start=1):

@@ -21,7 +21,7 @@ from lorakit.config.editing import with_values
 from lorakit.evaluate.comparison import dataset_loss
 from lorakit.invocation import command
 from lorakit.model_config import quiet_libraries
-from lorakit.runs import open_folder, write_bytes, write_text
+from lorakit.runs import keep_foreign, open_folder, write_own_bytes, write_own_text
 from lorakit.train.learning_rate import steps_of
 from lorakit.train.planning import RunPlan, plan_run
 from lorakit.train.preparing import Prepared, gather, prepare
@@ -75,10 +75,11 @@ def run(config: Config, config_file: str) -> int:
     tried = _halved(prepared, plan, rates, steps)
     best = min((one for one in tried if one.steps == max(two.steps for two in tried)), key=lambda one: one.loss)
     _show(tried, best, steps, first)
-    write_bytes(folder / PICTURE_FILE, _drawn(tried, best))
+    keep_foreign(folder, (PICTURE_FILE, ADVISED_FILE), console.note)
+    write_own_bytes(folder, PICTURE_FILE, _drawn(tried, best))
     file = Path(config_file)
     text = file.read_text(encoding="utf-8-sig") if file.is_file() else ""
-    write_text(folder / ADVISED_FILE, with_values(text, {"learning_rate": best.rate}))
+    write_own_text(folder, ADVISED_FILE, with_values(text, {"learning_rate": best.rate}))
     console.note(
         f"written: {folder / ADVISED_FILE}, which is {config_file} with that rate, and {folder / PICTURE_FILE}"
     )

@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from lorakit import console
-from lorakit.runs import CURVE_FILE, EvaluationRecord, StepRecord, read_records, write_bytes
+from lorakit.runs import CURVE_FILE, EvaluationRecord, StepRecord, read_records, write_own_bytes
 
 _MOST_EPOCHS_MARKED = 40
 _ROUNDING = 1e-6  # of an epoch: the step that ends one has its number
@@ -62,7 +62,7 @@ def draw_loss_curve(folder: Path, base_loss: float | None = None) -> Path:
     axes.legend()
     picture = io.BytesIO()
     FigureCanvasAgg(figure).print_png(picture)
-    write_bytes(folder / CURVE_FILE, picture.getvalue())
+    write_own_bytes(folder, CURVE_FILE, picture.getvalue())
     return folder / CURVE_FILE
 
 

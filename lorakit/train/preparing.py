@@ -117,6 +117,7 @@ def gather(config: Config, earlier: EarlierRun | None) -> Gathered:
         chat_format = chat_format.dated(_first_day(None))
     _, position_limit = read_model_type(source)
     data = _load_data(config, chat_format, position_limit)
+    _check_sharding(config, data)
     dtype = choose_format(config, source, device, earlier.dtype if earlier else None)
     if dtype.warning:
         console.warn(dtype.warning)
@@ -179,6 +180,16 @@ def _load_data(config: Config, chat_format: ChatFormat, position_limit: int | No
     for line in [*names_without_rows(config, read), *found]:
         console.warn(line)
     return Data(train_rows, validation)
+
+
+def _check_sharding(config: Config, data: Data) -> None:
+    """Processes that share a vision tower would all have to compute the same pictures at the same time."""
+    datasets = [dataset for dataset in (data.train, data.validation) if dataset is not None]
+    if config.trainer_args.get("fsdp") and any(any(dataset.encoded.pictures()) for dataset in datasets):
+        raise SettingsError(
+            "trainer_args: fsdp does not go together with rows that have pictures",
+            "leave fsdp out: then each process has a model of its own, and they share the rows",
+        )
 
 
 def _with_weights_that_fit(config: Config, gathered: Gathered) -> Config:

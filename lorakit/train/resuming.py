@@ -12,11 +12,14 @@ from lorakit.config.settings import settings
 from lorakit.engine import FORMATS, Ranks
 from lorakit.errors import RunError
 from lorakit.runs import (
+    FILES_WRITTEN_OVER,
     CheckpointFacts,
     PlanRecord,
     RunIdentity,
     checkpoints,
     fault_in,
+    is_own_checkpoint,
+    keep_foreign,
     move_aside,
     read_facts,
     read_identity,
@@ -121,13 +124,13 @@ def find_earlier_run(config: Config, folder: Path) -> EarlierRun | None:
 
 
 def clear_the_way(earlier: EarlierRun, folder: Path) -> None:
-    """Move aside what another run, or somebody, has called like a checkpoint that is still to be written."""
+    """Move aside what this run has not left, or somebody has changed, where it is still to write."""
     later = [path for path in checkpoints(folder) if step_of(path) > earlier.step]
-    facts = {path: read_facts(path) for path in later}
-    foreign = [path for path, found in facts.items() if found is None or found.run != earlier.identity.mark]
+    foreign = [path for path in later if not is_own_checkpoint(path, earlier.identity.mark)]
     if foreign:
         names = ", ".join(path.name for path in foreign)
-        console.note(f"{names}: left by another run, and moved to {move_aside(folder, foreign)}")
+        console.note(f"{names}: left by another run or changed, and moved to {move_aside(folder, foreign)}")
+    keep_foreign(folder, FILES_WRITTEN_OVER, console.note)
 
 
 def resumed_settings(config: Config, earlier: EarlierRun | None) -> Config:

@@ -49,6 +49,7 @@ from lorakit.runs import (
     RESULTS_FILE,
     UNUSED_ROWS_FILE,
     USED_CONFIG_FILE,
+    WRITTEN_FILE,
     MemoryRecord,
     RecordLog,
     RunIdentity,
@@ -64,7 +65,7 @@ from lorakit.runs import (
     settle_folder,
     settle_folders,
     step_of,
-    write_text,
+    write_own_text,
     writing_alone,
 )
 from lorakit.train.alarms import check_has_learnt, check_makes_a_difference
@@ -123,7 +124,7 @@ def _earlier_run(folder: Path, config: Config) -> EarlierRun | None:
     finish_archiving(folder)
     settle_folders(folder, "checkpoint-*")
     settle_folder(folder / ADAPTER_FOLDER)
-    for name in (*FILES_OF_A_RUN, CHECKPOINT_ASIDE):
+    for name in (*FILES_OF_A_RUN, WRITTEN_FILE, CHECKPOINT_ASIDE):
         clear_working_folder(folder / name)
     earlier = find_earlier_run(config, folder)
     adapter = folder / ADAPTER_FOLDER
@@ -224,7 +225,7 @@ def _start_records(config: Config, prepared: Prepared, folder: Path, earlier: Ea
         console.note(f"an earlier run was moved to {archive}")
     if earlier is not None:
         clear_the_way(earlier, folder)
-    write_text(folder / USED_CONFIG_FILE, as_yaml(config))
+    write_own_text(folder, USED_CONFIG_FILE, as_yaml(config))
     _write_unused_rows(folder, prepared.data)
 
 
@@ -361,4 +362,4 @@ def _write_unused_rows(folder: Path, data: Data) -> None:
     datasets = [dataset for dataset in (data.train, data.validation) if dataset is not None]
     lines = [line for dataset in datasets for line in dataset.rejection_lines(most=len(dataset.rejected))]
     if lines:
-        write_text(folder / UNUSED_ROWS_FILE, "\n".join(lines) + "\n")
+        write_own_text(folder, UNUSED_ROWS_FILE, "\n".join(lines) + "\n")

@@ -13,7 +13,25 @@ from trained import ROWS
 
 from lorakit.cli import main
 
-CASES = bad_input_cases.ALL
+# What takes half a second or more, and has a sibling of its kind that takes less.
+LONG = {
+    "hostile data: Parquet texts without end",
+    "hostile data: a spreadsheet with a row far down",
+    "hostile adapter: a pattern of other layers that takes years",
+    "hostile adapter: alphas by a pattern that takes years",
+}
+CASES = [
+    pytest.param(case, id=case.name, marks=[pytest.mark.slow] if case.name in LONG else [])
+    for case in bad_input_cases.ALL
+]
+
+
+@pytest.fixture(autouse=True)
+def shorter_limits(monkeypatch):
+    """What takes years need not take seconds here: test_bounds.py tries all cases with the limits themselves."""
+    monkeypatch.setattr("lorakit.data_processing.bounded.MOST_SECONDS", 1.0)
+    monkeypatch.setattr("lorakit.data_processing.bounded.MOST_BYTES", 300_000_000)
+    monkeypatch.setattr("lorakit.model_config.layer_names._MOST_SECONDS", 0.25)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +53,7 @@ def left_in(folder):
     return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
 
 
-@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
+@pytest.mark.parametrize("case", CASES)
 def test_bad_input_ends_with_one_message_and_nothing_half_written(case, lab, capsys, monkeypatch):
     monkeypatch.chdir(lab.folder)  # where ./output would be
     command = case.prepare(lab)
@@ -56,9 +74,11 @@ def test_bad_input_ends_with_one_message_and_nothing_half_written(case, lab, cap
 
 
 def test_every_case_has_a_name_of_its_own_and_says_what_must_stand_in_its_message():
-    assert len(CASES) >= 400
-    assert len({case.name for case in CASES}) == len(CASES)
-    assert all(case.words for case in CASES)
+    cases = bad_input_cases.ALL
+    names = {case.name for case in cases}
+    assert len(names) == len(cases) >= 600
+    assert names >= LONG
+    assert all(case.words for case in cases)
 
 
 @pytest.mark.parametrize("task", ["train", "evaluate"])

@@ -2,6 +2,7 @@ import pytest
 from conftest import ROOT
 
 from lorakit.config import load_config
+from lorakit.config.loading import make_config
 from lorakit.errors import SettingsError
 
 
@@ -138,3 +139,20 @@ def test_a_byte_order_mark_is_no_part_of_the_first_key(config_file):
 )
 def test_every_shipped_configuration_is_valid(file):
     load_config(str(file), {}, [])
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "example"),
+    [
+        ("map_fields", {"passage": 3}, "map_fields: {passage: input}"),
+        ("map_fields", "input", "map_fields: {passage: input}"),
+        ("ignore_fields", "passage", "ignore_fields: [explanation]"),
+        ("add_tokens", "<doc>", "add_tokens: [<doc>, <cite>]"),
+        ("trainer_args", [1], "trainer_args: {save_steps: 50"),
+        ("train_file", [{"path": "x", "wieght": 1}], "weight: 0.5}"),
+    ],
+)
+def test_a_setting_of_the_wrong_kind_is_shown_as_it_is_written(setting, value, example):
+    with pytest.raises(SettingsError) as caught:
+        make_config({setting: value}, "here")
+    assert example in str(caught.value)

@@ -186,6 +186,19 @@ def test_a_spreadsheet_is_read_with_the_numbers_that_it_shows(tmp_path):
     ]
 
 
+def test_a_title_above_the_header_of_a_spreadsheet_is_named(tmp_path):
+    import openpyxl
+
+    book = openpyxl.Workbook()
+    for cells in (["Questions and answers of 2026"], ["text", "target"], ["q", "a"]):
+        book.active.append(cells)
+    book.active.merge_cells("A1:B1")
+    book.save(tmp_path / "rows.xlsx")
+    rows = list(read_rows(str(tmp_path / "rows.xlsx")))
+    assert [row.reason for row in rows] == ["has cells beyond the header's 1"] * 2
+    assert "delete titles above it" in rows[0].hint
+
+
 @pytest.mark.parametrize("ending", ["gz", "bz2", "zst"])
 def test_packed_files_are_read_by_content(write, ending):
     import pyarrow

@@ -136,6 +136,11 @@ def chat(*pairs):
         (chat(("user", [{"type": "audio"}]), ("assistant", "a")), "a part that is neither text nor a picture"),
         (chat(("user", [{"type": "image_url"}]), ("assistant", "a")), "a place for a picture that names none"),
         ({"instruction": "q", "output": "a", "history": ["x"]}, '"history" is not a list'),
+        (
+            {"chat": {"turn_1": {"Human": "q", "Commands": "Search(x)", "MOSS": "a"}}},
+            "calls a plugin of MOSS (Search(x))",
+        ),
+        ({"prompt": {"role": "reader", "text": "q", "replies": []}}, "neither prompter nor assistant"),
     ],
 )
 def test_an_unusable_row_says_why(fields, reason):
@@ -174,9 +179,21 @@ A_TURN = {"role": "user", "content": "q"}
 REMEDIES = [
     ({"question": "Is it?", "answer": True}, 'such as "yes" or "no"'),
     ({"dialogue": "A: hi", "summary": "They greet."}, "text_field: dialogue"),
-    ({"meta_instruction": "m", "chat": {"turn_1": {"Human": "q", "MOSS": "a"}}}, '"messages"'),
+    ({"chat": {"turn_1": {"Human": "q", "Commands": '<|Commands|>: Search("x")<eoc>', "MOSS": "a"}}}, '"tool_calls"'),
+    ({"message_id": "a", "parent_id": None, "role": "prompter", "text": "q"}, "each path"),
+    ({"text": "<|im_start|>user\nq<|im_end|>"}, "lorakit writes the template itself"),
+    ({"question": "q", "solution": "s", "attempt": "a"}, "target_field: NAME"),
+    ({"ask_me": "q", "answer": "a"}, "text_field: NAME"),
+    (
+        {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "weight": 0.5}]},
+        "(1) or not (0)",
+    ),
+    (
+        {"chosen": "\n\nHuman: q\n\nAssistant: a", "rejected": "\n\nHuman: q\n\nAssistant: b"},
+        "map_fields: {chosen: chat}",
+    ),
     ({"text": ["q", "r"], "target": ["a", "b"]}, "orient='records'"),
-    ({"conversations": ["q", "a"]}, '{"role": "user"'),
+    ({"conversations": ["q", 1]}, '{"role": "user"'),
     ({"conversation": [{"sprecher": "A", "satz": "q"}]}, '{"role": "user"'),
     (["q", "a"], "orient='records'"),
     ({"conversation_id": "x", "tree": {"text": "q"}}, "text_field: QUESTION"),

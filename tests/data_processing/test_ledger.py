@@ -35,6 +35,60 @@ def fates(fields, **rules):
     return {fate.place: fate for fate in ledger.fates()}
 
 
+READ = {
+    "system": ("system", {**SHAPES["pair"], "system": "s"}, SHAPES["pair"]),
+    "history": ("history", {**SHAPES["prompt"], "history": [["x", "y"]]}, SHAPES["prompt"]),
+    "input": ("input", {"instruction": "q", "input": "x", "output": "a"}, {"instruction": "q", "output": "a"}),
+    "tools": ("tools", {**SHAPES["openai"], "tools": "no list"}, SHAPES["openai"]),
+    "image": ("image", {**SHAPES["pair"], "image": "a.png"}, SHAPES["pair"]),
+    "messages": ("messages", {**SHAPES["pair"], "messages": "x"}, SHAPES["pair"]),
+    "messages[].weight": (
+        "weight",
+        {"messages": [TURNS[0], {**TURNS[1], "weight": 0}, *TURNS]},
+        {"messages": [*TURNS, *TURNS]},
+    ),
+}
+
+
+@pytest.mark.parametrize("place", READ)
+def test_a_field_that_is_ignored_is_not_read_either(place):
+    name, row, without = READ[place]
+    found = fates(row, ignored=frozenset({place}))
+    assert found[place].fate == "left out, as ignore_fields says"
+    read, expected = (to_example(RawRow(one, "here"), RowRules(ignored=frozenset({place}))) for one in (row, without))
+    assert read == expected
+    assert name in place
+
+
+def test_a_name_that_yaml_would_read_otherwise_is_shown_in_quotes(write_rows):
+    ledger = Ledger()
+    to_example(RawRow({"text": "q", "target": "a", "nr, alt": "1", "我的 列": "x"}, "here"), RowRules(), ledger)
+    lines = field_lines(ledger.fates())
+    assert any('ignore_fields: ["nr, alt"]' in line for line in lines)
+    assert any("ignore_fields: [我的 列]" in line for line in lines)
+
+
+COPIES = [
+    ("prompt", "How far is it to the bridge?", True),  # the question
+    ("text", "Nine miles.", True),  # the answer, under a name that answers have
+    ("context", "Nine miles.", False),  # what an answer says was not asked
+    ("passage", "far is it to the bridge", True),  # part of the question
+    ("hint", "far", False),  # too short to be more than a coincidence
+    ("context", "The road has nine milestones.", False),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "is_copy"), COPIES)
+def test_a_field_that_says_what_the_conversation_says_stops_nothing(name, value, is_copy):
+    turns = [
+        {"role": "user", "content": "How far is it to the bridge?"},
+        {"role": "assistant", "content": "Nine miles."},
+    ]
+    fate = fates({"messages": turns, name: value})[name]
+    assert fate.is_meant is not is_copy
+    assert (fate.fate == "says what the conversation says") is is_copy
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(
     "name",

@@ -15,10 +15,8 @@ from lorakit.data_processing.columns import Writer
 from lorakit.data_processing.field_names import read_name
 from lorakit.data_processing.files import Reading, read_rows
 from lorakit.data_processing.formats import RowRules
-from lorakit.data_processing.ledger import Ledger
-from lorakit.data_processing.quick_rows import QuickRow, QuickRows
 from lorakit.data_processing.raw import RawRow
-from lorakit.data_processing.reading import Encoding, _outcomes
+from lorakit.data_processing.written_rows import Encoding, RowEncoder
 
 FORMATS = {
     "keeps history": ChatFormat(make_tokenizer(CHATML, ["<|endoftext|>", "<|im_start|>", "<|im_end|>"], "<|im_end|>")),
@@ -45,23 +43,24 @@ def encoding_of(chat_format, config=None, max_length=100):
 
 def told(rows, encoding, is_quick):
     """What became of rows, as columns have it, with the ledger; and how many of them were quick."""
-    quick = QuickRows(encoding.rules, encoding.chat_format, encoding.max_length) if is_quick else None
-    ledger, writer, said, count = Ledger(encoding.rules.ignored), Writer(), [], 0
+    encoder, writer = RowEncoder(encoding), CountingWriter()
+    if not is_quick:
+        encoder._quick = None
+    written = encoder.begin(writer)
     for chunk in (rows[:1], rows[1:]):
-        for outcome in _outcomes(chunk, encoding, quick, ledger):
-            if isinstance(outcome, QuickRow):
-                writer.add_quick(outcome)
-                count += 1
-            elif isinstance(outcome, tuple):
-                writer.add(outcome[0], outcome[1].sequences, outcome[1].is_cut)
-            else:
-                said.append(outcome)
-    if quick is not None:
-        quick.account_for(ledger)
+        encoder.write(chunk, written)
     columns = writer.finished()
     arrays = {name: column.tolist() for name, column in columns.arrays.items()}
     examples = [columns.example(number) for number in range(writer.rows)]
-    return (arrays, columns.beginnings, examples, said, sorted(ledger.fates(), key=repr)), count
+    return (arrays, columns.beginnings, examples, written.rejected, written.ledger.fates()), writer.quick
+
+
+class CountingWriter(Writer):
+    quick = 0
+
+    def add_quick(self, row):
+        super().add_quick(row)
+        self.quick += 1
 
 
 def with_texts(value, texts):
@@ -120,11 +119,12 @@ def test_the_same_with_every_template(template, tmp_path):
 PAIR, TALK = {"text": "How far?", "target": "Nine miles."}, [("user", "How far?"), ("assistant", "Nine miles.")]
 MESSAGES = {"messages": [{"role": role, "content": text} for role, text in TALK]}
 LONG = {"conversations": [{"from": who, "value": f"{who} {n}"} for n in range(3) for who in ("human", "gpt")]}
+COPY = {"prompt": "How far?", **MESSAGES}  # of the first turn
 ALPACA = {"instruction": "Add.", "input": "1 and 2", "output": "Three.", "id": 3, "tags": ["a"]}
 
 
 @pytest.mark.parametrize("which", FORMATS)
-@pytest.mark.parametrize("row", [PAIR, MESSAGES, LONG, ALPACA, {**PAIR, "system": "Be brief."}])
+@pytest.mark.parametrize("row", [PAIR, MESSAGES, LONG, ALPACA, {**PAIR, "system": "Be brief."}, COPY])
 def test_common_rows_are_quick(which, row):
     """Else the tests above would compare a thing with itself."""
     rows = [RawRow(json.loads(json.dumps(row)), f"rows item {number}") for number in range(1, 4)]

@@ -5,7 +5,7 @@ import torch
 from random_adapters import plain_model, save_random_adapter
 from transformers import GenerationConfig, set_seed
 
-from lorakit.engine import Decoder, decoder_fault
+from lorakit.engine import PACKINGS, Decoder, decoder_fault
 from lorakit.errors import RunError
 from lorakit.inference.decoding import Writing, write_answers
 from lorakit.inference.sampling import SamplingParams
@@ -75,6 +75,24 @@ def test_what_is_sampled_with_a_seed_does_not_depend_on_the_others(model):
     alone = [written(model, [one], params=params, seeds=[seed])[0] for one, seed in zip(PROMPTS, seeds, strict=True)]
     assert together == alone
     assert together != written(model, params=params, seeds=seeds[::-1])
+
+
+@pytest.mark.parametrize("packing", ["int8", "int4"])
+@pytest.mark.parametrize("penalty", [1.0, 1.3])
+def test_answers_from_packed_weights_do_not_depend_on_the_batch(model, packing, penalty):
+    shared = list(range(30, 62))
+    prompts = [*PROMPTS, [*shared, 7, 8], [*shared, *shared, 9], [*shared, 7, 8, 9], [401, 402]]
+
+    def answers(batch, order):
+        writing = Writing([20] * len(prompts), (), SamplingParams(20, repetition_penalty=penalty), at_once=batch)
+        found = write_answers(Decoder(model, PACKINGS[packing]), [prompts[one] for one in order], writing)
+        return dict(zip(order, found, strict=True))
+
+    forward = list(range(len(prompts)))
+    wanted = answers(1, forward)
+    for batch in (2, 3, 5, len(prompts)):
+        assert answers(batch, forward) == wanted
+        assert answers(batch, forward[::-1]) == wanted
 
 
 def test_each_answer_has_its_own_room(model):

@@ -23,6 +23,7 @@ from lorakit.model_config import (
     read_record,
     save_adapter,
 )
+from lorakit.runs import write_own_text
 
 
 def bundle(folder):
@@ -72,24 +73,25 @@ def test_only_adapter_record_and_tokenizer_are_saved(adapter):
     names = {path.name for path in adapter[0].iterdir()}
     assert {"adapter_config.json", "adapter_model.safetensors", "lorakit.json", "tokenizer.json"} <= names
     assert not any(name.startswith(("model", "pytorch_model")) for name in names)
-    assert sorted(path.name for path in adapter[0].parent.iterdir()) == ["lora_model"]
+    assert sorted(path.name for path in adapter[0].parent.iterdir()) == [".lorakit-written.json", "lora_model"]
 
 
 def test_an_adapter_replaces_the_one_before_it(model_folder, adapter):
     folder, _ = adapter
-    (folder / "README.md").write_text("of the one before")
+    write_own_text(folder.parent, "lora_model/README.md", "of the one before")
     saved_adapter(model_folder("llama"), folder)
     assert not (folder / "README.md").exists()
-    assert [path.name for path in folder.parent.iterdir()] == ["lora_model"]
+    assert sorted(path.name for path in folder.parent.iterdir()) == [".lorakit-written.json", "lora_model"]
 
 
-def test_one_to_which_somebody_has_added_files_is_kept_with_them(model_folder, adapter, capsys):
+@pytest.mark.parametrize("name", ["notes.txt", "README.md"])
+def test_one_in_which_somebody_has_added_or_changed_files_is_kept_with_them(model_folder, adapter, name, capsys):
     folder, _ = adapter
-    (folder / "notes.txt").write_text("mine")
+    (folder / name).write_text("mine")
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     saved_adapter(model_folder("llama"), folder)
-    assert not (folder / "notes.txt").exists()
-    assert "notes.txt and the adapter beside it were moved to" in capsys.readouterr().err
+    assert not (folder / name).exists()
+    assert "lora_model: not as lorakit wrote it, and kept in" in capsys.readouterr().err
     kept = folder.parent / "previous" / "1" / folder.name
     assert {path.name: path.read_bytes() for path in kept.iterdir()} == before
 

@@ -46,10 +46,19 @@ def test_a_folder_without_a_run_is_left_alone(tmp_path):
     assert tree(tmp_path) == own
 
 
+def test_an_archive_is_not_written_through_a_link(tmp_path):
+    leave_run(tmp_path / "run", "1")
+    (tmp_path / "private").mkdir()
+    (tmp_path / "run" / "previous").symlink_to(tmp_path / "private")
+    with pytest.raises(RunError, match="or a link, where earlier runs are moved to"):
+        archive_previous_run(tmp_path / "run")
+    assert list((tmp_path / "private").iterdir()) == []
+
+
 def test_a_file_in_the_way_of_the_archive_is_named(tmp_path):
     leave_run(tmp_path, "1")
     (tmp_path / "previous").write_text("mine")
-    with pytest.raises(RunError, match="is a file, where earlier runs are moved to"):
+    with pytest.raises(RunError, match="is a file or a link, where earlier runs are moved to"):
         archive_previous_run(tmp_path)
     assert (tmp_path / "previous").read_text() == "mine"
 

@@ -138,6 +138,16 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
+def test_a_checkpoint_to_which_somebody_has_added_something_stays(tmp_path):
+    for step in (2, 4, 6, 8):
+        written(tmp_path, step)
+    (tmp_path / "checkpoint-2" / "notes.txt").write_text("mine")
+    (tmp_path / "checkpoint-4" / "inner" / "link").symlink_to(tmp_path)
+    discard_old(tmp_path, "mine", 8, 1, None)
+    assert names(tmp_path) == ["checkpoint-2", "checkpoint-4", "checkpoint-8"]
+    assert (tmp_path / "checkpoint-2" / "notes.txt").read_text() == "mine"
+
+
 @pytest.mark.parametrize(
     ("most", "best", "kept"),
     [

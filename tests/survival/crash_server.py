@@ -4,10 +4,8 @@ One JSON object a line on standard input: what to run, and at which file-changin
 standard output: what became of it.
 """
 
-import contextlib
 import ctypes
 import gc
-import importlib
 import json
 import os
 import signal
@@ -20,6 +18,7 @@ import traceback
 MOST_DIRTY = 4096
 MODES = {"off": 0, "kill": 1, "power": 1, "torn": 2, "fail_once": 3, "fail_on": 4, "short": 5}
 NEVER = 2**60  # a point that no task comes to
+GO_ON = 0
 LONGEST_END = 60  # seconds from the end of one process of a task to that of all, before they are killed
 
 
@@ -38,9 +37,16 @@ class Shared(ctypes.Structure):
     ]
 
 
+class Answer(ctypes.Structure):
+    """As in crash_shim.c: what a witnessed task is to do at the call that it has come to."""
+
+    _fields_ = [("mode", ctypes.c_int), ("error", ctypes.c_int), ("aside", ctypes.c_char * 4096)]
+
+
 SHIM = ctypes.CDLL(None)
 SHIM.crash_shared.restype = ctypes.POINTER(Shared)
 SHIM.crash_arm.argtypes = [ctypes.c_long, ctypes.c_int, ctypes.c_int]
+SHIM.crash_witness.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_char_p]
 
 
 def no_room(kind):
@@ -117,10 +123,24 @@ def stand_in_hub():
     HuggingFace._open = lambda self: Taking()
 
 
+def without_dots():
+    """Let no thread print dots, which a double would wait for."""
+    from lorakit.console.under_way import Display
+
+    Display._tick = lambda *_: None
+
+
+def draw_nothing():
+    """Let the curve's file have no picture in it: to draw it takes a third of a tiny run."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    FigureCanvasAgg.print_png = lambda _, file: file.write(b"a picture")
+
+
 PATCHES = {"scarce_memory": scarce_memory, "stop_at": stop_at, "stand_in_hub": stand_in_hub}
 
 
-def child(order, rank, place):
+def child(order, rank, place, pipes):
     os.environ.update(place, RANK=str(rank), LOCAL_RANK=str(rank)) if place else None
     for number, file in ((1, order["stdout"]), (2, order["stderr"])):
         os.dup2(os.open(f"{file}.{rank}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), number)
@@ -129,6 +149,9 @@ def child(order, rank, place):
         SHIM.crash_stand_by()
     for name, arguments in (order.get("patches", {}) | order.get("patches_of", {}).get(str(rank), {})).items():
         PATCHES[name](*arguments)
+    if pipes:
+        without_dots()
+        SHIM.crash_witness(*pipes, order["said"].encode())
     from lorakit.cli import main
 
     code = 99
@@ -161,15 +184,15 @@ def meeting_place(count):
     return own | {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
 
 
-def started(order):
-    """Fork the processes of a task."""
+def started(order, pipes=None):
+    """Fork the processes of a task; one that is witnessed asks and hears through pipes."""
     place = meeting_place(order.get("ranks", 1))
     pids = []
     for rank in range(order.get("ranks", 1)):
         pid = os.fork()
         if pid == 0:
             try:
-                child(order, rank, place)
+                child(order, rank, place, pipes)
             except BaseException:
                 traceback.print_exc()
             os._exit(98)
@@ -195,56 +218,91 @@ def ended(pids):
     return [statuses[pid] for pid in pids], time.monotonic() - first
 
 
-def serve():
+class Witnessed:
+    """A task that stops at each call that changes files, until it is told to go on."""
+
+    def __init__(self, order):
+        SHIM.crash_arm(NEVER, 0, 0)
+        self.order = order
+        self._hears, answers = os.pipe()
+        asks, self._tells = os.pipe()
+        [self._pid] = started(order, (answers, asks))
+        os.close(answers)
+        os.close(asks)
+
+    def next_call(self):
+        """Return where it stops, or how it has ended."""
+        if (found := self._read(Shared)) is None:
+            os.close(self._hears)
+            os.close(self._tells)
+            return {"codes": [os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])]}
+        dirty = zip(found.dirty[: found.unsynced], found.kept[: found.unsynced], strict=True)
+        return {"call": found.last.decode(), "number": found.point, "kept": list(dirty)}
+
+    def go_on(self):
+        os.write(self._tells, bytes(Answer(GO_ON)))
+
+    def double(self, order):
+        """Let a double of it meet a fault here, and return how that has ended."""
+        os.write(self._tells, bytes(Answer(MODES[order["mode"]], order.get("error", 0), order["aside"].encode())))
+        status = os.waitstatus_to_exitcode(self._read(ctypes.c_int).value)
+        self._read(Shared)  # it asks once more
+        return {"codes": [status]}
+
+    def _read(self, kind):
+        content = b""
+        while len(content) < ctypes.sizeof(kind):
+            if not (more := os.read(self._hears, ctypes.sizeof(kind) - len(content))):
+                return None
+            content += more
+        return kind.from_buffer_copy(content)
+
+
+def run(order):
+    """Run a task, and return what became of it."""
     shared = SHIM.crash_shared().contents
+    point = order.get("point")
+    SHIM.crash_arm(NEVER if point is None else point, MODES[order.get("mode", "kill")], order.get("error", 0))
+    statuses, seconds = ended(started(order))
+    status = statuses[order.get("struck_rank", 0)]
+    calls, last = shared.calls, shared.last.decode()
+    count = shared.unsynced
+    kept = dict(zip(shared.dirty[:count], shared.kept[:count], strict=True))
+    SHIM.crash_arm(0, 0, 0)
+    if order.get("mode") == "power" and os.WIFSIGNALED(status):
+        lose_power(order["root"], kept)
+    return {"codes": list(map(os.waitstatus_to_exitcode, statuses)), "calls": calls, "last": last, "seconds": seconds}
+
+
+def serve():
+    witnessed = None
     for line in sys.stdin:
         order = json.loads(line)
-        point = order.get("point")
-        SHIM.crash_arm(NEVER if point is None else point, MODES[order.get("mode", "kill")], order.get("error", 0))
-        statuses, seconds = ended(started(order))
-        status = statuses[order.get("struck_rank", 0)]
-        calls, last = shared.calls, shared.last.decode()
-        count = shared.unsynced
-        kept = dict(zip(shared.dirty[:count], shared.kept[:count], strict=True))
-        SHIM.crash_arm(0, 0, 0)
-        if order.get("mode") == "power" and os.WIFSIGNALED(status):
-            lose_power(order["root"], kept)
-        codes = [os.waitstatus_to_exitcode(one) for one in statuses]
-        print(json.dumps({"codes": codes, "calls": calls, "last": last, "seconds": seconds}), flush=True)
-
-
-def modules_of(argv):
-    """Run a task in a fork, and return the names of all modules that it has loaded."""
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        from lorakit.cli import main
-
-        main(argv)
-        with os.fdopen(writing, "w") as stream:
-            stream.write(json.dumps(sorted(sys.modules)))
-        os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading) as stream:
-        names = stream.read()
-    os.waitpid(pid, 0)
-    return json.loads(names)
+        match order.get("kind"):
+            case "witness":
+                witnessed = Witnessed(order)
+                found = witnessed.next_call()
+            case "go on":
+                witnessed.go_on()
+                found = witnessed.next_call()
+            case "double":
+                found = witnessed.double(order)
+            case _:
+                found = run(order)
+        print(json.dumps(found), flush=True)
 
 
 def import_everything(argv):
-    """Run a task without gradients once here, so that its forks have all modules: autograd does not survive a fork."""
+    """Run a task once here, so that its forks have all modules."""
     out = os.dup(1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    os.dup2(1, 2)
     sys.stdout.flush()
     from lorakit.cli import main
 
     code = main(argv)
-    for module in ("lorakit.export.merging", "lorakit.export.exporting", "matplotlib.backends.backend_agg"):
+    for module in ("lorakit.export.merging", "lorakit.export.exporting"):
         __import__(module)
-    for module in modules_of([*argv, "--task", "train", "--use_original_model", "false"]):
-        with contextlib.suppress(Exception):  # not all can be had by their names
-            importlib.import_module(module)
+    draw_nothing()
     gc.collect()
     gc.freeze()  # to look through these objects would copy their memory in each fork
     sys.stdout.flush()

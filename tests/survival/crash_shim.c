@@ -1,6 +1,9 @@
 /* Loaded before libc: counts the calls that change files under CRASH_ROOT, and ends or fails the process at one of them.
 
-   What libc does within itself (stdio) is not seen; Python, Rust, PyTorch and libstdc++ call what stands here. */
+   What libc does within itself (stdio) is not seen; Python, Rust, PyTorch and libstdc++ call what stands here.
+
+   A task that is witnessed stops at each of these calls and asks what to do. To each answer it forks a double, which
+   meets a fault at that call and goes on, on a copy of the files; the task itself goes on undisturbed. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -15,10 +18,11 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
-enum mode { OFF, KILL, TORN, FAIL_ONCE, FAIL_ON, SHORT };
-enum { MOST_DIRTY = 4096 };
+enum mode { OFF, KILL, TORN, FAIL_ONCE, FAIL_ON, SHORT, WITNESS };
+enum { MOST_DIRTY = 4096, LONGEST_SECONDS = 60 };
 
 struct shared { /* with the process that has forked this one */
     volatile long calls, point, unsynced;
@@ -30,6 +34,8 @@ struct shared { /* with the process that has forked this one */
 static struct shared *shared;
 static char root[PATH_MAX];
 static int is_bystander; /* a process of the task whose calls neither count nor fail */
+static int asks = -1, answers = -1; /* to and from who decides about a witnessed task */
+static char said[PATH_MAX];         /* where its doubles write what they say */
 
 __attribute__((constructor)) static void begin(void) {
     const char *given = getenv("CRASH_ROOT");
@@ -76,19 +82,101 @@ static int is_watched(int file) {
     return lies_under_root(path);
 }
 
+/* A double is who it doubles: locks are not held to be inherited. */
+static pid_t doubled;
+pid_t getpid(void) { return doubled ? doubled : (pid_t)syscall(SYS_getpid); }
+
 static void die(void) {
-    syscall(SYS_kill, getpid(), SIGKILL);
+    syscall(SYS_kill, syscall(SYS_getpid), SIGKILL);
     for (;;) pause();
+}
+
+/* Have a state of its own, shared with nobody. */
+static void part(void) {
+    struct shared *own = malloc(sizeof *own);
+    memcpy(own, shared, sizeof *own);
+    shared = own;
+}
+
+void crash_witness(int to, int from, const char *file) {
+    part();
+    asks = to, answers = from;
+    strncpy(said, file, sizeof said - 1);
+    shared->mode = WITNESS;
+}
+
+/* Open what is open in the folder that was moved aside once more in the copy that has its place. */
+static void reopen_files(const char *aside) {
+    char own[64], path[PATH_MAX], copy[PATH_MAX * 2];
+    size_t beginning = strlen(aside);
+    for (int file = 3; file < 1024; file++) {
+        snprintf(own, sizeof own, "/proc/self/fd/%d", file);
+        ssize_t length = readlink(own, path, sizeof path - 1);
+        if (length < 0) continue;
+        path[length] = 0;
+        if (strncmp(path, aside, beginning)) continue;
+        snprintf(copy, sizeof copy, "%s%s", root, path + beginning);
+        int flags = fcntl(file, F_GETFL) & ~(O_CREAT | O_EXCL | O_TRUNC);
+        int opened = (int)syscall(SYS_openat, AT_FDCWD, copy, flags, 0);
+        if (opened < 0) continue; /* a file without a name */
+        if (!(flags & O_DIRECTORY)) lseek(opened, lseek(file, 0, SEEK_CUR), SEEK_SET);
+        dup3(opened, file, fcntl(file, F_GETFD) & FD_CLOEXEC ? O_CLOEXEC : 0);
+        syscall(SYS_close, opened);
+    }
+}
+
+/* Wait for a double, which is ended where it hangs, and return its status. */
+static int ended(pid_t pid) {
+    int status;
+    for (int waited = 0; waitpid(pid, &status, WNOHANG) == 0; waited++) {
+        usleep(2000);
+        if (waited < 500 * LONGEST_SECONDS) continue;
+        kill(pid, SIGKILL);
+        waitpid(pid, &status, 0);
+        return SIGALRM;
+    }
+    return status;
+}
+
+struct answer {
+    int mode, error; /* OFF: go on undisturbed */
+    char aside[PATH_MAX];
+};
+
+/* Return in the witnessed task when it may go on, and in each double. */
+static void be_witnessed(const char *name, long number) {
+    struct answer answer;
+    strncpy(shared->last, name, sizeof shared->last - 1);
+    shared->point = number;
+    for (;;) {
+        if (syscall(SYS_write, asks, shared, sizeof *shared) != sizeof *shared) _exit(97);
+        if (syscall(SYS_read, answers, &answer, sizeof answer) != sizeof answer) _exit(97);
+        if (answer.mode == OFF) return;
+        pid_t self = getpid(), pid = fork();
+        if (pid == 0) {
+            doubled = self;
+            break;
+        }
+        int status = ended(pid);
+        if (syscall(SYS_write, asks, &status, sizeof status) != sizeof status) _exit(97);
+    }
+    reopen_files(answer.aside);
+    for (int stream = 1; stream <= 2; stream++) {
+        int opened = (int)syscall(SYS_openat, AT_FDCWD, stream == 1 ? "/dev/null" : said, O_WRONLY | O_CREAT | O_TRUNC, 0644);
+        dup2(opened, stream);
+        syscall(SYS_close, opened);
+    }
+    part();
+    shared->mode = answer.mode;
+    shared->error = answer.error;
 }
 
 /* Count a call; true where it is to fail, with errno set. */
 static int strikes(const char *name) {
     long number = __sync_fetch_and_add(&shared->calls, 1);
+    if (shared->mode == WITNESS) be_witnessed(name, number);
     if (number == shared->point) strncpy(shared->last, name, sizeof shared->last - 1);
-    if (shared->mode == KILL || (shared->mode == TORN && strcmp(name, "write"))) {
-        if (number == shared->point) die();
-        return 0;
-    }
+    if (shared->mode == KILL && number == shared->point) die();
     if ((shared->mode == FAIL_ONCE && number == shared->point) || (shared->mode == FAIL_ON && number >= shared->point)) {
         errno = shared->error;
         return 1;
@@ -141,44 +229,47 @@ OPENING(open64)
 OPENING_AT(openat)
 OPENING_AT(openat64)
 
+/* Return how much of a write is done: half of the one that is struck, after which a torn one ends the process. */
+static size_t part_of(size_t size) {
+    int is_struck = shared->calls - 1 == shared->point && (shared->mode == TORN || shared->mode == SHORT);
+    return is_struck && size > 1 ? size / 2 : size;
+}
+
+static ssize_t written(ssize_t size) {
+    if (shared->mode == TORN && shared->calls - 1 == shared->point) die();
+    return size;
+}
+
+#define WRITING(name, size, call)           \
+    do {                                    \
+        if (!is_watched(file)) return call; \
+        if (strikes(name)) return -1;       \
+        mark(file, 1);                      \
+        size = part_of(size);               \
+        return written(call);               \
+    } while (0)
+
 ssize_t write(int file, const void *content, size_t size) {
-    if (is_watched(file)) {
-        if (strikes("write")) return -1;
-        long number = shared->calls - 1;
-        mark(file, 1);
-        if (shared->mode == TORN && number == shared->point) {
-            REAL(write)(file, content, size / 2);
-            die();
-        }
-        if (shared->mode == SHORT && number == shared->point && size > 1) size /= 2;
-    }
-    return REAL(write)(file, content, size);
+    WRITING("write", size, REAL(write)(file, content, size));
 }
 
 ssize_t writev(int file, const struct iovec *parts, int count) {
-    if (is_watched(file)) {
-        if (strikes("writev")) return -1;
-        mark(file, 1);
-    }
-    return REAL(writev)(file, parts, count);
+    struct iovec first = parts[0];
+    if (!is_watched(file)) return REAL(writev)(file, parts, count);
+    if (strikes("writev")) return -1;
+    mark(file, 1);
+    first.iov_len = part_of(first.iov_len);
+    return written(first.iov_len < parts[0].iov_len ? REAL(writev)(file, &first, 1) : REAL(writev)(file, parts, count));
 }
 
 ssize_t pwrite64(int file, const void *content, size_t size, off64_t offset) {
-    if (is_watched(file)) {
-        if (strikes("pwrite64")) return -1;
-        mark(file, 1);
-    }
-    return REAL(pwrite64)(file, content, size, offset);
+    WRITING("pwrite64", size, REAL(pwrite64)(file, content, size, offset));
 }
 
 ssize_t sendfile64(int file, int source, off64_t *offset, size_t size) {
     static ssize_t (*real)(int, int, off64_t *, size_t);
     if (!real) real = (ssize_t(*)(int, int, off64_t *, size_t))dlsym(RTLD_NEXT, "sendfile64");
-    if (is_watched(file)) {
-        if (strikes("sendfile64")) return -1;
-        mark(file, 1);
-    }
-    return real(file, source, offset, size);
+    WRITING("sendfile64", size, real(file, source, offset, size));
 }
 
 static int synced(const char *name, int file, int (*real)(int)) {

@@ -10,7 +10,8 @@ from types import MappingProxyType
 import pytest
 from conftest import save_family
 from survival.machine import CrashMachine, Outcome, put
-from survival.scenarios import RUN, SCENARIOS, Stage
+from survival.scenarios import RUN, SCENARIOS, TRAIN, Earlier
+from survival.stage import Stage
 from trained import ROWS
 from vision import draw, save_vision_model
 
@@ -51,9 +52,10 @@ class Lab:
         self._rows, self._config = root / "rows.json", root / "empty.yaml"
         self._rows.write_text(json.dumps(list(rows), ensure_ascii=False), encoding="utf-8")
         self._config.write_text("")
-        self.machine = CrashMachine(root, here, self.argv(("--task", "evaluate", "--use_original_model")))
+        self.machine = CrashMachine(root, here, self.argv(TRAIN))
         self.close = self.machine.close
         self._stages: dict[str, Stage] = {}
+        self._begun: dict[tuple[tuple[Earlier, ...], int], Path] = {}
 
     def argv(self, task: tuple[str, ...]) -> list[str]:
         """Return all arguments of a task."""
@@ -64,9 +66,24 @@ class Lab:
     def stage(self, name: str) -> Stage:
         """Return the stage of a scenario, which is made ready once."""
         if name not in self._stages:
-            begin = self.root / f"begin-{name.replace(' ', '-')}"
-            self._stages[name] = Stage(self.machine, SCENARIOS[name], self.argv, begin)
+            scenario = SCENARIOS[name]
+            begun = self._after(scenario.before, scenario.ranks)
+            self._stages[name] = Stage(self.machine, scenario, self.argv, begun)
         return self._stages[name]
+
+    def _after(self, before: tuple[Earlier, ...], ranks: int) -> Path:
+        """Return a folder in which these tasks have been run, one after the other."""
+        if not before:
+            return self.root / "nowhere"
+        if (before, ranks) not in self._begun:
+            *earlier, last = before
+            put(self._after(tuple(earlier), ranks), self.run)
+            patches = {"stop_at": [last.stopped_after]} if last.stopped_after else {}
+            outcome = self.machine.run(self.argv(last.task), patches=patches, ranks=ranks)
+            assert outcome.code in (0, 130), outcome.errors
+            self._begun[before, ranks] = self.root / f"begun-{len(self._begun)}"
+            put(self.run, self._begun[before, ranks])
+        return self._begun[before, ranks]
 
     def train(self, words: list[str], patches: dict[str, list[int]], is_new: bool = True, **order: object) -> Outcome:
         """Train, in an empty folder or in what is there."""

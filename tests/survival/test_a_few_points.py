@@ -7,9 +7,10 @@ import errno
 import random
 
 import pytest
-from survival.cuts import check
+from survival.cuts import check, runs
 from survival.lab import Lab, needs_shim
 from survival.machine import tree
+from survival.test_cut_and_resume import SETTINGS
 
 pytestmark = needs_shim
 SEED = 20
@@ -23,22 +24,25 @@ def lab(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("name", "mode", "error"),
+    ("name", "calls", "mode", "error"),
     [
-        ("second run", "kill", 0),
-        ("resumed", "power", 0),
-        ("merged again", "kill", 0),
-        ("first run", "fail_on", errno.ENOSPC),
+        ("second run", 250, "kill", 0),
+        ("resumed", 90, "power", 0),
+        ("merged again", 70, "kill", 0),
+        ("first run", 170, "fail_on", errno.ENOSPC),
     ],
 )
-def test_struck_at_a_point_nothing_is_lost(lab, name, mode, error):
-    stage = lab.stage(name)
-    stage.strike(random.Random(f"{SEED} {name} {mode}").randrange(stage.calls), mode, error)
+def test_struck_at_a_point_nothing_is_lost(lab, name, calls, mode, error):
+    point = random.Random(f"{SEED} {name} {mode}").randrange(calls)
+    assert lab.stage(name).sweep([(mode, error)], [point])[mode] == 1
 
 
-@pytest.mark.parametrize("number", [0, 1])
-def test_a_run_cut_anywhere_and_resumed_equals_the_uncut_one(lab, number):
-    check(lab, number)
+WITHOUT_PICTURES = [(number, run) for number, run in enumerate(runs(SETTINGS)) if run["pictures"] is None]
+
+
+@pytest.mark.parametrize(("number", "run"), WITHOUT_PICTURES[:2])
+def test_a_run_cut_anywhere_and_resumed_equals_the_uncut_one(lab, number, run):
+    check(lab, number, run)
 
 
 def test_a_push_changes_no_file_so_that_there_is_no_point_to_kill_it_at(lab):

@@ -5,7 +5,7 @@ import signal
 import pytest
 import torch
 from conftest import family_tokenizer
-from survival.lab import Lab, needs_shim
+from survival.lab import Lab, lab_with_pictures, needs_shim
 from survival.processes import ROUNDING, SEVEN, assert_same, trained
 from survival.scenarios import LONGEST_END, SHARDED
 from trained import adapter_weights, recorded
@@ -20,6 +20,13 @@ SHARDED_EVERY_STEP = ("--set=trainer_args={save_strategy: steps, save_steps: 1, 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
     made = Lab(tmp_path_factory.mktemp("ranks"), rows=SEVEN)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    made = lab_with_pictures(tmp_path_factory.mktemp("pictures"))
     yield made
     made.close()
 
@@ -66,6 +73,18 @@ def test_experts_that_some_processes_do_not_reach_are_trained_as_by_one(experts,
     assert any("experts" in name and "lora_B" in name and tensor.any() for name, tensor in one.items())
     assert [record.loss for record in steps] == pytest.approx([record.loss for record in steps_of_one], rel=1e-5)
     assert_same(one, many, **ROUNDING)
+
+
+@pytest.mark.parametrize("part", [None, "train_projector", "train_vision"])
+def test_rows_with_and_without_pictures_are_trained_as_by_one(pictures, part):
+    words = ["--num_train_epochs=3", "--learning_rate=1e-3", *([f"--set={part}=true"] if part else [])]
+    one, steps_of_one, _ = trained(pictures, [*words, "--per_device_train_batch_size=2"])
+    many, steps, _ = trained(pictures, [*words, "--per_device_train_batch_size=1"], ranks=2)
+    assert [record.loss for record in steps] == pytest.approx([record.loss for record in steps_of_one], rel=1e-5)
+    assert_same(one, many, rtol=1e-4, atol=1e-5)  # Adam divides gradients by their own size: a hundredth of its step
+    outcome = pictures.train([*words, "--set=trainer_args={fsdp: true}"], {}, ranks=2)
+    assert set(outcome.codes) == {2}, outcome.errors
+    assert outcome.errors.count("fsdp does not go together with rows that have pictures") == 1
 
 
 @pytest.mark.parametrize("kind", ["torch", "c++", "python"])

@@ -178,11 +178,32 @@ def test_what_stands_where_a_checkpoint_is_still_to_be_written_is_moved_and_not_
     (folder / "checkpoint-3" / "adapter_model.safetensors").unlink()
     assert command("--num_train_epochs", "2", every_step, "--set=resume=true")[0] == 0
     said = capsys.readouterr().err
-    assert "checkpoint-500, checkpoint-5, checkpoint-4: left by another run, and moved to" in said
+    assert "checkpoint-500, checkpoint-5, checkpoint-4: left by another run or changed, and moved to" in said
     moved = folder / "previous" / "1"
     assert sorted(path.name for path in moved.iterdir()) == ["checkpoint-4", "checkpoint-5", "checkpoint-500"]
     assert (moved / "checkpoint-4" / "pytorch_model.bin").read_text() == "mine"
     assert (moved / "checkpoint-5" / "manifest.json").read_text() == other
+
+
+CHANGED = ("lora_model/README.md", "lora_model/notes.txt", "config_used.yaml", "report.html", "predictions.jsonl")
+
+
+@pytest.mark.slow
+def test_what_somebody_has_changed_or_added_is_kept_when_it_would_be_written_over(command, capsys):
+    words = ("--num_train_epochs", "3", "--set=trainer_args={save_total_limit: 1}")
+    _, folder = command(*words)
+    changed = [folder / name for name in CHANGED]
+    for number, file in enumerate(changed):
+        file.write_text(f"mine {number}")
+    assert command(*words, "--set=resume=true")[0] == 0
+    assert "lora_model: not as lorakit wrote it, and kept in" in capsys.readouterr().err
+    for number, name in enumerate(CHANGED):
+        assert [path.read_text() for path in (folder / "previous").glob(f"*/{name}")] == [f"mine {number}"]
+    assert command(*words, "--set=resume=true")[0] == 0  # all of it is lorakit's own now
+    assert "not as lorakit wrote it" not in capsys.readouterr().err
+    (folder / "eval_results.json").write_text("mine")
+    assert command("--lora_model_path", str(folder / "lora_model"), task="evaluate")[0] == 0
+    assert [path.read_text() for path in (folder / "previous").glob("*/eval_results.json")] == ["mine"]
 
 
 def test_a_finished_adapter_outlives_any_number_of_broken_runs(command, monkeypatch):

@@ -95,6 +95,11 @@ class Decoder:
         return self._base
 
     @property
+    def is_packed(self) -> bool:
+        """Whether weights are read in fewer bits. What comes of a text then depends on no other, to the last bit."""
+        return any(held.scale is not None for held in self._held.values())
+
+    @property
     def weight_bytes(self) -> int:
         """What one token reads of the weights."""
         for name, linear in linears(self._base).items():

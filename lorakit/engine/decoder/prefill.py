@@ -1,5 +1,7 @@
 """Prompts through a model at the speed of its matrix products, their keys and values left for decoding.
 
+With weights packed into fewer bits, prompts are read in these too, so that each token's numbers are its text's own.
+
 All prompts lie end to end in one packed row without padding; each attends to what its slot of the cache knows already,
 and to itself. What the cache knows of an earlier question, such as the system prompt, is not computed again.
 """
@@ -21,7 +23,8 @@ from lorakit.engine.layers.attention_layer import split_heads
 from lorakit.engine.layers.lora_linear import apply_linears
 from lorakit.engine.ops.pointwise import rope
 
-# Up to so many tokens decoding.cpp is faster than PyTorch's products with all that lies between them.
+# Up to so many tokens decoding.cpp is faster than PyTorch's products with all that lies between them. Packed weights it
+# reads for all of them: an answer would else depend on whether the prompts beside it make the batch a large one.
 _FEW_TOKENS = 32
 
 
@@ -85,7 +88,7 @@ def _reuse(decoder: Decoder, slot: int, prompt: Sequence[int]) -> None:
 
 def _compute(decoder: Decoder, parts: Sequence[Part]) -> torch.Tensor:
     assert decoder.cache is not None  # opened
-    if sum(len(part.ids) for part in parts) > _FEW_TOKENS:
+    if not decoder.is_packed and sum(len(part.ids) for part in parts) > _FEW_TOKENS:
         return prefill(decoder.base, decoder.cache, parts)
     places = [(part.slot, part.start + at, token) for part in parts for at, token in enumerate(part.ids)]
     slots, positions, ids = zip(*places, strict=True)

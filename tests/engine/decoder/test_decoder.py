@@ -223,6 +223,23 @@ def test_results_depend_neither_on_threads_nor_on_other_texts():
     assert all(torch.equal(one, other) for one, other in zip(together, alone, strict=True))
 
 
+@pytest.mark.parametrize("pack", [packed8, packed4])
+def test_prompts_read_from_packed_weights_have_the_same_numbers_alone_and_in_company(pack):
+    model = made("qwen3")
+    torch.manual_seed(2)
+    system = torch.randint(0, 203, (40,)).tolist()
+    prompts = [[*system, 20, 21], [5, 6, 7], [*system, 20, 22, *system], [9]]
+
+    def logits(asked):
+        decoder = Decoder(model, lambda _, weight: pack(weight))
+        decoder.open(len(asked), 128)
+        with torch.inference_mode():
+            return begin(decoder, list(enumerate(asked)))
+
+    together = logits(prompts)
+    assert all(torch.equal(row, logits([prompt])[0]) for row, prompt in zip(together, prompts, strict=True))
+
+
 def test_bfloat16_weights_are_read_as_they_are_and_only_keys_and_values_are_rounded():
     model = made("llama", torch.bfloat16)
     exact = plain_logits(made("llama"), TEXTS[0])
