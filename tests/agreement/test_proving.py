@@ -148,6 +148,13 @@ def test_the_model_is_left_as_it_was():
     assert not any("forward" in vars(module) for module in model.modules())
 
 
+def test_the_windows_of_a_vision_tower_are_left_as_they_were():
+    model = small_model("qwen2_5_vl")
+    windows = [module.window_size for module in model.modules() if hasattr(module, "window_size")]
+    prove(model)
+    assert [module.window_size for module in model.modules() if hasattr(module, "window_size")] == windows == [112]
+
+
 def test_the_slice_has_a_layer_of_every_kind():
     kinds = ["sliding_attention"] * 5 + ["full_attention"] * 3
     model = small_model("gemma3_text", num_hidden_layers=8, layer_types=kinds)
