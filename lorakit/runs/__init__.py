@@ -33,6 +33,7 @@ from lorakit.runs.names import (
     RESULTS_FILE,
     UNUSED_ROWS_FILE,
     USED_CONFIG_FILE,
+    WRITTEN_FILE,
 )
 from lorakit.runs.ownership import keep_foreign, list_written, write_own_bytes, write_own_json, write_own_text
 from lorakit.runs.records import EvaluationRecord, MemoryRecord, PlanRecord, RecordLog, StepRecord, read_records
@@ -61,6 +62,7 @@ __all__ = [
     "RESULTS_FILE",
     "UNUSED_ROWS_FILE",
     "USED_CONFIG_FILE",
+    "WRITTEN_FILE",
     "CheckpointFacts",
     "EvaluationRecord",
     "MemoryRecord",

@@ -14,7 +14,7 @@ CURVE_FILE = "loss_curve.png"
 REPORT_FILE = "report.html"
 USED_CONFIG_FILE = "config_used.yaml"
 UNUSED_ROWS_FILE = "unused_rows.txt"
-WRITTEN_FILE = ".lorakit-written.json"  # which of these are as lorakit wrote them
+WRITTEN_FILE = ".lorakit-written.json"  # what is as lorakit wrote it, of all runs in a folder
 CHECKPOINT_ASIDE = "checkpoint"  # whose working folder gets checkpoints while they are written
 CHECKPOINT = re.compile(r"^checkpoint-(\d+)$")
 FILES_OF_A_RUN = (
@@ -27,7 +27,6 @@ FILES_OF_A_RUN = (
     REPORT_FILE,
     USED_CONFIG_FILE,
     UNUSED_ROWS_FILE,
-    WRITTEN_FILE,
 )
 # Written anew by a run that goes on, and by an evaluation.
 FILES_WRITTEN_OVER = (

@@ -49,6 +49,7 @@ from lorakit.runs import (
     RESULTS_FILE,
     UNUSED_ROWS_FILE,
     USED_CONFIG_FILE,
+    WRITTEN_FILE,
     MemoryRecord,
     RecordLog,
     RunIdentity,
@@ -123,7 +124,7 @@ def _earlier_run(folder: Path, config: Config) -> EarlierRun | None:
     finish_archiving(folder)
     settle_folders(folder, "checkpoint-*")
     settle_folder(folder / ADAPTER_FOLDER)
-    for name in (*FILES_OF_A_RUN, CHECKPOINT_ASIDE):
+    for name in (*FILES_OF_A_RUN, WRITTEN_FILE, CHECKPOINT_ASIDE):
         clear_working_folder(folder / name)
     earlier = find_earlier_run(config, folder)
     adapter = folder / ADAPTER_FOLDER

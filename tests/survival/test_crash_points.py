@@ -1,16 +1,16 @@
-"""Every task, ended or failed at the calls that change files: nothing is lost, and what goes on is the same run.
+"""Every task, struck at every call that changes files: nothing is lost, and what goes on is the same run.
 
 A few points, drawn by a seed, are in the fast tier (`test_a_few_points.py`).
 """
 
-import errno
-
 import pytest
 from survival.lab import Lab, needs_shim
 from survival.scenarios import SCENARIOS
+from survival.stage import ENDED, ERRORS, FAILED
 
 pytestmark = [needs_shim, pytest.mark.slow]
-ERRORS = {"ENOSPC": errno.ENOSPC, "EIO": errno.EIO, "EROFS": errno.EROFS}
+ALONE = [name for name, scenario in SCENARIOS.items() if scenario.ranks == 1]
+TOGETHER = [name for name, scenario in SCENARIOS.items() if scenario.ranks > 1]
 
 
 @pytest.fixture(scope="module")
@@ -20,19 +20,19 @@ def lab(tmp_path_factory):
     made.close()
 
 
-@pytest.mark.parametrize("mode", ["kill", "power", "torn"])
-@pytest.mark.parametrize("name", SCENARIOS)
-def test_ended_at_any_call_nothing_is_lost(lab, name, mode):
-    stage = lab.stage(name)
-    for point in range(stage.calls):
-        stage.strike(point, mode)
-    print(f"{name}: {mode} at {stage.calls} points")
+@pytest.mark.parametrize("name", ALONE)
+def test_ended_or_failing_at_any_call_a_task_loses_nothing_and_is_taken_up_again(lab, name):
+    counts = lab.stage(name).sweep((*ENDED, *FAILED))
+    print(f"{name}: {counts}")
+    assert counts["kill"] == counts["power"] == lab.stage(name).calls
+    assert counts["fail_once"] == counts["fail_on"] == len(ERRORS) * counts["kill"]
 
 
-@pytest.mark.parametrize("mode", ["fail_once", "fail_on", "short"])
-@pytest.mark.parametrize("name", SCENARIOS)
-def test_where_any_call_fails_the_task_ends_with_a_message_or_goes_on_as_if_it_had_not(lab, name, mode):
+@pytest.mark.parametrize("mode", ["kill", "power", "torn", "short", "fail_once", "fail_on"])
+@pytest.mark.parametrize("name", TOGETHER)
+def test_of_several_processes_one_is_ended_or_fails_at_any_call(lab, name, mode):
     stage = lab.stage(name)
     for point in range(stage.calls):
-        stage.strike(point, mode, 0 if mode == "short" else list(ERRORS.values())[point % len(ERRORS)])
+        failing = list(ERRORS.values())[point % len(ERRORS)] if mode.startswith("fail") else 0
+        stage.strike(point, mode, failing)
     print(f"{name}: {mode} at {stage.calls} points")
