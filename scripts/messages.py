@@ -34,8 +34,8 @@ FILES_WITHOUT_MESSAGES: dict[str, str] = _LISTS["files_without_messages"]
 NOT_SHOWN = frozenset(itertools.chain(*_LISTS["not_shown"].values()))
 WHOLE: tuple[str, ...] = tuple(itertools.chain(*_LISTS["shown"].values()))
 _OF_PATTERNS = {f"{module}.{name}" for module in ("re", "regex") for name in (*_PATTERN_FUNCTIONS, "escape")}
-# Jinja, Go's templates, Python, HTML.
-_PROGRAM = re.compile(r"\{%|\{\{ |^\s*(?:from|import) \w|^\s*</?[\w!]", re.MULTILINE)
+# Jinja, Go's templates, Python, HTML, regular expressions.
+_PROGRAM = re.compile(r"\{%|\{\{ |^\s*(?:from|import) \w|^\s*</?[\w!]|\\[psdwS]|\(\?", re.MULTILINE)
 
 
 def templates_of(file: Path) -> Iterator[tuple[str, int]]:
