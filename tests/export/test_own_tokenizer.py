@@ -86,6 +86,7 @@ def case(request, tmp_path):
     return base, made_elsewhere(base, tmp_path / "adapter", spare, **lora)
 
 
+@pytest.mark.every(3)
 def test_the_merged_model_has_that_tokenizer_and_computes_what_plain_peft_does_with_it(case, tmp_path, write_rows):
     base, adapter = case
     rows = write_rows([{"text": "<doc> How far? </doc>", "target": "Nine miles."}])
@@ -102,6 +103,7 @@ def test_the_merged_model_has_that_tokenizer_and_computes_what_plain_peft_does_w
     torch.testing.assert_close(logits(whole, ids), logits(model, ids), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.every(3)
 def test_as_gguf_it_has_these_tokens_too(case, tmp_path, write_rows, capsys):
     base, adapter = case
     rows = write_rows([{"text": "<doc> How far? </doc>", "target": "Nine miles."}])
