@@ -35,7 +35,9 @@ def run(config: Config) -> int:
     _name_rows("settings of fields without effect", names_without_rows(config, datasets))
     for dataset in datasets:
         console.table(
-            f"fields of {dataset.name}", ["field", "rows", "used as"], [[*place, translated(use)] for *place, use in field_table(dataset)],
+            f"fields of {dataset.name}",
+            ["field", "rows", "used as"],
+            [[*place, translated(use)] for *place, use in field_table(dataset)],
         )
         _name_rows("not used, and perhaps meant", field_lines(dataset.fields))
         _name_rows("not used", dataset.rejection_lines(most=len(dataset.rejected)))
