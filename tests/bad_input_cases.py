@@ -290,6 +290,12 @@ ADAPTERS = [
     ),
     adapter("adapter weights that are missing", removing(ADAPTER_WEIGHTS), "is missing", "copy the adapter's folder"),
     adapter("truncated adapter weights", cutting(ADAPTER_WEIGHTS, 1500), "does not fit"),
+    adapter(
+        "truncated weights of an adapter with tokens of its own",
+        lambda folder: (_with_more_tokens(folder), cutting(ADAPTER_WEIGHTS, 1500)(folder)),
+        "its weights cannot be read",
+        "copy the adapter's folder again",
+    ),
     adapter("adapter weights without a byte", writing(ADAPTER_WEIGHTS, b""), "does not fit"),
     adapter(
         "adapter weights that are a pickle",

@@ -30,6 +30,7 @@ FAMILIES = {
 }
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_serves_a_family_computes_what_its_own_code_computes(family):
     model = small_model(family)
