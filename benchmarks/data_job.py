@@ -1,12 +1,14 @@
 """D1: rows a second from a file to masked tokens, lorakit against ``datasets.map`` with TRL's preparation.
 
 ``python benchmarks/data_job.py`` measures 1, 20,000 and 200,000 rows with the starter model's tokenizer and chat
-template, each run in a process of its own, the tools in turns; its imports are not counted.
+template, each run in a process of its own, the tools in turns; its imports are not counted. It leaves what it found in
+history.jsonl, and in docs/performance.md where nothing was left out.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import os
 import statistics
@@ -14,22 +16,47 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from machine import commit, machine
+
 ROOT = Path(__file__).resolve().parents[1]
 COUNTS = (1, 20_000, 200_000)
-_TOOLS = ("lorakit", "trl")
+NAME = "D1"
+_TOOLS = {"lorakit": "lorakit", "trl": "TRL's preparation, `datasets.map`"}
+_HEADER = (
+    "rows and tool",
+    "s",
+    "rows/s",
+    "CPU s",
+    "rows/CPU s",
+    "tokens",
+    "lorakit's speed: by the clock, by CPU seconds",
+)
+_HISTORY_FILE = Path(__file__).with_name("history.jsonl")
+_PAGE_FILE = ROOT / "docs" / "performance.md"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure and print."""
+    """Measure, print and keep."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", nargs="+", type=int, default=list(COUNTS), help="how many (1 20000 200000)")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each tool, in turns (3)")
-    parser.add_argument("--tools", nargs="+", choices=_TOOLS, default=list(_TOOLS), help="which (lorakit trl)")
+    parser.add_argument("--tools", nargs="+", choices=list(_TOOLS), default=list(_TOOLS), help="which (lorakit trl)")
     options = parser.parse_args(argv)
+    is_complete = options.rows == list(COUNTS) and options.tools == list(_TOOLS)
+    common = {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "is_complete": is_complete,
+        **commit(),
+        "machine": machine(),
+        "repeats": options.repeats,
+        "job": NAME,
+        "threads": os.environ.get("OMP_NUM_THREADS", "all"),
+    }
+    lines: list[dict[str, Any]] = []
     print(f"{'rows':>8} {'tool':<8} {'seconds':>9} {'rows/s':>9} {'CPU s':>9} {'tokens':>10} {'trained':>9}")
     for count in options.rows:
         with tempfile.TemporaryDirectory() as folder:
@@ -41,10 +68,58 @@ def main(argv: Sequence[str] | None = None) -> int:
         for tool, runs in found.items():
             seconds = statistics.median(run["seconds"] for run in runs)
             processor = statistics.median(run["cpu_seconds"] for run in runs)
+            numbers = {**runs[0], "rows": count, "seconds": seconds, "cpu_seconds": processor}
+            lines.append({**common, "tool": tool, "fault": None, "numbers": numbers})
             speed = f"{seconds:>9.3f} {count / seconds:>9.0f} {processor:>9.3f}"
-            numbers = f"{speed} {runs[0]['tokens']:>10} {runs[0]['trained']:>9}"
-            print(f"{count:>8} {tool:<8} {numbers}", flush=True)
+            print(f"{count:>8} {tool:<8} {speed} {runs[0]['tokens']:>10} {runs[0]['trained']:>9}", flush=True)
+    with open(_HISTORY_FILE, "a", encoding="utf-8") as stream:
+        stream.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    if is_complete:
+        from report import page, read_history
+
+        _PAGE_FILE.write_text(page(read_history(_HISTORY_FILE)), encoding="utf-8")
     return 0
+
+
+def section(history: Sequence[Mapping[str, Any]], as_markdown: Callable[[Sequence[Sequence[str]]], str]) -> list[str]:
+    """Write the newest complete run, for docs/performance.md."""
+    complete = [line for line in history if line["job"] == NAME and line["is_complete"]]
+    if not complete:
+        return []
+    newest = [line for line in complete if line["date"] == complete[-1]["date"]]
+    first, own = newest[0], machine_words(newest[0]["machine"])
+    when = f"{first['date'][:10]}, commit {first['commit']}{' with changes' if first['dirty'] else ''}, {own}"
+    return [
+        f"## {NAME}: rows from a file to masked tokens\n\n"
+        "Short rows of question and answer with the starter's tokenizer and chat template, none of them read before; "
+        f"{first['repeats']} runs a tool, in turns; threads: {first['threads']}. CPU seconds are those of all threads "
+        "and processes. TRL trains the line break behind each answer too. "
+        f"{when}.\n\n{as_markdown(_table(newest))}\n"
+    ]
+
+
+def machine_words(facts: Mapping[str, Any]) -> str:
+    """Name a machine."""
+    return f"{facts['cores']} cores of {facts['processor']} ({', '.join(facts['flags'])})"
+
+
+def _table(lines: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    ours = {line["numbers"]["rows"]: line["numbers"] for line in lines if line["tool"] == "lorakit"}
+    return [_HEADER, *(_row(line, ours.get(line["numbers"]["rows"])) for line in lines)]
+
+
+def _row(line: Mapping[str, Any], ours: Mapping[str, Any] | None) -> tuple[str, ...]:
+    numbers = line["numbers"]
+    ratios = [numbers[name] / ours[name] for name in ("seconds", "cpu_seconds")] if ours else []
+    return (
+        f"{numbers['rows']:,}: {_TOOLS[line['tool']]}",
+        f"{numbers['seconds']:.3f}",
+        f"{numbers['rows'] / numbers['seconds']:,.0f}",
+        f"{numbers['cpu_seconds']:.3f}",
+        f"{numbers['rows'] / numbers['cpu_seconds']:,.0f}",
+        f"{numbers['tokens']:,}",
+        ", ".join(f"{ratio:.2f} x" for ratio in ratios) or "-",
+    )
 
 
 def write_rows(count: int, folder: Path, first: int = 0) -> dict[str, Path]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import answers
+import data_job
 from jobs import JOBS
 from tools import OURS, TOOLS
 
@@ -102,7 +103,7 @@ def page(history: Sequence[Line]) -> str:
     runs = [lines for job in JOBS for lines in newest_complete(history, job)]
     measured = {line["tool"] for lines in runs for line in lines}
     notes = [f"- **{tool.title}**: {tool.note}" for tool in TOOLS.values() if tool.name in measured]
-    sections = [*map(_section, runs), *answers.section(history, as_markdown)]
+    sections = [*map(_section, runs), *answers.section(history, as_markdown), *data_job.section(history, as_markdown)]
     return "\n".join([_INTRODUCTION, *sections, "## The tools\n", *notes, "", _READING.rstrip(), ""])
 
 

@@ -37,7 +37,9 @@ def _by_lorakit(spec: dict[str, Any]) -> Answer:
     from lorakit.config import Config
     from lorakit.inference import open_adapters
     from lorakit.inference.decoding import Writing, write_answers
+    from lorakit.inference.sampling import SamplingParams
 
+    params, most = SamplingParams(spec["answer_tokens"]), spec["answer_tokens"]
     config = Config(
         model_name_or_path=spec["model_folder"],
         use_original_model=True,
@@ -49,7 +51,7 @@ def _by_lorakit(spec: dict[str, Any]) -> Answer:
     _ = decoder.weight_bytes  # packs, as the first question would
 
     def answer(prompts: Sequence[Sequence[int]]) -> object:
-        return write_answers(decoder, prompts, Writing([spec["answer_tokens"]] * len(prompts), (), config))
+        return write_answers(decoder, prompts, Writing([most] * len(prompts), (), params, len(prompts)))
 
     return answer
 

@@ -45,7 +45,14 @@ def _run() -> int:
 
 
 def _say(fault: str, hint: str) -> int:
-    sys.stderr.write("error: " + fault + "\nhint: " + hint + "\n")
+    try:
+        from lorakit.language import error_lines, speak_language
+
+        speak_language("auto")
+        lines = error_lines(fault, hint)
+    except Exception:  # of a Python that is too old for that
+        lines = ["error: " + fault, "hint: " + hint]
+    sys.stderr.write("\n".join(lines) + "\n")
     return 2
 
 

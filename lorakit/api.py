@@ -92,11 +92,12 @@ class LoadedModel:
             LorakitError: The question does not fit the model, or a picture cannot be read.
         """
         from lorakit.inference.generation import answer_batch
+        from lorakit.inference.sampling import SamplingParams
 
         if other := sorted(set(settings) - _OF_GENERATION):
             raise SettingsError(f"generate: takes no {other[0]}", f"it takes {', '.join(sorted(_OF_GENERATION))}")
-        config = self._with(settings, "generate")
-        return answer_batch(self._adapters.assistant, [_conversation(question, tuple(images), tools)], config)[0]
+        params = SamplingParams.of(self._with(settings, "generate"))
+        return answer_batch(self._adapters.assistant, [_conversation(question, tuple(images), tools)], params)[0]
 
     def use(self, name: str) -> None:
         """Answer with one adapter from now on."""

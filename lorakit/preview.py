@@ -8,6 +8,7 @@ from lorakit.data_processing import ChatFormat, load_datasets
 from lorakit.data_processing.ledger import field_lines
 from lorakit.data_processing.overview import counts, field_table, marked_tokens, names_without_rows
 from lorakit.invocation import this_command
+from lorakit.language import translated
 from lorakit.model_config import add_tokens, load_image_processor, load_tokenizer, locate_model, read_model_type
 
 _SHOWN_ROWS = 3
@@ -33,7 +34,11 @@ def run(config: Config) -> int:
     console.table("counts", ["", *(dataset.name for dataset in datasets)], counts(datasets))
     _name_rows("settings of fields without effect", names_without_rows(config, datasets))
     for dataset in datasets:
-        console.table(f"fields of {dataset.name}", ["field", "rows", "used as"], field_table(dataset))
+        console.table(
+            f"fields of {dataset.name}",
+            ["field", "rows", "used as"],
+            [[*place, translated(use)] for *place, use in field_table(dataset)],
+        )
         _name_rows("not used, and perhaps meant", field_lines(dataset.fields))
         _name_rows("not used", dataset.rejection_lines(most=len(dataset.rejected)))
         _name_rows("cut at the beginning of the prompt", dataset.cut)

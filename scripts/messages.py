@@ -1,7 +1,8 @@
 """The catalogues of messages: ``python scripts/messages.py update`` after a message has changed, then ``compile``.
 
 Messages stay plain f-strings in the code. What an f-string can say is its template, ``{name}: holds no rows``, which is
-the key of its translation; `lorakit.language` finds the template of a text that is about to be printed.
+the key of its translation; `lorakit.language` finds the template of a text that is about to be printed. Every file of
+the package is looked through; messages.toml lists what looks like a message and is none, and what is put together.
 """
 
 from __future__ import annotations
@@ -9,214 +10,32 @@ from __future__ import annotations
 import ast
 import datetime
 import io
+import itertools
+import re
 import sys
+import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "lorakit"
 CATALOGUES = PACKAGE / "language"
 LANGUAGES = ("zh",)
-# What a newcomer meets; the other rooms speak English until they are listed here.
-COVERED = (
-    "cli/__init__.py",
-    "cli/arguments.py",
-    "cli/company.py",
-    "cli/doctor.py",
-    "cli/failures.py",
-    "cli/starting.py",
-    "config/loading.py",
-    "evaluate/__init__.py",
-    "evaluate/comparison.py",
-    "evaluate/verdict.py",
-    "inference/commands.py",
-    "inference/session.py",
-    "preview.py",
-    "report/answer_sections.py",
-    "report/data_sections.py",
-    "report/training_sections.py",
-    "report/page.py",
-    "report/surroundings.py",
-    "runs/folder.py",
-    "train/advising.py",
-    "train/learning_rate.py",
-    "train/preflight.py",
-    "train/progress.py",
-    "train/stopping.py",
-    "train/summary.py",
-    "train/training.py",
-    "model_config/starter.py",
-    "model_config/source.py",
-    "data_processing/overview.py",
-    "export/exporting.py",
-    "export/merging.py",
-)
 _FEWEST_LETTERS = 3
+_FEWEST_WORDS_AFTER_FLAG = 3
+_PATTERN_FUNCTIONS = ("compile", "match", "search", "fullmatch", "findall", "finditer", "sub", "split")
+_FIELD = re.compile(r"\{[a-z][a-z0-9_]*_\d+\}")
 _NEVER = datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)  # a catalogue that says when changes without a change
 
 
-# What looks like a message and is none, or is a piece of one that WHOLE has.
-NOT_SHOWN: frozenset[str] = frozenset(
-    (
-        "cd {value_1} && ollama create {value_3} -f {modelfile_5}",
-        "\nCtrl-C once more leaves",
-        "\nstopping: this step is finished and a checkpoint saved first (again: stop at once)",
-        "  ... and {value_1} more",
-        "  validation loss {loss_1}",
-        " and {value_1} more",
-        "%Y-%m-%d %H:%M",
-        ", {after_step_1} done before",
-        ", {picture_tokens_1} stand for pictures",
-        ", {world_size_1} of them, ",
-        "/load PATH or /load NAME=PATH",
-        "/mix polite:0.7 brief:0.3",
-        "/unload NAME",
-        "/use NAME",
-        "; the longest micro-batch comes with the first step",
-        "Hugging Face",
-        "Os \\{ code: (\\d+)",
-        "^model name\\s*:\\s*(.+)$",
-        "apt install g++",
-        "auto or a number",
-        "auto or a whole number",
-        "auto, true or false",
-        "can't allocate memory",
-        "command line: {value_1}\n\n",
-        "could not create a memory object",
-        "default-src 'none'; style-src 'unsafe-inline'; img-src data:",
-        "epoch {epoch_1}/{epochs_3}  loss {mean_5}",
-        "errno:? (\\d+)",
-        "iostream error|file write failed|No space left on device|failed writing file",
-        "lorakit {version_1}, Python {value_3}, {value_5}\n",
-        "must be a finite number",
-        "must be a mapping such as {{save_steps: 3}}",
-        "must be a number",
-        "must be a whole number",
-        "must be text",
-        "must be true or false",
-        "must be {expected}",
-        "must be {value_1}",
-        "must be {words_1} {value_3}",
-        "must not be empty",
-        "os error (\\d+)",
-        "outside lorakit",
-        "path or list of",
-        "pip exited with {returncode_1}",
-        "pip install -e .[modelscope]",
-        "swatch b{number_1}",
-        "texts shares",
-        "token trained",
-        "torch_dtype auto: ",
-        "tried before the first step: {trial_1}{later_2}",
-        "uv pip install --torch-backend=auto --reinstall torch",
-        "xcode-select --install",
-        "{pictures_0}; longest row {longest_2}",
-        "{tokens_0} an epoch, {targets_2} of them trained{value_4}",
-        "{word_0} is no command\nhint: {value_2}",
-    )
-)
-# Labels and headings of one word.
-WORDS: tuple[str, ...] = (
-    "sequences",
-    "cut",
-    "dropped",
-    "duplicates",
-    "answer",
-    "proof",
-    "Answers",
-    "Data",
-    "Loss",
-    "Memory",
-    "Scores",
-    "Speed",
-    "adapter",
-    "answering",
-    "answers",
-    "base",
-    "compiled",
-    "copied",
-    "cores",
-    "counts",
-    "device",
-    "disk",
-    "dtype",
-    "evaluating",
-    "expected",
-    "exporting",
-    "field",
-    "here",
-    "interrupted",
-    "kernels",
-    "loaded",
-    "loading",
-    "memory",
-    "merging",
-    "missing",
-    "model",
-    "none",
-    "nothing",
-    "off",
-    "on",
-    "optional",
-    "or",
-    "packages",
-    "perplexity",
-    "plan",
-    "planning",
-    "preparing",
-    "processor",
-    "question",
-    "reading",
-    "row",
-    "rows",
-    "scores",
-    "starting",
-    "steps",
-    "stopped",
-    "system",
-    "thinking",
-    "time",
-    "tokens",
-    "train",
-    "training",
-    "tuned",
-    "unchanged",
-    "validation",
-)
-# Messages that are put together from pieces.
-WHOLE: tuple[str, ...] = (
-    "Ctrl-C once more leaves",
-    "about {value_1}",
-    "also in the other file",
-    "does not exist",
-    "epoch {epoch_1}/{epochs_3}  loss {mean_5}  validation loss {loss_7}  {speed_9} tokens/s  {left_11} left",
-    "epoch {epoch_1}/{epochs_3}  loss {mean_5}  {speed_9} tokens/s  {left_11} left",
-    "hint: {value_1}",
-    "run it with Ollama",
-    "send it to a hub",
-    "stopping: this step is finished and a checkpoint saved first (again: stop at once)",
-    "tried before the first step: {trial_1}",
-    "{name_0} must be a finite number (found: {value_2})",
-    "{name_0} must be a number (found: {value_2})",
-    "{name_0} must be a whole number (found: {value_2})",
-    "{name_0} must be above {value_2} (found: {value_4})",
-    "{name_0} must be at least {value_2} (found: {value_4})",
-    "{name_0} must be at most {value_2} (found: {value_4})",
-    "{name_0} must be auto or a number (found: {value_2})",
-    "{name_0} must be auto or a whole number (found: {value_2})",
-    "{name_0} must be below {value_2} (found: {value_4})",
-    "{name_0} must be text (found: {value_2})",
-    "{name_0} must be true or false (found: {value_2})",
-    "{name_0} must be {value_2} (found: {value_4})",
-    "{name_0} must not be empty (found: {value_2})",
-    "{steps_0} of {rows_a_step_2} rows, {after_step_4} done before",
-    "{tokens_0} an epoch, {targets_2} of them trained; longest row {longest_4}",
-    "{value_0} GB, {value_4} can be had",
-    "{value_0} hours",
-    "{value_0} is no command",
-    "{value_0} minutes",
-    "{value_0} of {rows_2} answers word for word, base none",
-)
+_LISTS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+FILES_WITHOUT_MESSAGES: dict[str, str] = _LISTS["files_without_messages"]
+NOT_SHOWN = frozenset(itertools.chain(*_LISTS["not_shown"].values()))
+WHOLE: tuple[str, ...] = tuple(itertools.chain(*_LISTS["shown"].values()))
+_OF_PATTERNS = {f"{module}.{name}" for module in ("re", "regex") for name in (*_PATTERN_FUNCTIONS, "escape")}
+# Jinja, Go's templates, Python, HTML, regular expressions.
+_PROGRAM = re.compile(r"\{%|\{\{ |^\s*(?:from|import) \w|^\s*</?[\w!]|\\[psdwS]|\(\?", re.MULTILINE)
 
 
 def templates_of(file: Path) -> Iterator[tuple[str, int]]:
@@ -241,6 +60,19 @@ def _ignored(tree: ast.AST) -> Iterator[int]:
             yield from (id(part) for part in ast.walk(node.slice))
         if isinstance(node, ast.Compare):
             yield from (id(part) for part in ast.walk(node))
+        if isinstance(node, ast.Call):
+            yield from (id(part) for part in _ignored_of_call(node))
+        for note in (getattr(node, "annotation", None), getattr(node, "returns", None)):
+            yield from (id(part) for part in ast.walk(note)) if note is not None else ()
+
+
+def _ignored_of_call(call: ast.Call) -> Iterator[ast.AST]:
+    """Yield regular expressions, types that are cast to, and words that stand in one text to be split."""
+    called = ast.unparse(call.func)
+    if called in _OF_PATTERNS or called == "cast":
+        yield from ast.walk(call.args[0])
+    if isinstance(call.func, ast.Attribute) and call.func.attr == "split" and not call.args:
+        yield from ast.walk(call.func.value)
 
 
 def _template(node: ast.AST) -> str | None:
@@ -262,32 +94,30 @@ def _name(part: ast.AST, number: int) -> str:
 
 def _is_message(template: str) -> bool:
     """Tell what a person reads from what a program does."""
-    text = template
-    while "{" in text and "}" in text:
-        text = text.partition("{")[0] + text.partition("}")[2]
+    text = _FIELD.sub("", template)
     words = [word for word in text.split() if sum(letter.isalpha() for letter in word) >= 1]
     letters = sum(letter.isalpha() and letter.isascii() for letter in text)
-    return len(words) >= 2 and letters >= _FEWEST_LETTERS and "<" not in text and not text.startswith("--")
+    if _PROGRAM.search(template) or (text.startswith("--") and len(words) < _FEWEST_WORDS_AFTER_FLAG):
+        return False
+    return len(words) >= 2 and letters >= _FEWEST_LETTERS
 
 
-def extracted() -> dict[str, list[str]]:
-    """Return the templates of all covered files, and what the help says of flags, with the files where they stand."""
-    from lorakit.config.settings import settings
-
+@cache
+def looked_through() -> dict[str, list[str]]:
+    """Return the templates of all files of the package, with the files where they stand."""
     found: dict[str, list[str]] = {}
-    for name in COVERED:
-        for template, _ in templates_of(PACKAGE / name):
-            if template not in NOT_SHOWN:
+    for file in sorted(PACKAGE.rglob("*.py")):
+        name = file.relative_to(PACKAGE).as_posix()
+        if name not in FILES_WITHOUT_MESSAGES:
+            for template, _ in templates_of(file):
                 found.setdefault(template, []).append(f"lorakit/{name}")
-    for setting in settings():
-        if setting.has_flag:
-            found.setdefault(setting.description, []).append("lorakit/config/settings.py")
     return found
 
 
 def all_templates() -> dict[str, list[str]]:
     """Return all that a catalogue must have."""
-    return extracted() | {text: ["scripts/messages.py"] for text in (*WORDS, *WHOLE)}
+    shown = {template: files for template, files in looked_through().items() if template not in NOT_SHOWN}
+    return shown | {text: ["scripts/messages.toml"] for text in WHOLE}
 
 
 def catalogue_file(language: str) -> Path:

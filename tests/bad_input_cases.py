@@ -83,7 +83,7 @@ CONFIGS = [
     config("a tab for indentation", "trainer_args:\n\tsave_steps: 3\n", "line 2", "is not readable as YAML"),
     config("two documents", "seed: 1\n---\nseed: 2\n", "is not readable as YAML"),
     config("a list of settings", "- seed: 1\n", "expected lines of `setting: value`"),
-    config("brackets without end", "seed: " + "[" * 1500, "is nested too deeply"),
+    config("brackets without end", "seed: " + "[" * 600, "is nested too deeply"),
     config("a binary configuration", bytes(range(256)), "is not UTF-8 text"),
     config("a configuration in UTF-16", "seed: 1\n".encode("utf-16"), "is not UTF-8 text", "save it as UTF-8"),
     config("control characters", "seed: 1\0\n", "is not readable as YAML"),
@@ -290,6 +290,12 @@ ADAPTERS = [
     ),
     adapter("adapter weights that are missing", removing(ADAPTER_WEIGHTS), "is missing", "copy the adapter's folder"),
     adapter("truncated adapter weights", cutting(ADAPTER_WEIGHTS, 1500), "does not fit"),
+    adapter(
+        "truncated weights of an adapter with tokens of its own",
+        lambda folder: (_with_more_tokens(folder), cutting(ADAPTER_WEIGHTS, 1500)(folder)),
+        "its weights cannot be read",
+        "copy the adapter's folder again",
+    ),
     adapter("adapter weights without a byte", writing(ADAPTER_WEIGHTS, b""), "does not fit"),
     adapter(
         "adapter weights that are a pickle",

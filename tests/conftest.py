@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -30,6 +31,18 @@ SOME_FAMILIES = ("qwen3", "gpt2", *(pytest.param(family, marks=pytest.mark.slow)
 def examples(count: int) -> int:
     """How many examples a property is tried on: all of them in the slow tests, a quarter in the fast ones."""
     return count if os.environ.get("ALL_EXAMPLES") else count // 4
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of a table of cases marked ``every(n)`` the fast tests take each n-th; the others are slow tests."""
+    seen: Counter[str] = Counter()
+    for item in items:
+        if marker := item.get_closest_marker("every"):
+            test = item.nodeid.partition("[")[0]
+            if seen[test] % marker.args[0]:
+                item.add_marker(pytest.mark.slow)
+            seen[test] += 1
 
 
 def real_template(name: str) -> str:

@@ -50,7 +50,7 @@ def other_family(family, **settings):
     """A small model of a family that has no fixture, and a tokenizer that llama.cpp has."""
     tokenizer = family_tokenizer("qwen3")
     chosen = {"vocab_size": len(tokenizer), "pad_token_id": None, "bos_token_id": 0, "eos_token_id": 0}
-    model = small_model(family, **chosen, **OTHER_FAMILIES[family], **settings)
+    model = small_model(family, **{**chosen, **OTHER_FAMILIES[family], **settings})
     if model.config.tie_word_embeddings:
         model.tie_weights()
     return model, tokenizer

@@ -195,9 +195,11 @@ def _cut_tables(model: Any) -> dict[int, torch.nn.Parameter]:
 
 
 def _shorten_windows(twin: Any) -> None:
-    settings = [twin.config, *(getattr(twin.config, name, None) for name in twin.config.sub_configs)]
-    for owner in (*settings, *twin.modules()):
-        for name in _WINDOWS.intersection(vars(owner) if owner is not None else ()):
+    """Shorten those of the language model; towers beside it are the loaded model's own, and stay as they are."""
+    of_others = {id(module) for part in _other_parts(twin) for module in part.modules()}
+    own = [module for module in twin.modules() if id(module) not in of_others]
+    for owner in (twin.config, twin.config.get_text_config(), *own):
+        for name in _WINDOWS.intersection(vars(owner)):
             value = getattr(owner, name)
             if isinstance(value, int) and not isinstance(value, bool) and value > SHORT_WINDOW:
                 setattr(owner, name, SHORT_WINDOW)

@@ -45,6 +45,16 @@ class Arguments:
     assignments: list[str]
 
 
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """argparse's help, with its own words in the language of this process."""
+
+    def add_usage(self, usage: str | None, actions: Any, groups: Any, prefix: str | None = None) -> None:
+        super().add_usage(usage, actions, groups, f"{translated('usage:')} " if prefix is None else prefix)
+
+    def start_section(self, heading: str | None) -> None:
+        super().start_section(translated(heading) if heading else heading)
+
+
 class _Parser(argparse.ArgumentParser):
     """argparse whose complaints are SettingsError, as all other faults of settings are."""
 
@@ -97,8 +107,10 @@ def _parser(flagged: list[Setting]) -> argparse.ArgumentParser:
         description=translated("lorakit: fine-tune, evaluate and chat with a LoRA adapter.\n\ntasks:\n") + tasks,
         epilog=translated("Every setting, its default and bounds: docs/settings.md"),
         allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_HelpFormatter,
+        add_help=False,
     )
+    parser.add_argument("-h", "--help", action="help", help=translated("show this help message and exit"))
     parser.add_argument("--task", required=True, choices=list(TASKS), metavar="TASK", help=translated("what to do"))
     parser.add_argument(
         "--config", default="config.yaml", metavar="FILE", help=translated("settings in YAML (config.yaml)")
@@ -108,8 +120,9 @@ def _parser(flagged: list[Setting]) -> argparse.ArgumentParser:
         extra: dict[str, Any] = {"nargs": "?", "const": "true"} if is_switch else {}
         if setting.type_text.startswith("path or list of") or setting.type_text == "path, list of paths or null":
             extra = {"action": "extend", "nargs": "+"}
-        default = f"default: {shown_value(setting.default)}"
-        help_text = f"{translated(setting.description)} ({setting.type_text}; {default})".replace("%", "%%")
+        default = translated(f"default: {shown_value(setting.default)}")
+        kind = translated(setting.type_text)
+        help_text = f"{translated(setting.description)} ({kind}; {default})".replace("%", "%%")
         parser.add_argument(f"--{setting.name}", metavar="VALUE", help=help_text, **extra)
     parser.add_argument(
         "--set",
@@ -118,5 +131,7 @@ def _parser(flagged: list[Setting]) -> argparse.ArgumentParser:
         metavar="KEY=VALUE",
         help=translated("any other setting, the value read as YAML: --set 'target_modules=[q_proj,v_proj]'"),
     )
-    parser.add_argument("--version", action="version", version=f"lorakit {__version__}")
+    parser.add_argument(
+        "--version", action="version", help=translated("show the version and exit"), version=f"lorakit {__version__}"
+    )
     return parser

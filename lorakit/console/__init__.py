@@ -164,7 +164,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     for column in columns:
         drawn.add_column(_plain(translated(column)), overflow="fold")
     for row in rows:
-        drawn.add_row(*map(_plain, [translated(row[0]), *row[1:]] if columns[0] == "" else row))
+        drawn.add_row(*map(_plain, [translated(cell) for cell in row] if columns[0] == "" else row))
     with display().paused():
         _out().print(drawn, soft_wrap=False)
 
@@ -207,7 +207,7 @@ def label(text: str) -> None:
     """Print a label without a line end, before a stream; it goes where `prompt` puts its own."""
     channel = sys.stdout if is_interactive() else sys.stderr
     with display().paused(), naming_output(channel is sys.stdout):
-        channel.write(for_a_screen(text))
+        channel.write(translated(for_a_screen(text)))
         channel.flush()
 
 
@@ -218,7 +218,7 @@ def prompt(label: str) -> str:
         EOFError: The input has ended.
         DataError: See `read_line`.
     """
-    label = for_a_screen(label)
+    label = translated(for_a_screen(label))
     if is_interactive():
         with suppress(ImportError):  # absent on Windows, whose terminal edits lines by itself
             import readline  # noqa: F401 - gives input() line editing and history

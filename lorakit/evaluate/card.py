@@ -10,6 +10,7 @@ from typing import Literal
 from lorakit.config import Config
 from lorakit.export.gguf_family import FAMILIES
 from lorakit.inference import Assistant
+from lorakit.language import translated
 from lorakit.model_config import AdapterRecord, ModelSource, read_record
 from lorakit.model_config.starter import STARTER
 from lorakit.outgoing import strict_json
@@ -64,7 +65,10 @@ def _settings(config: Config, assistant: Assistant) -> Iterator[tuple[str, str]]
     yield "rank (r)", str(config.lora_r)
     yield "alpha", f"{config.lora_alpha:g}"
     yield "dropout", f"{config.lora_dropout:g}"
-    yield "adapted layers", ", ".join([*listed, *(part for part, is_adapted in parts.items() if is_adapted)])
+    yield (
+        "adapted layers",
+        ", ".join([*listed, *(translated(part) for part, is_adapted in parts.items() if is_adapted)]),
+    )
     yield "learning rate", f"{config.learning_rate}"
     yield "epochs", f"{config.num_train_epochs:g}"
     yield "rows in a step, per device", str(config.per_device_train_batch_size * config.gradient_accumulation_steps)

@@ -20,6 +20,7 @@ from lorakit.evaluate.metrics import AnswerScores, bleu_tokenizer, without_reaso
 from lorakit.evaluate.verdict import verdict
 from lorakit.inference import Assistant
 from lorakit.inference.generation import answer_batch, answer_text
+from lorakit.inference.sampling import SamplingParams
 from lorakit.inference.tool_calls import CallReader, same_calls
 from lorakit.outgoing import strict_json
 from lorakit.runs import PREDICTIONS_FILE, RESULTS_FILE, write_own_json, write_own_text
@@ -230,6 +231,7 @@ def _answered(
     """Answer all rows, similar lengths together, each batch by every model before the next batch."""
     reader = CallReader.of(assistant.chat_format)
     order = sorted(rows, key=lambda row: len(row.prompt))
+    params = SamplingParams.of(config)
     with console.progress(len(order), "answering") as bar:
         for start in range(0, len(order), config.per_device_eval_batch_size):
             batch = order[start : start + config.per_device_eval_batch_size]
@@ -239,7 +241,7 @@ def _answered(
             by_model = {}
             for name in names:
                 with _as(assistant, name):
-                    by_model[name] = answer_batch(assistant, conversations, config, seeds, prompts)
+                    by_model[name] = answer_batch(assistant, conversations, params, seeds, prompts)
             for number, row in enumerate(batch):
                 texts = {name: without_reasoning(answers[number]) for name, answers in by_model.items()}
                 question, reference = row.example.messages[-2], _expected(assistant, row.example)

@@ -12,6 +12,7 @@ from lorakit.data_processing import Example
 from lorakit.inference import Assistant, Decoders
 from lorakit.inference.generation import answer_ids
 from lorakit.inference.int8_verdict import Verdict, keep_verdict, verdict_key
+from lorakit.inference.sampling import SamplingParams
 from lorakit.model_config import AdapterChoice
 
 _MOST_ROWS = 20
@@ -42,12 +43,16 @@ def try_int8(
             prompts.append(prompt)
     if not asked:
         return None
-    greedy = config.model_copy(update={"temperature": 0.0, "repetition_penalty": 1.0})
+    greedy, at_once = SamplingParams(config.max_new_tokens), config.per_device_eval_batch_size
     decoders = Decoders(assistant.bundle, config)
     with console.progress(None, "trying weights in 8 bits"):
         same, packed = (
             answer_ids(
-                replace(assistant, decoding=decoders.reading(weights, "to compare")), asked, greedy, prompts=prompts
+                replace(assistant, decoding=decoders.reading(weights, "to compare")),
+                asked,
+                greedy,
+                prompts=prompts,
+                at_once=at_once,
             )
             for weights in ("same", "int8")
         )

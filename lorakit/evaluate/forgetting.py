@@ -8,6 +8,7 @@ from lorakit.data_processing import Message
 from lorakit.evaluate.metrics import without_reasoning
 from lorakit.inference import Assistant
 from lorakit.inference.generation import answer_batch
+from lorakit.inference.sampling import SamplingParams
 from lorakit.report import GeneralAnswers
 
 _MOST_NEW_TOKENS = 24
@@ -34,18 +35,17 @@ def general_answers(assistant: Assistant, config: Config) -> list[GeneralAnswers
     longest = min(config.max_new_tokens, _MOST_NEW_TOKENS)
     if longest < _FEWEST_NEW_TOKENS:
         return []
-    greedy = config.model_copy(update={"temperature": 0.0, "repetition_penalty": 1.0, "max_new_tokens": longest})
+    greedy, at_once = SamplingParams(longest), config.per_device_eval_batch_size
     with console.progress(None, "asking general questions"):
         with assistant.without_adapter():
-            base = _answers(assistant, greedy)
-        tuned = _answers(assistant, greedy)
+            base = _answers(assistant, greedy, at_once)
+        tuned = _answers(assistant, greedy, at_once)
     return [GeneralAnswers(*texts) for texts in zip(QUESTIONS, base, tuned, strict=True)]
 
 
-def _answers(assistant: Assistant, config: Config) -> list[str]:
-    size = config.per_device_eval_batch_size
+def _answers(assistant: Assistant, params: SamplingParams, size: int) -> list[str]:
     answers: list[str] = []
     for start in range(0, len(QUESTIONS), size):
         conversations = [[Message("user", question)] for question in QUESTIONS[start : start + size]]
-        answers += answer_batch(assistant, conversations, config)
+        answers += answer_batch(assistant, conversations, params)
     return [without_reasoning(answer) for answer in answers]

@@ -10,6 +10,7 @@ from gguf.constants import TokenType
 
 from lorakit.data_processing import ChatFormat
 from lorakit.errors import ModelError
+from lorakit.export.gguf_sentencepiece import add_sentencepiece, is_sentencepiece
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
@@ -18,6 +19,12 @@ _BYTES, _WORDS_AND_BYTES, _DIGITS = "bytes", "words and bytes", "digits"
 _BEFORE_NUMBERS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
 _AFTER_NUMBERS = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _SINGLE_DIGITS = _BEFORE_NUMBERS + r"\p{N}" + _AFTER_NUMBERS
+_CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+_O200K = (
+    rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+{_CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*{_CONTRACTIONS}"
+    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)  # of tiktoken's o200k_base, which gpt-oss and Phi-4-mini have
 _THREE_DIGITS = _BEFORE_NUMBERS + r"\p{N}{1,3}" + _AFTER_NUMBERS
 
 # From how text is split before merging, and whether a piece that is a token is taken without merging, to llama.cpp's
@@ -28,6 +35,7 @@ _SPLITTINGS: dict[tuple[tuple[str, ...], bool], str] = {
     ((_SINGLE_DIGITS, _BYTES), False): "qwen2",
     ((_THREE_DIGITS, _BYTES), True): "llama-bpe",
     ((_THREE_DIGITS, _BYTES), False): "dbrx",
+    ((_O200K, _BYTES), False): "gpt-4o",
 }
 _ELSEWHERE = "write a merged model instead (--task merge), and convert it with llama.cpp's own script"
 
@@ -50,11 +58,14 @@ def add_tokenizer(
     tokenizer = chat_format.tokenizer
     definition = _definition(tokenizer)
     tokens, types = token_table(tokenizer, rows)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(splitting_name(definition))
-    writer.add_token_list(tokens)
-    writer.add_token_types(types)
-    writer.add_token_merges([_merge(merge) for merge in definition["model"]["merges"]])
+    if is_sentencepiece(definition):
+        add_sentencepiece(writer, definition, tokenizer, tokens, types)
+    else:
+        writer.add_tokenizer_model("gpt2")
+        writer.add_tokenizer_pre(splitting_name(definition))
+        writer.add_token_list(tokens)
+        writer.add_token_types(types)
+        writer.add_token_merges([_merge(merge) for merge in definition["model"]["merges"]])
     _add_special_tokens(writer, config, chat_format, stop_ids)
     writer.add_chat_template(tokenizer.get_chat_template())
 
@@ -89,13 +100,28 @@ def splitting_name(definition: dict[str, Any]) -> str:
         ModelError: There is no name for it.
     """
     splitting = tuple(_changes(definition["normalizer"]) + _steps(definition["pre_tokenizer"]))
-    name = _SPLITTINGS.get((splitting, bool(definition["model"].get("ignore_merges"))))
+    takes_tokens = bool(definition["model"].get("ignore_merges"))
+    name = _SPLITTINGS.get((splitting, takes_tokens))
+    if name is None and (splitting, not takes_tokens) in _SPLITTINGS and _merges_make_all(definition):
+        name = _SPLITTINGS[splitting, not takes_tokens]  # then it makes no difference
     if name is None:
         raise ModelError(
             f"the tokenizer splits text in a way that GGUF export has no name for: {' then '.join(splitting)}",
             _ELSEWHERE,
         )
     return name
+
+
+def _merges_make_all(definition: dict[str, Any]) -> bool:
+    """Whether each token comes out of the merges too, so that it does not matter whether it is taken without them."""
+    from tokenizers import Tokenizer
+
+    bare: dict[str, Any] = {"normalizer": None, "pre_tokenizer": None, "post_processor": None, "added_tokens": []}
+    model = Tokenizer.from_str(
+        json.dumps(definition | bare | {"model": definition["model"] | {"ignore_merges": False}})
+    )
+    added = {token["content"] for token in definition["added_tokens"]}
+    return all(len(model.model.tokenize(token)) == 1 for token in definition["model"]["vocab"] if token not in added)
 
 
 def begins_with_bos(chat_format: ChatFormat) -> bool:
@@ -141,9 +167,8 @@ def _definition(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     core = getattr(tokenizer, "backend_tokenizer", None)
     definition = json.loads(core.to_str()) if core is not None else {"model": {"type": type(tokenizer).__name__}}
     model = definition["model"]
-    is_byte_level = model["type"] == "BPE" and not model.get("byte_fallback") and not model.get("end_of_word_suffix")
-    if not is_byte_level:
-        raise ModelError("GGUF is written for byte-level BPE tokenizers, which this model's is not", _ELSEWHERE)
+    if model["type"] != "BPE" or model.get("end_of_word_suffix"):
+        raise ModelError("GGUF is written for BPE tokenizers, which this model's is not", _ELSEWHERE)
     return definition  # type: ignore[no-any-return]
 
 

@@ -171,10 +171,23 @@ def _has_tokens(model: Any) -> bool:
 
 
 def _are_ends_alike(model: Any) -> bool:
-    """Whether PEFT gives the rows of tokens to the embedding and to the output layer that is tied to it alike."""
+    """Whether PEFT gives the same to the embedding and to the output layer that is tied to it."""
     own = model.get_base_model()
     ends = (own.get_input_embeddings(), own.get_output_embeddings())
-    return _has_tokens(model) and _is_tied(own) and all(map(is_token_wrapper, ends))
+    has_rows = _has_tokens(model) and all(map(is_token_wrapper, ends))
+    return _is_tied(own) and (has_rows or _are_saved_as_one(model))
+
+
+def _are_saved_as_one(model: Any) -> bool:
+    """Whether an adapter's own layers at both ends are one (``ensure_weight_tying``)."""
+    from peft.utils import ModulesToSaveWrapper
+
+    own = model.get_base_model()
+    ends = (own.get_input_embeddings(), own.get_output_embeddings())
+    if not all(isinstance(end, ModulesToSaveWrapper) for end in ends):
+        return False
+    kept = [[end.modules_to_save[name].weight for name in model.active_adapters] for end in ends]
+    return all(one is other for one, other in zip(*kept, strict=True))
 
 
 def _changed_parameters(model: Any) -> Iterator[tuple[str, Compute]]:
@@ -183,6 +196,7 @@ def _changed_parameters(model: Any) -> Iterator[tuple[str, Compute]]:
     from peft.utils import ModulesToSaveWrapper
 
     base = model.get_base_model()
+    head = base.get_output_embeddings()
     for path, module in base.named_modules():
         if isinstance(module, LoraLayer) and not hasattr(module, "parameter_name"):
             in_use = [
@@ -195,7 +209,7 @@ def _changed_parameters(model: Any) -> Iterator[tuple[str, Compute]]:
         elif is_token_wrapper(module) and not module.token_adapter.tied_adapter:
             if any(name in module.token_adapter.trainable_tokens_delta for name in module.active_adapters):
                 yield f"{path}.weight", partial(_with_rows, module)
-        elif isinstance(module, ModulesToSaveWrapper):
+        elif isinstance(module, ModulesToSaveWrapper) and not (module is head and _are_saved_as_one(model)):
             for name in module.active_adapters:
                 for parameter, value in module.modules_to_save[name].named_parameters():
                     yield f"{path}.{parameter}", partial(_own, value.detach())

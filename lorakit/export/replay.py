@@ -16,6 +16,7 @@ from lorakit.data_processing import Message
 from lorakit.engine import base_model, grids
 from lorakit.inference import Assistant
 from lorakit.inference.generation import answer_ids
+from lorakit.inference.sampling import SamplingParams
 
 _MOST_AT_ONCE, _TOKENS_AT_ONCE = 32, 8192  # questions, and tokens of prompts and answers together
 ANSWER_TOKENS = 24  # of each answer; more would be the same evidence again
@@ -72,7 +73,7 @@ def replay_reference(
         folder: Gets one file for each question.
     """
     length = min(config.max_new_tokens, ANSWER_TOKENS)
-    greedy = config.model_copy(update={"temperature": 0.0, "repetition_penalty": 1.0, "max_new_tokens": length})
+    greedy = SamplingParams(length)
     replayed: list[Replayed] = []
     longest = max(len(assistant.prompt_ids(messages)) for messages in conversations)
     at_once = max(1, min(_MOST_AT_ONCE, _TOKENS_AT_ONCE // (longest + length)))

@@ -142,16 +142,17 @@ def _unload(session: Session, words: Sequence[str]) -> None:
 
 def _compare(session: Session, words: Sequence[str]) -> None:
     from lorakit.inference.generation import answer_batch
+    from lorakit.inference.sampling import SamplingParams
 
     text = words[0] or session.last_question
     if text is None:
         raise SettingsError("/compare: there is no question yet", "/compare QUESTION, or ask one first")
     session.last_question = text
     names = [BASE, *(choice.name for choice in session.adapters.choices)]
-    answers = []
+    answers, params = [], SamplingParams.of(session.config)
     for name in names:
         with console.progress(None, f"answering as {name}"), session.adapters.using(name) as assistant:
-            answers += answer_batch(assistant, [[question(text, session.images)]], session.config)
+            answers += answer_batch(assistant, [[question(text, session.images)]], params)
     console.table(text, names, [answers])
 
 

@@ -14,10 +14,9 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from lorakit.config import Config
 from lorakit.engine import Decoder, begin
 from lorakit.errors import RunError
-from lorakit.inference.sampling import RowSampling
+from lorakit.inference.sampling import RowSampling, SamplingParams
 
 
 @dataclass(frozen=True)
@@ -27,13 +26,15 @@ class Writing:
     Attributes:
         most_tokens: Of each answer.
         stop_ids: Tokens that end one.
-        config: The settings of sampling, and how many answers are written at once.
+        params: How tokens are chosen; ``most_tokens`` stands above its ``max_new_tokens``.
+        at_once: The most answers that are written at once.
         seeds: One for each prompt; None draws from this process's random numbers.
     """
 
     most_tokens: Sequence[int]
     stop_ids: Sequence[int]
-    config: Config
+    params: SamplingParams
+    at_once: int
     seeds: Sequence[int] | None = None
 
 
@@ -60,8 +61,8 @@ def write_answers(
     """
     texts = [list(prompt) for prompt in prompts]  # prompts with their answers so far
     seeds: Sequence[int | None] = writing.seeds or [None] * len(prompts)
-    choosing = [_Choosing(writing.config, seed) for seed in seeds]
-    slots = min(writing.config.per_device_eval_batch_size, len(prompts))
+    choosing = [_Choosing(writing.params, seed) for seed in seeds]
+    slots = min(writing.at_once, len(prompts))
     waiting, free = deque(range(len(prompts))), deque(range(slots))
     running: dict[int, int] = {}  # of each slot its text
     with torch.inference_mode():
@@ -120,17 +121,17 @@ def _no_numbers() -> RunError:
 class _Choosing:
     """Chooses the tokens of one answer, as transformers' ``generate`` does with these settings."""
 
-    def __init__(self, config: Config, seed: int | None) -> None:
-        self._is_sampled = config.temperature > 0
+    def __init__(self, params: SamplingParams, seed: int | None) -> None:
+        self._is_sampled = params.is_sampled
         self._change = LogitsProcessorList()
-        if config.repetition_penalty != 1:
-            self._change.append(RepetitionPenaltyLogitsProcessor(config.repetition_penalty))
+        if params.repetition_penalty != 1:
+            self._change.append(RepetitionPenaltyLogitsProcessor(params.repetition_penalty))
         if self._is_sampled and seed is not None:
-            self._change.append(RowSampling([seed], config.temperature, config.top_p))
+            self._change.append(RowSampling([seed], params.temperature, params.top_p))
             self._is_sampled = False  # the noise does it
         elif self._is_sampled:
-            self._change.append(TemperatureLogitsWarper(float(config.temperature)))
-            self._change.append(TopPLogitsWarper(config.top_p))
+            self._change.append(TemperatureLogitsWarper(float(params.temperature)))
+            self._change.append(TopPLogitsWarper(params.top_p))
 
     @property
     def is_plain(self) -> bool:

@@ -5,22 +5,21 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
-from transformers.generation.streamers import BaseStreamer
+from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
-from lorakit.config import Config
 from lorakit.data_processing import Message
 from lorakit.engine import NotCoveredError, base_model, grids, picture_inputs, pieces_of
 from lorakit.errors import SettingsError
 from lorakit.inference.assistant import Assistant, pad_left
 from lorakit.inference.decoding import Writing, write_answers
-from lorakit.inference.sampling import RowSampling
-from lorakit.inference.streaming import AnswerStream, IncrementalDecoder
-from lorakit.inference.thoughts import ThoughtReader, read_thought
+from lorakit.inference.sampling import RowSampling, SamplingParams
+from lorakit.inference.streamer import TokenStreamer
+from lorakit.inference.thoughts import read_thought
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -32,19 +31,21 @@ _ALWAYS_PADDED = 128  # tokens that cost less than a batch of their own
 def answer_batch(
     assistant: Assistant,
     conversations: Sequence[Sequence[Message]],
-    config: Config,
+    params: SamplingParams,
     seeds: Sequence[int] | None = None,
     prompts: Sequence[Sequence[int]] | None = None,
+    at_once: int | None = None,
 ) -> list[str]:
     """Answer several conversations at once.
 
     Args:
         assistant: Who answers.
         conversations: Each ends with a question; similar lengths waste least.
-        config: The generation settings.
+        params: How.
         seeds: One for each conversation, so that what is sampled for it does not depend on its company; None draws
             from this process's random numbers.
         prompts: The conversations in token ids, where they are not to be encoded whole.
+        at_once: The most of them that the engine's decoder answers at a time; None for all.
 
     Returns:
         The answers in the order of the conversations, uncleaned, without the token that ends them. Where tools may
@@ -54,7 +55,7 @@ def answer_batch(
     Raises:
         SettingsError: A question leaves the model no room for an answer.
     """
-    answers = answer_ids(assistant, conversations, config, seeds, prompts)
+    answers = answer_ids(assistant, conversations, params, seeds, prompts, at_once)
     return [
         answer_text(assistant, ids, assistant.tools_of(messages) is not None)
         for ids, messages in zip(answers, conversations, strict=True)
@@ -82,9 +83,10 @@ def answer_text(assistant: Assistant, ids: Sequence[int], has_tools: bool) -> st
 def answer_ids(
     assistant: Assistant,
     conversations: Sequence[Sequence[Message]],
-    config: Config,
+    params: SamplingParams,
     seeds: Sequence[int] | None = None,
     prompts: Sequence[Sequence[int]] | None = None,
+    at_once: int | None = None,
 ) -> list[tuple[int, ...]]:
     """Answer several conversations at once, in token ids.
 
@@ -93,16 +95,16 @@ def answer_ids(
     """
     if prompts is None:
         prompts = [assistant.prompt_ids(messages) for messages in conversations]
-    if (written := _written(assistant, conversations, prompts, config, seeds)) is not None:
+    if (written := _written(assistant, conversations, prompts, params, at_once, seeds)) is not None:
         return [tuple(ids) for ids in written]
     answers: list[tuple[int, ...]] = [()] * len(prompts)
-    for places in _answered_together(assistant, prompts, config.max_new_tokens):
+    for places in _answered_together(assistant, prompts, params.max_new_tokens):
         own = [prompts[place] for place in places]
         generated = _generate(  # [own, longest prompt + new tokens]
             assistant,
             [conversations[place] for place in places],
             own,
-            config,
+            params,
             seeds=[seeds[place] for place in places] if seeds is not None else None,
         )
         for place, ids in zip(places, generated[:, max(map(len, own)) :].tolist(), strict=True):
@@ -136,15 +138,20 @@ def _answered_together(
 
 
 def stream_answer(
-    assistant: Assistant, messages: Sequence[Message], config: Config, show: Callable[[str], None]
+    assistant: Assistant,
+    messages: Sequence[Message],
+    params: SamplingParams,
+    show: Callable[[str], None],
+    clean_repetition: bool = True,
 ) -> str:
     """Answer one question, handing out every piece of text as soon as it is certain.
 
     Args:
         assistant: Who answers.
         messages: A conversation that ends with a question.
-        config: The generation settings.
+        params: How.
         show: Called with pieces of the answer.
+        clean_repetition: See the setting.
 
     Returns:
         The answer, as it was shown.
@@ -157,11 +164,11 @@ def stream_answer(
 
     # Calls are no loops, though they may look alike; some families write them with control tokens.
     has_tools = assistant.tools_of(messages) is not None
-    is_cleaned = config.clean_repetition and not has_tools
-    streamer = _Streamer(assistant, is_cleaned=is_cleaned, has_tools=has_tools, show=shown)
+    is_cleaned = clean_repetition and not has_tools
+    streamer = TokenStreamer(assistant, is_cleaned=is_cleaned, has_tools=has_tools, show=shown)
     prompts = [assistant.prompt_ids(messages)]
-    if _written(assistant, [messages], prompts, config, see=streamer.see) is None:
-        _generate(assistant, [messages], prompts, config, streamer)
+    if _written(assistant, [messages], prompts, params, see=streamer.see) is None:
+        _generate(assistant, [messages], prompts, params, streamer)
     streamer.close()
     return "".join(pieces)
 
@@ -170,7 +177,8 @@ def _written(
     assistant: Assistant,
     conversations: Sequence[Sequence[Message]],
     prompts: Sequence[Sequence[int]],
-    config: Config,
+    params: SamplingParams,
+    at_once: int | None = None,
     seeds: Sequence[int] | None = None,
     see: Callable[[int], bool] = lambda token: False,
 ) -> list[list[int]] | None:
@@ -179,9 +187,11 @@ def _written(
     has_pictures = any(message.images for messages in conversations for message in messages)
     if decoder is None or has_pictures or assistant.bundle.model.training:
         return None
-    rooms = [min(config.max_new_tokens, _room(assistant, [prompt])) for prompt in prompts]
+    rooms = [min(params.max_new_tokens, _room(assistant, [prompt])) for prompt in prompts]
     try:
-        return write_answers(decoder, prompts, Writing(rooms, assistant.stop_ids, config, seeds), see)
+        return write_answers(
+            decoder, prompts, Writing(rooms, assistant.stop_ids, params, at_once or len(prompts), seeds), see
+        )
     except NotCoveredError:
         return None
 
@@ -190,18 +200,18 @@ def _generate(
     assistant: Assistant,
     conversations: Sequence[Sequence[Message]],
     prompts: Sequence[Sequence[int]],
-    config: Config,
-    streamer: _Streamer | None = None,
+    params: SamplingParams,
+    streamer: TokenStreamer | None = None,
     seeds: Sequence[int] | None = None,
 ) -> torch.Tensor:
     model = assistant.bundle.model
     pad_id = assistant.bundle.tokenizer.pad_token_id
     sampling = []
-    if seeds is not None and config.temperature > 0:
-        sampling = [RowSampling(seeds, config.temperature, config.top_p)]
-        config = config.model_copy(update={"temperature": 0.0})  # the noise does it
-    settings = _generation_config(assistant, config, assistant.stop_ids[0] if pad_id is None else pad_id)
-    settings.max_new_tokens = min(config.max_new_tokens, _room(assistant, prompts))
+    if seeds is not None and params.is_sampled:
+        sampling = [RowSampling(seeds, params.temperature, params.top_p)]
+        params = replace(params, temperature=0.0)  # the noise does it
+    settings = _generation_config(assistant, params, assistant.stop_ids[0] if pad_id is None else pad_id)
+    settings.max_new_tokens = min(params.max_new_tokens, _room(assistant, prompts))
     ids, mask = pad_left(prompts, settings.pad_token_id)  # type: ignore[arg-type]
     device = assistant.bundle.device
     with torch.inference_mode(), _sound_scores():
@@ -243,17 +253,17 @@ def _picture_inputs(
     return shown | {"mm_token_type_ids": kinds, "image_grid_thw": grids(pictures, ids.device)}
 
 
-def _generation_config(assistant: Assistant, config: Config, pad_id: int) -> GenerationConfig:
+def _generation_config(assistant: Assistant, params: SamplingParams, pad_id: int) -> GenerationConfig:
     """State every setting, so that none of the base model's own defaults creeps in."""
-    is_sampled = config.temperature > 0
+    is_sampled = params.is_sampled
     return GenerationConfig(
-        max_new_tokens=config.max_new_tokens,
+        max_new_tokens=params.max_new_tokens,
         max_length=None,
         do_sample=is_sampled,
-        temperature=config.temperature if is_sampled else 1.0,
-        top_p=config.top_p if is_sampled else 1.0,
+        temperature=params.temperature if is_sampled else 1.0,
+        top_p=params.top_p if is_sampled else 1.0,
         top_k=0 if is_sampled else 50,
-        repetition_penalty=config.repetition_penalty,
+        repetition_penalty=params.repetition_penalty,
         no_repeat_ngram_size=0,
         num_beams=1,
         min_new_tokens=0,
@@ -283,52 +293,3 @@ def _until_stop(ids: list[int], stop_ids: list[int]) -> tuple[int, ...]:
 def _decode(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
     text = tokenizer.decode(ids, clean_up_tokenization_spaces=False)
     return str(text).strip()
-
-
-class _Streamer(BaseStreamer, StoppingCriteria):  # type: ignore[misc]
-    """Receives tokens from ``generate``, shows their text, and stops an answer that is stuck in a loop."""
-
-    def __init__(self, assistant: Assistant, is_cleaned: bool, has_tools: bool, show: Callable[[str], None]) -> None:
-        self._decoder = IncrementalDecoder(assistant.bundle.tokenizer, keeps_control=True)
-        self._stream = AnswerStream(is_cleaned)
-        hidden = frozenset() if has_tools else assistant.chat_format.hidden_ids
-        self._hidden_ids = hidden
-        self._thoughts = ThoughtReader(assistant.thought_marks)
-        self._stop_ids = frozenset(assistant.stop_ids)
-        self._show = show
-        self._has_seen_prompt = False
-
-    def put(self, value: Any) -> None:
-        """Take the prompt (the first call), then one token a call."""
-        if not self._has_seen_prompt:
-            self._has_seen_prompt = True
-            return
-        for token in value.reshape(-1).tolist():
-            self.see(token)
-
-    def see(self, token: int) -> bool:
-        """Take a token of the answer; return whether to stop, as it is stuck in a loop."""
-        if token not in self._stop_ids:
-            for piece in self._thoughts.add(token):
-                self._take(piece)
-        return self._stream.is_hopeless
-
-    def _take(self, piece: int | str) -> None:
-        if isinstance(piece, str):
-            self._show(self._stream.add(piece))
-        elif piece not in self._hidden_ids:
-            self._show(self._stream.add(self._decoder.add(piece)))
-
-    def end(self) -> None:
-        """Called by ``generate``; the rest is shown by `close`."""
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
-        """Tell ``generate`` whether to stop: [prompts]."""
-        return torch.full((len(input_ids),), self._stream.is_hopeless, device=input_ids.device)
-
-    def close(self) -> None:
-        """Show what was held back."""
-        for piece in self._thoughts.finish():
-            self._take(piece)
-        self._show(self._stream.add(self._decoder.finish()))
-        self._show(self._stream.finish())

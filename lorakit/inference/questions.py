@@ -147,13 +147,15 @@ def _up_to_question(turns: Sequence[Any], role: str) -> list[Any]:
 def _answers(assistant: Assistant, batch: Sequence[Question], config: Config, first: int) -> Iterator[dict[str, Any]]:
     """Answer a batch; a question that cannot be answered does not take the others with it."""
     from lorakit.inference.generation import answer_batch
+    from lorakit.inference.sampling import SamplingParams
 
     askable = [place for place, question in enumerate(batch) if not isinstance(question.asked, Rejected)]
     outcome: dict[int, dict[str, str]] = {}
     try:
         conversations = [batch[place].asked for place in askable]
         seeds = [config.seed + first + place for place in askable]
-        texts = answer_batch(assistant, conversations, config, seeds) if askable else []  # type: ignore[arg-type]
+        params = SamplingParams.of(config)
+        texts = answer_batch(assistant, conversations, params, seeds) if askable else []  # type: ignore[arg-type]
         outcome = {place: {ANSWER_KEY: text} for place, text in zip(askable, texts, strict=True)}
     except LorakitError as error:
         if len(batch) > 1:

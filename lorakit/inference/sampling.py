@@ -1,12 +1,42 @@
-"""Sampling that belongs to a row: what is drawn for it depends on its seed alone, not on its company in a batch."""
+"""How the tokens of an answer are chosen; what is drawn for a row depends on its seed alone, not on its company."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from transformers import LogitsProcessor, TemperatureLogitsWarper, TopPLogitsWarper
+
+from lorakit.config import Config
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """How an answer is written; see the settings of these names.
+
+    Attributes:
+        max_new_tokens: Where it is cut, at least 1.
+        temperature: 0 takes the likeliest token.
+        top_p: Of the probability, the share that is drawn from; 1 for all of it.
+        repetition_penalty: 1 for none.
+    """
+
+    max_new_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
+
+    @classmethod
+    def of(cls, config: Config) -> SamplingParams:
+        """Return what a configuration says."""
+        return cls(config.max_new_tokens, config.temperature, config.top_p, config.repetition_penalty)
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whether tokens are drawn."""
+        return self.temperature > 0
 
 
 class RowSampling(LogitsProcessor):  # type: ignore[misc]

@@ -57,12 +57,15 @@ class Session:
     def ask(self, text: str) -> None:
         """Stream the answer to one question. Each question stands for itself."""
         from lorakit.inference.generation import stream_answer
+        from lorakit.inference.sampling import SamplingParams
 
         self.last_question = text
         answer = ""
         shown = _AfterLabel()
         try:
-            answer = stream_answer(self.adapters.assistant, [question(text, self.images)], self.config, shown)
+            params, is_cleaned = SamplingParams.of(self.config), self.config.clean_repetition
+            asked = [question(text, self.images)]
+            answer = stream_answer(self.adapters.assistant, asked, params, shown, is_cleaned)
         except KeyboardInterrupt:  # stops this answer, not the session
             shown.end_waiting()
             console.label(" (interrupted)")

@@ -13,7 +13,7 @@ import os
 import re
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 
@@ -24,6 +24,7 @@ _FIELD = re.compile(r"\{([a-z][a-z0-9_]*_\d+)\}")
 _MAGIC = 0x950412DE
 _HEADER_BYTES = 28
 _DEEPEST = 4
+_MOST_IN_A_ROW = 8
 
 
 @dataclass
@@ -72,8 +73,8 @@ def translated(text: str) -> str:
         return text
     catalogue = _catalogue(language())
     if "\n" in text and (whole := catalogue.whole(text)) is not None:
-        return whole
-    return "\n".join(catalogue.line(line) for line in text.split("\n"))
+        return whole.text
+    return "\n".join(catalogue.line(line).text for line in text.split("\n"))
 
 
 @dataclass(frozen=True)
@@ -99,8 +100,18 @@ class _Template:
     def pattern(self) -> re.Pattern[str]:
         """What a text made from it looks like."""
         parts = _FIELD.split(self.source)
-        written = [re.escape(part) if place % 2 == 0 else f"(?P<{part}>.+?)" for place, part in enumerate(parts)]
+        written = [re.escape(part) for part in parts]
+        for place in range(1, len(parts), 2):
+            before, after = parts[place - 1], parts[place + 1]
+            may_be_empty = (not before and place > 1) or (not after and place < len(parts) - 2)
+            written[place] = f"(?P<{parts[place]}>.{'*' if may_be_empty else '+'}?)"
         return re.compile("".join(written), re.DOTALL)
+
+
+@dataclass(frozen=True)
+class _Found:
+    literal: int  # characters of it that are fixed, in its fields too
+    text: str
 
 
 class _Catalogue:
@@ -111,7 +122,7 @@ class _Catalogue:
         found = [_Template(source, target) for source, target in pairs.items() if _FIELD.search(source)]
         self._templates = sorted(found, key=lambda template: -template.literal)
 
-    def whole(self, text: str, depth: int = 0, may_begin_with_place: bool = True) -> str | None:
+    def whole(self, text: str, depth: int = 0, may_begin_with_place: bool = True) -> _Found | None:
         """Return the translation of a text that is one message; None where it is none.
 
         Args:
@@ -120,37 +131,55 @@ class _Catalogue:
             may_begin_with_place: Whether its first field may have a place before it, ``config.yaml line 3: name``.
         """
         if text in self._fixed:
-            return self._fixed[text]
+            return _Found(len(text), self._fixed[text])
+        has_lines = "\n" in text
         for template in self._templates:
+            if has_lines and "\n" not in template.source:
+                continue  # its lines are messages of their own
             if template.anchor in text and (found := template.pattern.fullmatch(text)):
                 if not may_begin_with_place and template.source[0] == "{" and ": " in found[1]:
                     continue
                 fields = {name: self.part(value, depth + 1) for name, value in found.groupdict().items()}
-                return template.filled(fields)
+                literal = template.literal + sum(field.literal for field in fields.values())
+                return _Found(literal, template.filled({name: field.text for name, field in fields.items()}))
+        return self._row(text, depth)
+
+    def _row(self, text: str, depth: int) -> _Found | None:
+        """Translate messages that stand in a row; None where one of them is none, or a single word."""
+        for between, written in (("; ", "；"), (", ", "，")):
+            parts = text.split(between)
+            if depth < _DEEPEST and 1 < len(parts) <= _MOST_IN_A_ROW and all(" " in part for part in parts):
+                found = [known for part in parts if (known := self.whole(part, depth + 1)) is not None]
+                if len(found) == len(parts):
+                    return _Found(sum(one.literal for one in found), written.join(one.text for one in found))
         return None
 
-    def part(self, text: str, depth: int) -> str:
+    def part(self, text: str, depth: int) -> _Found:
         """Translate what stands in a field, where it is itself a message of several words."""
-        if depth > _DEEPEST or " " not in text.strip():
-            return text
-        return self.whole(text, depth) or text
+        return self.line(text, depth) if depth <= _DEEPEST and " " in text.strip() else _Found(0, text)
 
-    def line(self, text: str) -> str:
+    def line(self, text: str, depth: int = 0) -> _Found:
         """Translate a line: all of it, or what stands behind the places that it begins with."""
         stripped = text.strip(" ")
         if not stripped:
-            return text
+            return _Found(0, text)
         before, after = text[: text.index(stripped)], text[text.index(stripped) + len(stripped) :]
-        if (whole := self.whole(stripped, may_begin_with_place=False)) is not None:
-            return before + whole + after
-        if stripped.endswith(":") and (whole := self.whole(stripped[:-1])) is not None:
-            return f"{before}{whole}：{after}"
-        for place in _places(stripped):
-            head, tail = stripped[:place], stripped[place + 2 :]
-            if (rest := self.whole(tail, may_begin_with_place=False)) is not None:
-                return f"{before}{self.whole(head) or head}: {rest}{after}"
-        whole = self.whole(stripped)
-        return text if whole is None else before + whole + after
+        found = max(self._readings(stripped, depth), key=lambda reading: reading.literal, default=None)
+        if found is None:
+            found = self.whole(stripped, depth)
+        return _Found(0, text) if found is None else replace(found, text=before + found.text + after)
+
+    def _readings(self, text: str, depth: int) -> Iterator[_Found]:
+        """Yield what a text may be made from: all of it one message, a heading, or a place and a message behind it."""
+        if (whole := self.whole(text, depth, may_begin_with_place=False)) is not None:
+            yield whole
+        if text.endswith(":") and (whole := self.whole(text[:-1], depth)) is not None:
+            yield _Found(whole.literal, f"{whole.text}：")
+        for place in _places(text):
+            head, tail = text[:place], text[place + 2 :]
+            if (rest := self.whole(tail, depth, may_begin_with_place=False)) is not None:
+                shown = self.whole(head, depth)
+                yield _Found(rest.literal + 2, f"{shown.text if shown else head}: {rest.text}")
 
 
 def _places(text: str) -> Iterator[int]:

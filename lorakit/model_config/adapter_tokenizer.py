@@ -82,8 +82,13 @@ def check_rows(tokenizer: PreTrainedTokenizerBase, folder: Path, source: ModelSo
     weights = folder / "adapter_model.safetensors"
     if not isinstance(rows, int) or len(tokenizer) <= rows or not weights.is_file():
         return
-    with safe_open(weights, framework="pt") as tensors:
-        names = tensors.keys()
+    try:
+        with safe_open(weights, framework="pt") as tensors:
+            names = tensors.keys()
+    except Exception as error:  # safetensors' own class, or the system's
+        raise AdapterError(
+            f"{folder}: its weights cannot be read ({first_line(error)})", "copy the adapter's folder again"
+        ) from error
     if any(_EMBEDDING.search(name) for name in names):
         return
     raise AdapterError(

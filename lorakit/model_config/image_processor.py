@@ -17,7 +17,7 @@ from lorakit.outgoing import strict_json
 PROCESSOR_FILE = "preprocessor_config.json"
 TRAINED_PIXELS = "lorakit_pixels"  # of a merged model, in that file
 # Families whose pictures are read here; others take text only.
-VISION_FAMILIES = frozenset({"qwen3_vl"})
+VISION_FAMILIES = frozenset({"qwen2_5_vl", "qwen3_vl"})
 # A setting of the processor, and that of the vision tower which must be the same.
 _SAME = {"patch_size": "patch_size", "merge_size": "spatial_merge_size", "temporal_patch_size": "temporal_patch_size"}
 

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 _PREFIX = "base_model.model."
 # What PEFT's wrappers hold beside what they train, under the wrapped layer's name.
 _HELD = re.compile(r"\.(original_module|modules_to_save|(?:token_adapter\.)?base_layer)\.weight$")
+_ROWS = "token_adapter.trainable_tokens_delta"
 _REPLACED = ("modules_to_save", "original_module")  # by the layer of its own that the adapter has
 _UNUSED = "lorakit_unused"  # a name that no model has
 _ROUNDING = 2.0**-7  # of bfloat16, in which either may have been stored
@@ -69,7 +70,20 @@ def copies_in(weights: Path, base: Any, known: int, needed: set[int]) -> tuple[s
                 raise ValueError(f"{name} is not what the base has")
             if kind[1] not in _REPLACED and needed:
                 raise ValueError(f"token {min(needed)} has a row in {name} only, which belongs to the base")
+        found += _tied_rows(base, tensors, names)
     return tuple(found)
+
+
+def _tied_rows(base: Any, tensors: Any, names: set[str]) -> list[str]:
+    """Name the rows of tokens of a tied output layer, which PEFT writes once more beside those of the embedding."""
+    ends = base.get_input_embeddings(), base.get_output_embeddings()
+    paths = [next((path for path, module in base.named_modules() if module is end), "") for end in ends]
+    first, again = (f"{_PREFIX}{path}.{_ROWS}" for path in paths)
+    if not base.config.get_text_config().tie_word_embeddings or not names.issuperset((first, again)):
+        return []
+    if not torch.equal(tensors.get_tensor(first), tensors.get_tensor(again)):
+        raise ValueError(f"{again} is not what {first} is, and the model ties them")
+    return [again]
 
 
 def passed_over(names: tuple[str, ...]) -> dict[str, str] | None:

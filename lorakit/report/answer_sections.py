@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from lorakit.language import translated
 from lorakit.report.content import AnsweredRow, GeneralAnswers, Interval, Memorised, Metric
 from lorakit.report.differences import marked_differences
-from lorakit.report.markup import Markup, clipped, element, joined, note, section, table
+from lorakit.report.markup import Markup, clipped, element, joined, note, section, table, words
 
 _SHOWN_ROWS = 50
 _MOST_CHARACTERS = 2000
@@ -22,7 +22,7 @@ def metrics(found: Sequence[Metric], rows: int) -> Markup:
     has_differences = any(metric.difference for metric in found)
     columns = ["", *models, *(["tuned less base"] if has_differences else [])]
     body = [
-        [metric.name, *(_value(metric.by_model[model]) for model in models)]
+        [translated(metric.name), *(_value(metric.by_model[model]) for model in models)]
         + ([_value(metric.difference)] if has_differences else [])
         for metric in found
     ]
@@ -41,10 +41,16 @@ def answers(rows: Sequence[AnsweredRow]) -> Markup:
     models = list(rows[0].answers)
     body = [_answered(row, models) for row in rows[:_SHOWN_ROWS]]
     legend = joined(
-        [element("mark", "not expected"), " ", element("del", "missing"), " ", element("b", "✓ exact", class_="exact")]
+        [words("mark", "not expected"), " ", words("del", "missing"), " ", words("b", "✓ exact", class_="exact")]
     )
     more = f"The first {_SHOWN_ROWS} of {len(rows):,} rows; predictions.jsonl has all." if len(rows) > len(body) else ""
-    explained = note("An answer that has little in common with the expected one is marked as a whole. " + more)
+    explained = element(
+        "p",
+        " ".join(
+            map(translated, ["An answer that has little in common with the expected one is marked as a whole.", more])
+        ).rstrip(),
+        class_="note",
+    )
     return section(
         "Answers",
         explained,
@@ -72,7 +78,13 @@ def memorisation(rows: Sequence[Memorised]) -> Markup:
         "the expected one means that the model repeats what it has learnt instead of answering."
     )
     body = [
-        [row.origin, _text(row.answer), _share(row.share), _share(row.expected_share), "yes" if row.is_copied else ""]
+        [
+            row.origin,
+            _text(row.answer),
+            _share(row.share),
+            _share(row.expected_share),
+            translated("yes") if row.is_copied else "",
+        ]
         for row in rows[:_SHOWN_ROWS]
     ]
     columns = ["row", "tuned answer", "tuned share", "expected share", "copied"]
@@ -98,13 +110,13 @@ def forgetting(rows: Sequence[GeneralAnswers]) -> Markup:
         [
             row.question,
             _text(row.base),
-            element("b", "unchanged", class_="exact") if row.base == row.tuned else _differing(row.base, row.tuned),
+            words("b", "unchanged", class_="exact") if row.base == row.tuned else _differing(row.base, row.tuned),
         ]
         for row in rows
     ]
     return section(
         "Other questions",
-        element("p", translated(f"{unchanged} of {len(rows)} answers are unchanged ({unchanged / len(rows):.0%}).")),
+        words("p", f"{unchanged} of {len(rows)} answers are unchanged ({unchanged / len(rows):.0%})."),
         note(explained),
         table(["question", "base", "tuned"], body, class_="texts"),
     )
@@ -115,14 +127,14 @@ def _answered(row: AnsweredRow, models: Sequence[str]) -> list[str]:
     for model in models:
         answer = row.answers[model]
         is_exact = answer == row.expected
-        flag = joined([element("b", "✓ exact", class_="exact"), " "]) if is_exact else ""
+        flag = joined([words("b", "✓ exact", class_="exact"), " "]) if is_exact else ""
         cells.append(joined([flag, _differing(row.expected, answer)]))
     return cells
 
 
 def _differing(expected: str, answer: str) -> Markup:
     if not answer:
-        return element("em", "no answer")
+        return words("em", "no answer")
     return marked_differences(_text(expected), _text(answer))
 
 

@@ -6,13 +6,14 @@ It goes where the adapter goes, so it holds no text of a row and no path of the 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import yaml
 
+from lorakit.language import translated
 from lorakit.model_config import AdapterRecord
 from lorakit.report.answer_sections import number_text
 from lorakit.report.card_usage import Loading, usage
@@ -68,7 +69,11 @@ def card_text(card: Card) -> str:
         title,
         _summary(card),
         section("Data", *_data(card.report)),
-        section("Training", table(["setting", "value"], card.settings), *_losses(card.report)),
+        section(
+            "Training",
+            table(["setting", "value"], [(name, translated(value)) for name, value in card.settings]),
+            *_losses(card.report),
+        ),
         section("Scores", *_scores(card)),
         section("What it expects", *_contract(card)),
         *usage(card.loading),
@@ -92,22 +97,32 @@ def front_matter(card: Card) -> str:
 def _summary(card: Card) -> str:
     record = card.record
     facts = [
-        f"A LoRA adapter for {plain(card.base)}, trained by lorakit {plain(record.lorakit_version)}. "
-        "It changes nothing but what its base answers, and does not work without that base.",
-        _GOT[card.got_from].format(name=plain(card.base))
-        + (f" Revision: {plain(record.base_revision)}." if record.base_revision else "")
-        + f" The fingerprint of its weights begins with {plain(record.base_fingerprint[:_SHOWN_DIGITS])}; "
-        "lorakit refuses other weights.",
+        translated(
+            f"A LoRA adapter for {plain(card.base)}, trained by lorakit {plain(record.lorakit_version)}. "
+            "It changes nothing but what its base answers, and does not work without that base."
+        ),
+        " ".join(_origin(card)),
     ]
     if record.quantization:
-        facts.append(f"In training the weights of the base were held in {plain(record.quantization)}.")
+        facts.append(translated(f"In training the weights of the base were held in {plain(record.quantization)}."))
     return "\n\n".join(facts)
+
+
+def _origin(card: Card) -> Iterator[str]:
+    record = card.record
+    yield translated(_GOT[card.got_from]).format(name=plain(card.base))
+    if record.base_revision:
+        yield translated(f"Revision: {plain(record.base_revision)}.")
+    yield translated(
+        f"The fingerprint of its weights begins with {plain(record.base_fingerprint[:_SHOWN_DIGITS])}; "
+        "lorakit refuses other weights."
+    )
 
 
 def _data(report: Report) -> Iterator[str]:
     if report.data is not None:
         yield table(["", *map(file_name, report.data.files)], report.data.counts)
-        yield "The rows themselves are no part of this card."
+        yield translated("The rows themselves are no part of this card.")
 
 
 def file_name(path: str) -> str:
@@ -151,12 +166,12 @@ def _scores(card: Card) -> Iterator[str]:
         for metric in report.metrics
     ]
     yield table(["", *models, "tuned less base"], rows)
-    yield (
+    yield translated(
         f"{len(report.answered):,} rows of {plain(file_name(report.evaluated))} were answered; the losses are over all "
         "its rows. In brackets: 95 % interval by bootstrap over the answered rows, coarse where they are few."
     )
     if card.is_tested_on_training_rows:
-        yield (
+        yield translated(
             "There was no validation file: these are the rows it was trained on. They show what it has learnt by "
             "heart, not what it can do."
         )
@@ -170,11 +185,12 @@ def _value(value: float | Interval) -> str:
 
 def _contract(card: Card) -> Iterator[str]:
     record = card.record
-    origin = "" if card.loading.has_own_template else "the base has none; "
+    lying = "the one that lies beside the adapter"
+    template = lying if card.loading.has_own_template else f"the base has none; {lying}"
+    ends = f" {translated('or')} ".join(map(plain, dict.fromkeys((record.end_of_turn, *record.stop_tokens))))
     facts = [
-        f"- Chat template: {origin}the one that lies beside the adapter (`chat_template.jinja`, SHA-256 "
-        f"{record.template_hash[:_SHOWN_DIGITS]}...).",
-        f"- An answer ends with {plain(record.end_of_turn)}{_further(record.stop_tokens, record.end_of_turn)}.",
+        f"- Chat template: {template} (`chat_template.jinja`, SHA-256 {record.template_hash[:_SHOWN_DIGITS]}...).",
+        f"- An answer ends with {ends}.",
         f"- What was trained: {plain(record.mask_rule)}.",
     ]
     if card.loading.thinks is not None:
@@ -182,14 +198,9 @@ def _contract(card: Card) -> Iterator[str]:
     if record.pixels:
         facts.append(f"- Pictures of {record.pixels[0]:,} to {record.pixels[1]:,} pixels.")
     facts.append("- System prompt, in every question:" if record.system_prompt else "- System prompt: none.")
-    yield "\n".join(facts)
+    yield "\n".join(map(translated, facts))
     if record.system_prompt:
         yield fenced(record.system_prompt)
     if record.rendering:
-        yield "A conversation as the template writes it, up to where the second answer begins:"
+        yield translated("A conversation as the template writes it, up to where the second answer begins:")
         yield fenced(record.rendering)
-
-
-def _further(tokens: Sequence[str], known: str) -> str:
-    others = [plain(token) for token in tokens if token != known]
-    return f", or with {', '.join(others)}" if others else ""

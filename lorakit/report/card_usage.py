@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from lorakit.language import translated
 from lorakit.outgoing import strict_json
 from lorakit.report.markdown import fenced, plain, section
 
@@ -62,7 +63,7 @@ def usage(loading: Loading) -> Iterator[str]:
 
 def _messages(loading: Loading) -> list[dict[str, Any]]:
     system = [{"role": "system", "content": loading.system_prompt}] if loading.system_prompt else []
-    return [*system, {"role": "user", "content": _QUESTION}]
+    return [*system, {"role": "user", "content": translated(_QUESTION)}]
 
 
 def _peft(loading: Loading) -> str:
@@ -72,7 +73,7 @@ def _peft(loading: Loading) -> str:
         system=_system_code(loading),
         thinking="" if loading.thinks is None else f"    enable_thinking={loading.thinks},\n",
         stop=list(loading.stop_ids),
-        question=_QUESTION,
+        question=translated(_QUESTION),
         picture=_PICTURE,
         pixels=loading.pixels,
     )
@@ -142,7 +143,7 @@ def _vllm(loading: Loading) -> Iterator[str]:
     rank = next((rank for rank in _VLLM_RANKS if rank >= loading.rank), None)
     if rank is None or loading.is_beyond_language:
         fault = f"vLLM takes ranks up to {_VLLM_RANKS[-1]}" if rank is None else "vLLM adapts the language model only"
-        yield f"{fault}: merge this adapter into its base first (`--task merge`), and serve the result."
+        yield translated(f"{fault}: merge this adapter into its base first (`--task merge`), and serve the result.")
         return
     serve = ["vllm", "serve", loading.base, "--enable-lora", "--lora-modules", f"{loading.name}={ADAPTER}"]
     serve += ["--max-lora-rank", str(rank)] if rank > _VLLM_RANKS[0] else []
@@ -155,7 +156,7 @@ def _vllm(loading: Loading) -> Iterator[str]:
     body = strict_json(request)
     ask = ["curl", url, "--header", "Content-Type: application/json", "--data", body]
     yield fenced(f"{shlex.join(serve)}\n{shlex.join(ask)}", "sh")
-    yield (
+    yield translated(
         f"The name in `model` chooses the adapter; the base alone answers to the name {plain(loading.base)}. vLLM "
         "takes adapters of the families that its list of supported models marks so."
     )
@@ -170,7 +171,7 @@ def _ollama(loading: Loading) -> Iterator[str]:
         shlex.join(["ollama", "create", loading.name, "-f", "Modelfile"]),
         shlex.join(["ollama", "run", loading.name]),
     ]
-    yield "lorakit writes the files that Ollama reads:"
+    yield translated("lorakit writes the files that Ollama reads:")
     yield fenced("\n".join(lines), "sh")
 
 

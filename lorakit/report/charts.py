@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lorakit.report.markup import Markup, element, joined
+from lorakit.language import translated
+from lorakit.report.markup import Markup, element, joined, words
 
 Point = tuple[float, float]
 
@@ -49,9 +50,13 @@ def line_chart(title: str, unit: str, series: Sequence[Series]) -> Markup:
     shapes = [_grid(scale, y_ticks), _step_axis(scale)]
     shapes += [_line(one, number, scale) for number, one in enumerate(drawn)]
     svg = element(
-        "svg", *shapes, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=f"{title} over the optimizer steps"
+        "svg",
+        *shapes,
+        viewBox=f"0 0 {WIDTH} {HEIGHT}",
+        role="img",
+        aria_label=translated(f"{translated(title)} over the optimizer steps"),
     )
-    caption = element("figcaption", element("strong", title), f" ({unit})" if unit else "", _legend(drawn))
+    caption = element("figcaption", words("strong", title), f" ({translated(unit)})" if unit else "", _legend(drawn))
     return element("figure", caption, svg)
 
 
@@ -118,7 +123,7 @@ def _line(series: Series, number: int, scale: Scale) -> Markup:
     dots = (
         element(
             "circle",
-            element("title", f"step {step:g}: {value:.4g}"),
+            words("title", f"step {step:g}: {value:.4g}"),
             cx=f"{scale.x(step):g}",
             cy=f"{scale.y(value):g}",
             r="2.5",
@@ -145,9 +150,7 @@ def _step_axis(scale: Scale) -> Markup:
     labels = [
         element("text", str(step), x=f"{_within(scale, step):g}", y=place, text_anchor="middle") for step in shown
     ]
-    name = element(
-        "text", "optimizer step", x=f"{(LEFT + WIDTH - RIGHT) / 2:g}", y=str(HEIGHT - 4), text_anchor="middle"
-    )
+    name = words("text", "optimizer step", x=f"{(LEFT + WIDTH - RIGHT) / 2:g}", y=str(HEIGHT - 4), text_anchor="middle")
     return joined([*labels, name])
 
 
@@ -159,7 +162,7 @@ def _within(scale: Scale, step: float) -> float:
 def _legend(series: Sequence[Series]) -> Markup:
     if len(series) < 2:
         return Markup()
-    return joined(element("span", one.name, class_=f"key k{number}") for number, one in enumerate(series))
+    return joined(words("span", one.name, class_=f"key k{number}") for number, one in enumerate(series))
 
 
 def short_number(value: float) -> str:

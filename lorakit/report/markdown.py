@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from lorakit.language import translated
+
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#+!|~$&])")
 _BACKTICKS = re.compile("`+")
 
@@ -24,11 +26,12 @@ def fenced(text: str, language: str = "text") -> str:
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a table with numbers to the right of their names."""
     ruler = ["---", *("---:" for _ in columns[1:])]
-    cells = [[plain(cell) for cell in columns], ruler, *([plain(cell) for cell in row] for row in rows)]
+    titles = [plain(translated(cell)) for cell in columns]
+    cells = [titles, ruler, *([plain(translated(name)), *map(plain, values)] for name, *values in rows)]
     return "\n".join(f"| {' | '.join(row)} |" for row in cells)
 
 
 def section(title: str, *parts: str) -> str:
     """Return a section with its heading, or nothing where all its parts are empty."""
     filled = [part for part in parts if part]
-    return "\n\n".join([f"## {title}", *filled]) if filled else ""
+    return "\n\n".join([f"## {translated(title)}", *filled]) if filled else ""

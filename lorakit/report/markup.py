@@ -19,6 +19,11 @@ def escaped(text: str) -> Markup:
     return text if isinstance(text, Markup) else Markup(escape(text, quote=True))
 
 
+def words(name: str, text: str, **attributes: str) -> Markup:
+    """Return an element with a text of lorakit's own, in the language of the page."""
+    return element(name, translated(text), **attributes)
+
+
 def joined(parts: Iterable[str]) -> Markup:
     """Join parts, escaping those that are not markup."""
     return Markup("".join(escaped(part) for part in parts))
@@ -34,17 +39,17 @@ def element(name: str, *parts: str, **attributes: str) -> Markup:
 
 def section(title: str, *parts: str) -> Markup:
     """Return a section with its heading, or nothing where all its parts are empty."""
-    return element("section", element("h2", translated(title)), *parts) if any(parts) else Markup()
+    return element("section", words("h2", title), *parts) if any(parts) else Markup()
 
 
 def note(text: str) -> Markup:
     """Return a sentence that explains what stands beside it."""
-    return element("p", translated(text), class_="note")
+    return words("p", text, class_="note")
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], class_: str = "") -> Markup:
     """Return a table in a box of its own, which scrolls where the table is wider than the page."""
-    titles = element("tr", *(element("th", translated(column), scope="col") for column in columns))
+    titles = element("tr", *(words("th", column, scope="col") for column in columns))
     head = element("thead", titles) if any(columns) else Markup()
     is_of_texts = "texts" in class_.split()
     labels = [
@@ -60,9 +65,9 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], class_: str = "
 
 def folded(summary: str, *parts: str) -> Markup:
     """Return what a reader opens by a click."""
-    return element("details", element("summary", translated(summary)), *parts)
+    return element("details", words("summary", summary), *parts)
 
 
 def clipped(text: str, most: int) -> str:
     """Shorten a text, saying by how much."""
-    return text if len(text) <= most else f"{text[:most]}… ({len(text) - most:,} more characters)"
+    return text if len(text) <= most else text[:most] + translated(f"… ({len(text) - most:,} more characters)")

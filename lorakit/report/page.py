@@ -49,7 +49,7 @@ def page(report: Report) -> str:
         Markup('<meta name="viewport" content="width=device-width, initial-scale=1">'),
         Markup(f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'),
         Markup('<link rel="icon" href="data:,">'),  # else a browser asks a server for one
-        element("title", f"{report.model}: report"),
+        element("title", translated(f"{report.model}: report")),
         element("style", Markup(STYLE)),
     ]
     document = element("html", element("head", *head), element("body", element("main", *body)), lang=language())
@@ -57,11 +57,11 @@ def page(report: Report) -> str:
 
 
 def _heading(report: Report) -> Markup:
-    adapter = f"adapter {report.adapter.name}" if report.adapter else "without an adapter"
+    adapter = f"{translated('adapter')} {report.adapter.name}" if report.adapter else translated("without an adapter")
     facts = [
         report.model,
         adapter,
-        f"answers to {Path(report.evaluated).name}",
+        translated(f"answers to {Path(report.evaluated).name}"),
         f"{report.task}, {datetime.now():%Y-%m-%d %H:%M}",
     ]
     sentence = element("p", translated(report.verdict), class_="verdict") if report.verdict else ""

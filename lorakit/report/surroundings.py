@@ -12,6 +12,7 @@ from pathlib import Path
 from lorakit import __version__
 from lorakit.incoming import fault_of_file, leads_out, read_whole
 from lorakit.invocation import program
+from lorakit.language import translated
 from lorakit.report.content import Report
 from lorakit.report.markup import Markup, element, folded, note, section, table
 from lorakit.runs import ADAPTER_FOLDER, USED_CONFIG_FILE
@@ -59,7 +60,7 @@ def versions_and_machine(task: str) -> Markup:
     return section(
         "Versions and machine",
         note(f"Those with which the {task} task ran that wrote this page."),
-        table(["", ""], rows),
+        table(["", ""], [(translated(name), translated(value)) for name, value in rows]),
     )
 
 

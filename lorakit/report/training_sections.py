@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from lorakit.language import translated
 from lorakit.report.charts import Series, line_chart
-from lorakit.report.markup import Markup, element, joined, note, section, table
+from lorakit.report.markup import Markup, element, joined, note, section, table, words
 from lorakit.runs import EvaluationRecord, MemoryRecord, PlanRecord, StepRecord
 from lorakit.runs.records import Record
 
@@ -38,15 +39,15 @@ def memory(records: Sequence[Record]) -> Markup:
     if plan is None:
         return Markup()
     measured = max((record.peak_bytes for record in records if isinstance(record, MemoryRecord)), default=0)
-    parts = [(name, size) for name, size in plan.planned_parts.items() if size > 0]
+    parts = [(translated(name), size) for name, size in plan.planned_parts.items() if size > 0]
     widest = max(plan.planned_bytes, measured, 1)
-    bars = [element("p", "planned", class_="bar-name"), _bar(parts, widest)]
+    bars = [words("p", "planned", class_="bar-name"), _bar(parts, widest)]
     if measured:
-        bars += [element("p", "measured at the peak", class_="bar-name"), _bar([("", measured)], widest, "whole")]
+        bars += [words("p", "measured at the peak", class_="bar-name"), _bar([("", measured)], widest, "whole")]
     rows = [(_swatch(number, name), _gigabytes(size)) for number, (name, size) in enumerate(parts)]
-    rows.append((element("strong", "planned, together"), _gigabytes(plan.planned_bytes)))
+    rows.append((words("strong", "planned, together"), _gigabytes(plan.planned_bytes)))
     if measured:
-        rows.append((element("strong", "measured at the peak"), _gigabytes(measured)))
+        rows.append((words("strong", "measured at the peak"), _gigabytes(measured)))
     return section("Memory", note(_decisions(plan)), *bars, table(["part", "GB"], rows, class_="numbers"))
 
 
@@ -65,7 +66,7 @@ def _summary(steps: Sequence[StepRecord], validations: Sequence[EvaluationRecord
     if validations:
         best = min(validations, key=lambda record: record.loss)
         facts.append(f"Lowest validation loss {best.loss:.4f} after step {best.step}.")
-    return element("p", " ".join(facts))
+    return element("p", " ".join(map(translated, facts)))
 
 
 def _bar(parts: Sequence[tuple[str, int]], widest: int, class_: str = "") -> Markup:

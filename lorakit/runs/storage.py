@@ -124,10 +124,10 @@ def clear_working_folder(target: Path) -> Path:
 
 def _delete(path: Path) -> None:
     """Delete a file or folder whose name says that it is lorakit's."""
-    if path.is_symlink() or path.is_file():
-        path.unlink()
-    elif path.exists():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
+    elif os.path.lexists(path):  # a pipe among others, which rmtree would open, and wait
+        path.unlink()
 
 
 def files_in(folder: Path) -> Iterator[Path]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lorakit.config import Config
 from lorakit.data_processing import Example
 from lorakit.inference import Assistant, assistant_for
 from lorakit.inference.generation import answer_ids
+from lorakit.inference.sampling import SamplingParams
 from lorakit.train.preparing import Prepared
 
 _TIMED_TOKENS = 16
@@ -90,7 +91,8 @@ def _base_tokens(assistant: Assistant, rows: list[_Asked], config: Config, pace:
 
 def _timed(assistant: Assistant, rows: list[_Asked], config: Config, most: int) -> tuple[float, int]:
     """Answer rows with at most so many tokens; return the seconds, and the tokens of the longest answer."""
-    brief = config.model_copy(update={"max_new_tokens": min(most, config.max_new_tokens)})
+    params = SamplingParams.of(config)
+    brief = replace(params, max_new_tokens=min(most, params.max_new_tokens))
     conversations = [row.example.messages[:-1] for row in rows]
     started = time.perf_counter()
     answers = answer_ids(assistant, conversations, brief, prompts=[row.prompt for row in rows])

@@ -31,6 +31,7 @@ from lorakit.engine import (
     probe,
     shares_beginning,
 )
+from lorakit.language import translated
 from lorakit.model_config import bytes_saved, fewer_bits
 from lorakit.runs import PlanRecord
 from lorakit.train.preparing import Prepared
@@ -238,7 +239,7 @@ def optimizer_values(name: str) -> float:
 
 def memory_line(memory: MemoryPlan, device: torch.device) -> str:
     """Say where the memory will go, in gigabytes."""
-    parts = ", ".join(f"{name} {size / 1e9:.2f}" for name, size in memory.parts.items() if size > 5e6)
+    parts = ", ".join(f"{translated(name)} {size / 1e9:.2f}" for name, size in memory.parts.items() if size > 5e6)
     how = f"{memory.tokens} tokens at once" + (", checkpointed" if memory.is_checkpointed else "")
     total, whose = device_memory(device)
     room = f"{whose} memory of {total / 1e9:.1f} GB, of which {memory.available / 1e9:.1f} can be had"

@@ -23,6 +23,7 @@ from lorakit.errors import DataError
 from lorakit.evaluate.comparison import dataset_loss
 from lorakit.inference import Assistant, assistant_for
 from lorakit.inference.generation import answer_batch
+from lorakit.inference.sampling import SamplingParams
 from lorakit.train.planning import RunPlan, longest_micro_batch
 from lorakit.train.preparing import Prepared
 from lorakit.train.remedies import DoesNotFitError, Remedy
@@ -242,7 +243,7 @@ def _try_answers(
 ) -> Trial:
     """Answer briefly, with as much memory put aside as whole answers would take for their keys and values."""
     config, model, device = prepared.config, prepared.bundle.model, prepared.bundle.device
-    brief = config.model_copy(update={"max_new_tokens": min(config.max_new_tokens, new_tokens)})
+    brief = replace(SamplingParams.of(config), max_new_tokens=min(config.max_new_tokens, new_tokens))
     later = min(config.max_new_tokens, _position_limit(model) - questions[0].tokens) - brief.max_new_tokens
     started = time.perf_counter()
     try:

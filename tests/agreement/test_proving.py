@@ -30,6 +30,7 @@ FAMILIES = {
 }
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_serves_a_family_computes_what_its_own_code_computes(family):
     model = small_model(family)
@@ -146,6 +147,13 @@ def test_the_model_is_left_as_it_was():
     assert not any("lora" in name for name, _ in model.named_parameters())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert not any("forward" in vars(module) for module in model.modules())
+
+
+def test_the_windows_of_a_vision_tower_are_left_as_they_were():
+    model = small_model("qwen2_5_vl")
+    windows = [module.window_size for module in model.modules() if hasattr(module, "window_size")]
+    prove(model)
+    assert [module.window_size for module in model.modules() if hasattr(module, "window_size")] == windows == [112]
 
 
 def test_the_slice_has_a_layer_of_every_kind():

@@ -267,6 +267,20 @@ def test_a_picture_whose_content_changes_is_noticed_by_all_who_use_it(tmp_path):
             use()
 
 
+@pytest.mark.parametrize("size", [(65_536, 1), (1, 65_536)])
+def test_a_side_of_more_than_65535_pixels_is_refused_before_a_row_is_decoded(tmp_path, size, monkeypatch):
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", lambda picture: pytest.fail("was decoded"))
+    Image.new("1", size).save(tmp_path / "long.png")
+    with pytest.raises(ImageError, match=f"claims {size[0]} x {size[1]} pixels; reduce it"):
+        image_format().measure(str(tmp_path / "long.png"))
+
+
+def test_a_side_of_65535_pixels_is_within_bounds(tmp_path):
+    Image.new("1", (65_535, 1)).save(tmp_path / "long.png")
+    with pytest.raises(ImageError, match="is 65535 x 1, too narrow"):
+        image_format().measure(str(tmp_path / "long.png"))
+
+
 def test_a_picture_whose_rounding_would_exceed_max_pixels_is_named(tmp_path):
     Image.new("RGB", (4000, 20), "red").save(tmp_path / "thread.png")
     narrow = ImageFormat(image_processor(), 0, 256, 784)

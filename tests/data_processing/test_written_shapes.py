@@ -65,6 +65,7 @@ def shapes_and_template(chat_format, messages):
     )
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_whatever_a_template_asks_of_a_content_it_is_answered(name):
     chat_format = ChatFormat(make_tokenizer(TEMPLATES[name], ["<|im_start|>", "<|im_end|>"], "<|im_end|>"))

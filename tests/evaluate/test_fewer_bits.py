@@ -59,7 +59,7 @@ def test_int8_is_chosen_for_the_adapter_for_which_it_was_found_the_same(session,
     assert "not tried" in str(adapters.assistant.decoding)
     answers = {"same": [(1,), (2,), (3,)], "int8": [(1,), (2,), (3 if equal == 3 else 4,)]}
     monkeypatch.setattr(
-        fewer_bits, "answer_ids", lambda assistant, asked, config, prompts: answers[reads(assistant)][: len(asked)]
+        fewer_bits, "answer_ids", lambda assistant, asked, *_, **more: answers[reads(assistant)][: len(asked)]
     )
     verdict = try_int8(adapters.assistant, adapters.made_of, ROWS, config)
     assert (verdict.rows, verdict.equal) == (3, equal)

@@ -20,6 +20,7 @@ def applied(base, adapter):
     return weights
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("lora", [{}, {"use_rslora": True}, PATTERNS, {"lora_alpha": 1}], ids=str)
 @pytest.mark.parametrize("family", ["qwen3", "llama", "gpt2"])
 def test_base_and_adapter_together_are_the_merged_model(family, lora, tmp_path):

@@ -23,6 +23,7 @@ def read_by_transformers(file, model):
     return kind.from_pretrained(file.parent, gguf_file=file.name, config=config, dtype=torch.float32).eval()
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("family", READ_BY_TRANSFORMERS)
 def test_in_f32_the_logits_are_those_of_the_source(family, tied, tmp_path):

@@ -29,6 +29,7 @@ def test_in_f32_the_logits_are_those_of_the_source(family, tied, tmp_path):
     assert ("output.weight" in tensors_in(file)) is not tied
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize(("dtype", "tolerance"), [("f16", 2e-3), ("bf16", 2e-2), ("q8_0", 3e-2)])
 @pytest.mark.parametrize("family", GGUF_FAMILIES)
 def test_in_fewer_bits_the_logits_are_near_them(family, dtype, tolerance, tmp_path):

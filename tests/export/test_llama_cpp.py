@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import TRAIN_FILE
 from export_models import OTHER_FAMILIES, adapted, logits, other_family, random_model, tensors_of, write
+from sentencepiece_tokenizers import OWN_TOKENIZERS
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lorakit.data_processing import ChatFormat, Message
@@ -168,6 +170,18 @@ def test_other_families_have_the_logits_and_the_answers_of_transformers(family, 
     for prompt, numbers in zip(prompts, found["logits"], strict=True):
         torch.testing.assert_close(torch.tensor(numbers), logits(model, prompt)[0, -1], rtol=tolerance, atol=tolerance)
     assert found["answers"] == greedy(model, prompts, 12)
+
+
+@pytest.mark.parametrize("family", OWN_TOKENIZERS)
+def test_tokenizers_of_every_kind_read_text_as_their_own_library_does(family, tmp_path):
+    tokenizer = OWN_TOKENIZERS[family]()
+    model, _ = other_family(family, vocab_size=len(tokenizer))
+    words = [*TEXTS, *(row["target"] for row in json.loads(TRAIN_FILE.read_text(encoding="utf-8")))]
+    chats = ([{"role": "user", "content": text}] for text in words if text.strip())
+    turns = [tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) for chat in chats]
+    texts = [text for text in [*words, *turns, "a<table> b <|end|>  c\n\n<end_of_turn>\nd"] if text]
+    found = llama_cpp(model=write(model, tokenizer, tmp_path / "m.gguf"), texts=texts)
+    assert found["texts"] == [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
 
 
 @pytest.mark.parametrize("dtype", ["f16", "bf16", "q8_0"])

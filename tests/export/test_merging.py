@@ -30,6 +30,7 @@ def merge(tmp_path, write_rows):
     return run
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_plain_transformers_computes_with_the_folder_what_the_adapter_did(family, merge, model_folder, tmp_path):
     base = model_folder(family)
@@ -73,6 +74,7 @@ def test_several_adapters_become_one_model_by_their_weights(merge, model_folder,
     ]
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("combination", ["linear", "svd", "ties", "dare_linear", "dare_ties"])
 def test_pefts_combinations_are_proven_too(combination, merge, model_folder, tmp_path):
     base = model_folder("qwen3")

@@ -50,6 +50,7 @@ def ids_of_ollama(found, template, conversation):
     return begin + found.encode(text)
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("thinking", [False, True])
 def test_ollama_feeds_what_lorakit_feeds(name, thinking):

@@ -7,6 +7,7 @@ import torch
 from conftest import family_config, family_tokenizer
 from export_models import logits, metadata
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lorakit.cli import main
@@ -24,10 +25,11 @@ GROWN = {
 }
 
 
-def save_base(folder, spare, seed=5):
+def save_base(folder, spare, seed=5, is_tied=False):
     tokenizer = family_tokenizer("qwen3")
     torch.manual_seed(seed)
     config = family_config("qwen3", len(tokenizer) + spare)
+    config.tie_word_embeddings = is_tied
     model = AutoModelForCausalLM.from_config(config)
     for parameter in model.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
@@ -84,6 +86,7 @@ def case(request, tmp_path):
     return base, made_elsewhere(base, tmp_path / "adapter", spare, **lora)
 
 
+@pytest.mark.every(3)
 def test_the_merged_model_has_that_tokenizer_and_computes_what_plain_peft_does_with_it(case, tmp_path, write_rows):
     base, adapter = case
     rows = write_rows([{"text": "<doc> How far? </doc>", "target": "Nine miles."}])
@@ -100,6 +103,7 @@ def test_the_merged_model_has_that_tokenizer_and_computes_what_plain_peft_does_w
     torch.testing.assert_close(logits(whole, ids), logits(model, ids), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.every(3)
 def test_as_gguf_it_has_these_tokens_too(case, tmp_path, write_rows, capsys):
     base, adapter = case
     rows = write_rows([{"text": "<doc> How far? </doc>", "target": "Nine miles."}])
@@ -110,6 +114,35 @@ def test_as_gguf_it_has_these_tokens_too(case, tmp_path, write_rows, capsys):
     assert [tokens[tokenizer.convert_tokens_to_ids(token)] for token in TOKENS] == TOKENS
     assert json.loads((file.parent / "proof.json").read_text())["proven"]
     assert code == 0, capsys.readouterr().err
+
+
+TIED = {
+    "one layer for both ends": {"modules_to_save": ["embed_tokens"], "ensure_weight_tying": True},
+    "rows for both ends": {"trainable_token_indices": {"embed_tokens": [-2, -1]}},
+}
+
+
+@pytest.mark.parametrize("kind", TIED)
+def test_ends_that_are_tied_stay_tied(kind, tmp_path, write_rows):
+    base = save_base(tmp_path / "base", 0, is_tied=True)
+    adapter = made_elsewhere(base, tmp_path / "adapter", 0, **TIED[kind])
+    assert run("merge", base, adapter, write_rows([{"text": "<doc>q", "target": "a"}]), tmp_path) == 0
+    assert json.loads((tmp_path / "written" / "proof.json").read_text())["proven"]
+    whole = AutoModelForCausalLM.from_pretrained(tmp_path / "written", dtype=torch.float32).eval()
+    assert whole.config.tie_word_embeddings
+    tokenizer, model = plain(base, adapter)
+    ids = tokenizer(TEXT)["input_ids"]
+    torch.testing.assert_close(logits(whole, ids), logits(model, ids), rtol=1e-4, atol=1e-4)
+
+
+def test_rows_that_differ_at_ends_that_are_tied_are_refused(tmp_path, write_rows, capsys):
+    base = save_base(tmp_path / "base", 0, is_tied=True)
+    adapter = made_elsewhere(base, tmp_path / "adapter", 0, **TIED["rows for both ends"])
+    weights = load_file(adapter / "adapter_model.safetensors")
+    [name] = [name for name in weights if "lm_head.token_adapter.trainable" in name]
+    save_file(weights | {name: weights[name] + 1}, adapter / "adapter_model.safetensors")
+    assert run("merge", base, adapter, write_rows([{"text": "q", "target": "a"}]), tmp_path) == 2
+    assert "and the model ties them" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["modules_to_save", "trainable_token_indices"])

@@ -5,10 +5,10 @@ import torch
 from random_adapters import plain_model, save_random_adapter
 from transformers import GenerationConfig, set_seed
 
-from lorakit.config import Config
 from lorakit.engine import PACKINGS, Decoder, decoder_fault
 from lorakit.errors import RunError
 from lorakit.inference.decoding import Writing, write_answers
+from lorakit.inference.sampling import SamplingParams
 
 PROMPTS = [[5, 6, 7, 8, 90, 91], [12], [300, 20, 7], [5, 6, 7, 8, 90, 14, 15], [401, 402, 403]]
 
@@ -21,12 +21,8 @@ def model(request, model_folder):
     return made
 
 
-def settings(**changes):
-    return Config(per_device_eval_batch_size=2, **changes)
-
-
-def written(model, prompts=PROMPTS, stop=(), most=12, config=None, **more):
-    writing = Writing([most] * len(prompts), stop, config or settings(), **more)
+def written(model, prompts=PROMPTS, stop=(), most=12, params=None, **more):
+    writing = Writing([most] * len(prompts), stop, params or SamplingParams(most), at_once=2, **more)
     return write_answers(Decoder(model), prompts, writing)
 
 
@@ -58,15 +54,15 @@ def test_an_answer_ends_with_its_stop_token_and_leaves_the_batch(model, monkeypa
 
 @pytest.mark.parametrize("penalty", [0.8, 1.3])
 def test_repetition_is_punished_as_in_transformers(model, penalty):
-    found = written(model, config=settings(repetition_penalty=penalty))
+    found = written(model, params=SamplingParams(12, repetition_penalty=penalty))
     assert found == [generated(model, prompt, repetition_penalty=penalty) for prompt in PROMPTS]
     assert found != written(model)
 
 
 def test_sampling_draws_as_transformers_does(model):
-    config = settings(temperature=1.7, top_p=0.8)
+    params = SamplingParams(12, temperature=1.7, top_p=0.8)
     set_seed(3)
-    [found] = written(model, PROMPTS[:1], config=config)
+    [found] = written(model, PROMPTS[:1], params=params)
     set_seed(3)
     wanted = generated(model, PROMPTS[0], do_sample=True, temperature=1.7, top_p=0.8, top_k=0)
     assert found == wanted
@@ -74,11 +70,11 @@ def test_sampling_draws_as_transformers_does(model):
 
 
 def test_what_is_sampled_with_a_seed_does_not_depend_on_the_others(model):
-    config, seeds = settings(temperature=2.0, top_p=0.9), [1, 2, 3, 4, 5]
-    together = written(model, config=config, seeds=seeds)
-    alone = [written(model, [one], config=config, seeds=[seed])[0] for one, seed in zip(PROMPTS, seeds, strict=True)]
+    params, seeds = SamplingParams(12, temperature=2.0, top_p=0.9), [1, 2, 3, 4, 5]
+    together = written(model, params=params, seeds=seeds)
+    alone = [written(model, [one], params=params, seeds=[seed])[0] for one, seed in zip(PROMPTS, seeds, strict=True)]
     assert together == alone
-    assert together != written(model, config=config, seeds=seeds[::-1])
+    assert together != written(model, params=params, seeds=seeds[::-1])
 
 
 @pytest.mark.parametrize("packing", ["int8", "int4"])
@@ -88,8 +84,7 @@ def test_answers_from_packed_weights_do_not_depend_on_the_batch(model, packing, 
     prompts = [*PROMPTS, [*shared, 7, 8], [*shared, *shared, 9], [*shared, 7, 8, 9], [401, 402]]
 
     def answers(batch, order):
-        config = Config(per_device_eval_batch_size=batch, repetition_penalty=penalty)
-        writing = Writing([20] * len(prompts), (), config)
+        writing = Writing([20] * len(prompts), (), SamplingParams(20, repetition_penalty=penalty), at_once=batch)
         found = write_answers(Decoder(model, PACKINGS[packing]), [prompts[one] for one in order], writing)
         return dict(zip(order, found, strict=True))
 
@@ -101,14 +96,14 @@ def test_answers_from_packed_weights_do_not_depend_on_the_batch(model, packing, 
 
 
 def test_each_answer_has_its_own_room(model):
-    writing = Writing([3, 9, 1, 4, 5], (), settings())
+    writing = Writing([3, 9, 1, 4, 5], (), SamplingParams(12), at_once=2)
     assert [len(answer) for answer in write_answers(Decoder(model), PROMPTS, writing)] == [3, 9, 1, 4, 5]
 
 
 def test_who_looks_on_sees_every_token_and_may_stop_the_answer(model):
     seen = []
     whole = written(model, PROMPTS[:1])[0]
-    writing = Writing([12], (), settings())
+    writing = Writing([12], (), SamplingParams(12), at_once=2)
     stopped = write_answers(Decoder(model), PROMPTS[:1], writing, lambda token: seen.append(token) or len(seen) == 4)
     assert stopped == [seen] == [whole[:4]]
 
@@ -116,7 +111,7 @@ def test_who_looks_on_sees_every_token_and_may_stop_the_answer(model):
 def test_adapters_come_and_go(model, model_folder, tmp_path):
     from peft import PeftModel
 
-    decoder, writing = Decoder(model), Writing([12] * len(PROMPTS), (), settings())
+    decoder, writing = Decoder(model), Writing([12] * len(PROMPTS), (), SamplingParams(12), at_once=2)
     base = write_answers(decoder, PROMPTS, writing)
     folder = model.config.model_type
     adapter = save_random_adapter(model_folder(folder), tmp_path / "adapter", size=0.3)
@@ -132,4 +127,4 @@ def test_adapters_come_and_go(model, model_folder, tmp_path):
 def test_what_are_no_numbers_is_an_error(model, penalty):
     model.get_decoder().norm.weight.data[:] = torch.nan
     with pytest.raises(RunError, match="no numbers"):
-        written(model, PROMPTS[:1], config=settings(repetition_penalty=penalty))
+        written(model, PROMPTS[:1], params=SamplingParams(12, repetition_penalty=penalty))

@@ -26,7 +26,7 @@ def converse(monkeypatch, capsys):
                 raise KeyboardInterrupt
             return event
 
-        def answered(assistant, messages, config, show):
+        def answered(assistant, messages, config, show, clean_repetition):
             show("一")
             if answers == "interrupted":
                 raise KeyboardInterrupt

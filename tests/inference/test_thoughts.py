@@ -11,7 +11,8 @@ from lorakit.data_processing.chat_template import TemplateError
 from lorakit.data_processing.tool_calls import read_tools
 from lorakit.evaluate.metrics import without_reasoning
 from lorakit.inference.assistant import Assistant
-from lorakit.inference.generation import _Streamer, answer_text
+from lorakit.inference.generation import answer_text
+from lorakit.inference.streamer import TokenStreamer
 from lorakit.inference.tool_calls import CallReader
 
 THOUGHT, SAID = "The fox is quick.\n\nSo it jumps.", "The quick fox\n\njumps."
@@ -44,13 +45,14 @@ def answered(assistant, reasoning=None, content=SAID):
 
 def streamed(assistant, ids):
     shown = []
-    streamer = _Streamer(assistant, is_cleaned=False, has_tools=False, show=shown.append)
+    streamer = TokenStreamer(assistant, is_cleaned=False, has_tools=False, show=shown.append)
     for token in ids:
         streamer.see(token)
     streamer.close()
     return "".join(shown)
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("has_tools", [False, True])
 @pytest.mark.parametrize("name", template_names())
 def test_answers_are_compared_without_their_thoughts(name, has_tools):
@@ -66,6 +68,7 @@ def test_answers_are_compared_without_their_thoughts(name, has_tools):
 
 
 # Muse Glimmer's words "assistant to=user" are one stretch of text, which only byte-level tokenizers cut there.
+@pytest.mark.every(4)
 @pytest.mark.parametrize(
     ("name", "kind"),
     [pair for pair in product(CHANNELS, KINDS) if pair[0] != "muse_glimmer" or pair[1] == "byte-level"],

@@ -35,6 +35,7 @@ def chat_format(name):
     return ChatFormat(tokenizer_of("byte-level", name, "<eos>"))
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("name", [name for name in template_names() if name not in WITHOUT])
 def test_what_the_template_writes_of_a_call_is_read_back(name):
     own = chat_format(name)

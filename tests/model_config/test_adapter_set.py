@@ -34,6 +34,7 @@ def two(model_folder, tmp_path):
     return base, AdapterChoice("a", first), AdapterChoice("b", second)
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_each_adapter_and_their_mixture_compute_what_plain_peft_does(family, model_folder, tmp_path):
     base = model_folder(family)
@@ -134,6 +135,7 @@ def test_cat_is_the_exact_weighted_sum_though_ranks_and_layers_differ(two):
     assert adapters.active == {"a+b": 1.0}
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("combination", COMBINATIONS)
 def test_every_combination_is_an_adapter_of_its_own(combination, model_folder, tmp_path):
     base = model_folder("qwen3")

@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 from itertools import pairwise
 
@@ -7,6 +8,7 @@ from card_samples import loading, record
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
+from lorakit.language import speak_language
 from lorakit.report import AnsweredRow, Card, DataOverview, Interval, Metric, Report, ShownSequence, write_card
 from lorakit.report.card import card_text
 from lorakit.runs import EvaluationRecord, RecordLog, StepRecord
@@ -147,3 +149,26 @@ def test_nothing_that_a_user_has_written_breaks_front_matter_tables_or_code(card
 def test_half_a_character_does_not_stop_it(card, tmp_path):
     file = write_card(tmp_path, replace(card, record=record(system_prompt="\ud83d")))
     assert "System prompt, in every question" in file.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {
+            "got_from": "starter",
+            "is_tested_on_training_rows": True,
+            "loading": loading(has_own_template=False, thinks=True, is_beyond_language=True),
+            "record": record(system_prompt="。", quantization="int8", pixels=(1, 2), base_revision="abc"),
+        },
+    ],
+)
+def test_a_card_is_chinese_where_lorakit_speaks_chinese(card, changes):
+    speak_language("zh")
+    try:
+        shown = body(card_text(replace(card, **changes)))
+    finally:
+        speak_language("en")
+    said = re.sub(r"```.*?```|`[^`]*`", "", shown, flags=re.DOTALL)
+    assert [line for line in said.splitlines() if re.search(r"[A-Za-z]{3,} [a-z]{2,}", line)] == []
+    assert "## 对使用的要求" in said

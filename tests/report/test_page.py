@@ -5,6 +5,7 @@ import pytest
 from report_page import SECTIONS, headings
 
 from lorakit.console import MarkedText
+from lorakit.language import speak_language
 from lorakit.report import (
     AnsweredRow,
     DataOverview,
@@ -134,3 +135,16 @@ def test_what_became_of_every_field_is_listed_and_what_should_be_looked_at_stand
     assert "&quot;zebra&quot; (3 rows) is not used" in shown
     assert "What became of every field" in shown
     assert "<td>question</td>" in shown
+
+
+def test_the_page_is_chinese_where_lorakit_speaks_chinese(run_folder):
+    speak_language("zh")
+    try:
+        shown = page(full(run_folder, "数据"))
+    finally:
+        speak_language("en")
+    said = re.sub(r"<style>.*?</style>|<pre.*?</pre>", "", shown, flags=re.DOTALL)
+    texts = [*re.findall(r">([^<]+)<", said), *re.findall(r'(?:aria-label|data-label)="([^"]*)"', said)]
+    assert [text for text in texts if re.search(r"[A-Za-z]{3,} [a-z]{2,}", text)] == []
+    assert {"得分", "回答", "训练", "内存", "数据"} <= set(texts)
+    assert '<html lang="zh">' in shown

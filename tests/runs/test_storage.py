@@ -127,6 +127,19 @@ def test_a_link_in_the_place_of_what_is_written_is_not_followed(tmp_path):
     assert (tmp_path / "results.json").read_text() == "new"
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other pipes")
+def test_a_pipe_in_the_place_of_a_folder_is_replaced_and_not_waited_for(tmp_path):
+    target = tmp_path / "checkpoint-3"
+    for name in ("checkpoint-3", ".lorakit-writing-checkpoint-3", ".lorakit-older-checkpoint-3"):
+        os.mkfifo(tmp_path / name)
+    written = clear_working_folder(target)
+    written.mkdir()
+    (written / "x").write_text("whole")
+    place_folder(target)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-3"]
+    assert (target / "x").read_text() == "whole"
+
+
 def test_no_secret_is_written(tmp_path):
     write_text(tmp_path / "x.json", '{"a": "hf_abcdefghijklmnopqrstuvwx", "b": "sk-0123456789abcdef0123"}')
     assert (tmp_path / "x.json").read_text() == '{"a": "hf_...", "b": "sk-..."}'

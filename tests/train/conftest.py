@@ -18,7 +18,7 @@ def command(model_folder, write_rows, tmp_path):
             "torch_dtype": "float32",
             "target_modules": "all-linear",
             "lora_dropout": "0",
-            "max_new_tokens": "8",
+            "max_new_tokens": "4",  # too few for general questions to be asked
             "lora_r": "8",
             "lora_alpha": "16",
             "learning_rate": "5e-4",

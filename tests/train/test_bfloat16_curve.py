@@ -56,6 +56,7 @@ def packed_curve(folder, rows, is_native):
         yield loss.item()
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("family", SOME_FAMILIES)
 @pytest.mark.parametrize(
     "is_native", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["own kernels", "PyTorch"]

@@ -63,6 +63,7 @@ def test_a_model_that_does_not_fit_at_all_is_an_error(command, monkeypatch, caps
     assert "error: the model does not fit" in capsys.readouterr().err
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize(
     "arguments", [EPOCH, ("--num_train_epochs", "20"), ("--set", "trainer_args={max_steps: 7}")], ids=str
 )

@@ -2,11 +2,19 @@
 
 import json
 import re
+from functools import partial
 
+import pytest
 from report_page import SECTIONS, headings
 from trained import ROWS
 
 from lorakit.evaluate.forgetting import QUESTIONS
+
+
+@pytest.fixture
+def command(command):
+    """Answers long enough for general questions to be asked."""
+    return partial(command, "--max_new_tokens", "8")
 
 
 def report(folder):

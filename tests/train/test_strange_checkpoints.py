@@ -211,6 +211,7 @@ TAKEN = {
 }
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("name", TAKEN)
 def test_a_file_where_a_folder_should_be_and_the_reverse_is_one_sentence(lab, capsys, name):
     TAKEN[name](lab.folder / "out" / name)

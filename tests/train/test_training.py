@@ -79,6 +79,7 @@ def test_only_the_adapter_is_saved_and_the_base_is_untouched(command, model_fold
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize(("batch", "accumulation"), [(2, 2), (1, 4)])
 def test_the_user_s_batch_is_one_step_however_it_is_cut(command, batch, accumulation):
     whole = ("--per_device_train_batch_size", "4", "--num_train_epochs", "2")
@@ -169,6 +170,7 @@ def test_a_loss_that_is_not_finite_names_the_rows_of_its_step(command, monkeypat
     assert not (folder / "lora_model").exists()
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("family", SOME_FAMILIES)
 def test_the_token_budget_changes_nothing_but_time_and_memory(command, family):
     def of(rows, budget, *more):
@@ -188,6 +190,7 @@ def test_the_token_budget_changes_nothing_but_time_and_memory(command, family):
         assert_same_adapter(folders["1000000"], folder, rtol=1e-4, atol=5e-6)
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_dropout_belongs_to_the_row_however_a_step_is_cut(command, family):
     def run(folder, batch, accumulation, budget, seed=42):

@@ -22,6 +22,7 @@ def _not_probed(monkeypatch):
     monkeypatch.setattr(planning, "_MOST_PROBE_TOKENS", 0)
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("budget", ["auto", "80"])
 @pytest.mark.parametrize("longest_for_a_probe", [0, 10_000])
 def test_no_micro_batch_of_the_training_is_longer_than_the_one_tried_before_it(
@@ -48,6 +49,7 @@ def test_no_micro_batch_of_the_training_is_longer_than_the_one_tried_before_it(
     assert tried[0] == max(trained)
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize(
     "settings", [("--temperature", "0.9"), ("--set", "trainer_args={activation_checkpointing: true}")]
 )
@@ -110,7 +112,7 @@ def test_answers_that_do_not_fit_are_named_with_the_setting_that_helps(command, 
     code, folder = command(*EPOCH)
     message = capsys.readouterr().err
     assert code == 2
-    assert "2 answers at once, of up to 8 tokens, do not fit into memory" in message
+    assert "2 answers at once, of up to 4 tokens, do not fit into memory" in message
     assert "--set per_device_eval_batch_size=1" in message
     assert not (folder / "events.jsonl").exists()
 

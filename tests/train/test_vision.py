@@ -16,6 +16,7 @@ from lorakit.data_processing import ImageFormat, Message
 from lorakit.engine.images.pictures import pixel_inputs
 from lorakit.inference import open_assistant
 from lorakit.inference.generation import answer_batch
+from lorakit.inference.sampling import SamplingParams
 from lorakit.runs import RecordLog, StepRecord
 from lorakit.train.trial import Trial
 
@@ -124,8 +125,8 @@ def test_answers_from_kept_features_are_those_of_the_plain_model(tmp_path):
     )
     assistant = open_assistant(config)
     question = [Message("user", "<image>什么颜色？", (file,))]
-    answers = answer_batch(assistant, [question, [Message("user", "你好。")]], config)
-    assert answers == answer_batch(assistant, [question, [Message("user", "你好。")]], config)
+    answers = answer_batch(assistant, [question, [Message("user", "你好。")]], SamplingParams.of(config))
+    assert answers == answer_batch(assistant, [question, [Message("user", "你好。")]], SamplingParams.of(config))
     plain = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
     ids = torch.tensor([assistant.prompt_ids(question)])
     (picture,) = assistant.chat_format.pictures(question)

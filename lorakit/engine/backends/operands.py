@@ -98,6 +98,55 @@ def _projection(scaling: float, weight: Any, bias: Any, a: Any, b: Any, keep_mas
 
 
 @dataclass(frozen=True)
+class Limits:
+    """What an attention layer does to its scores besides causal order.
+
+    Sources: Beltagy et al., 2020, "Longformer", arXiv 2004.05150 (windows); Gemma Team, 2024, "Gemma 2", arXiv
+    2408.00118 (soft caps); OpenAI, 2025, "gpt-oss", arXiv 2508.10925 (sinks).
+
+    Attributes:
+        window: How many tokens a token sees, itself included; None for all before it.
+        chunk: A token sees those of its own chunk of so many; None for all before it.
+        soft_cap: Scores are bent to stay below it; None for none.
+        sinks: [heads], scores of a place that takes its share and gives nothing; None for none.
+    """
+
+    window: int | None = None
+    chunk: int | None = None
+    soft_cap: float | None = None
+    sinks: torch.Tensor | None = None
+
+    def bends(self) -> bool:
+        """Whether scores are changed, of rows of any length."""
+        return self.soft_cap is not None or self.sinks is not None
+
+    def hides(self, longest: int) -> bool:
+        """Whether a token of a row of so many does not see all before it."""
+        return any(most is not None and longest > most for most in (self.window, self.chunk))
+
+    def applies_to(self, longest: int) -> bool:
+        """Whether they change anything for rows of so many tokens."""
+        return self.bends() or self.hides(longest)
+
+    def first_seen(self, place: int) -> int:
+        """Return the first token that the one at a place sees."""
+        after_window = max(place + 1 - self.window, 0) if self.window else 0
+        return max(after_window, place // self.chunk * self.chunk if self.chunk else 0)
+
+    def sees(self, asked: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
+        """Return whether tokens [asking, 1] see those at places [tokens], as [asking, tokens]."""
+        seen = place <= asked
+        if self.window:
+            seen &= place > asked - self.window
+        if self.chunk:
+            seen &= place // self.chunk == asked // self.chunk
+        return seen
+
+
+UNLIMITED = Limits()
+
+
+@dataclass(frozen=True)
 class AttentionInputs:
     """What attends to what.
 
@@ -107,6 +156,7 @@ class AttentionInputs:
         value: [key heads, tokens, size]
         spans: The sequences; together they have all queries.
         scaling: Of the products of queries and keys.
+        limits: What is done to scores besides.
     """
 
     query: torch.Tensor
@@ -114,6 +164,11 @@ class AttentionInputs:
     value: torch.Tensor
     spans: tuple[Span, ...]
     scaling: float
+    limits: Limits = UNLIMITED
+
+    def keeps(self, span: Span) -> bool:
+        """Whether the backward pass finds the probabilities of a sequence; with bent scores it needs more than them."""
+        return span.is_kept and self.limits.soft_cap is None
 
     def empty_gradients(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return where the gradients of query, key and value go; those of keys and values begin at zero."""

@@ -161,8 +161,8 @@ def _kind(tower: torch.nn.Module) -> str | None:
 
 
 def _projectors(tower: Any) -> list[torch.nn.Module]:
-    """Return the projector, and those of the deepstack layers in their order."""
-    return [tower.merger, *tower.deepstack_merger_list]
+    """Return the projector, and those of the deepstack layers in their order, where there are any."""
+    return [tower.merger, *getattr(tower, "deepstack_merger_list", ())]
 
 
 def _features(base: Any, picture: Picture, kind: str, read: Callable[[Picture], torch.Tensor]) -> Features:
@@ -187,5 +187,17 @@ def _features(base: Any, picture: Picture, kind: str, read: Callable[[Picture], 
         for hook in hooks:
             hook.remove()
     if kind == _BEFORE_PROJECTOR:
-        return tuple(given[number] for number in range(len(given)))
-    return (found.pooler_output[0], *(layer[0] for layer in found.deepstack_features))
+        return tuple(_row_by_row(tower, picture, given[number]) for number in range(len(given)))
+    return (found.pooler_output[0], *(layer[0] for layer in getattr(found, "deepstack_features", None) or ()))
+
+
+def _row_by_row(tower: Any, picture: Picture, patches: torch.Tensor) -> torch.Tensor:
+    """Return patches [patches, hidden] in the order of their tokens; Qwen2.5-VL's tower has them window by window."""
+    if not hasattr(tower, "window_size"):
+        return patches
+    side = tower.window_size // tower.patch_size // picture.merge  # of a window, in tokens
+    rows = torch.arange(picture.token_rows, device=patches.device)[:, None] // side
+    columns = torch.arange(picture.token_columns, device=patches.device) // side
+    window = (rows * picture.token_columns + columns).flatten()  # of each token, [tokens]
+    tokens = patches.view(picture.tokens, -1, patches.shape[-1])  # [tokens, patches of a token, hidden]
+    return tokens[torch.argsort(torch.argsort(window, stable=True))].flatten(0, 1)

@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
+from lorakit.engine.backends.operands import Limits
 from lorakit.engine.ops.attention import Packed, attend_packed
-from lorakit.engine.ops.limited_attention import Limits, attend_by_scores
+from lorakit.engine.ops.limited_attention import attend_by_scores
 
 PACKED = "lorakit_packed"
 # Stands in for the mask of a packed row, which would grow with the square of the row. Nothing ever attends by it.
@@ -41,7 +42,7 @@ def packed_attention(  # noqa: PLR0913, PLR0917 - the signature is that of trans
         scaling: Of the products; None for one over the root of the head size.
         dropout: On the probabilities.
         packed: Where the sequences lie, and who computes.
-        kwargs: What else the layer gives: see `Limits.of`. Passed on to SDPA.
+        kwargs: What else the layer gives: see `limits_of`. Passed on to SDPA.
 
     Returns:
         [1, tokens, heads, head size], and None for the probabilities.
@@ -52,7 +53,21 @@ def packed_attention(  # noqa: PLR0913, PLR0917 - the signature is that of trans
     if packed is None:
         return _attend_by_mask(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    return attend_packed(query, key, value, packed, scale, dropout, Limits.of(module, kwargs)), None
+    return attend_packed(query, key, value, packed, scale, dropout, limits_of(module, kwargs)), None
+
+
+def limits_of(module: Any, given: dict[str, Any]) -> Limits:
+    """Read what transformers' attention layers hand to their attention function by name; chunks are settings."""
+    sinks = given.get("s_aux") if given.get("s_aux") is not None else given.get("sinks")
+    return Limits(given.get("sliding_window") or None, _chunk_of(module), given.get("softcap") or None, sinks)
+
+
+def _chunk_of(module: Any) -> int | None:
+    """Return the chunk of an attention layer, as most of Llama 4's have one."""
+    settings = getattr(module, "config", None)
+    kinds, number = getattr(settings, "layer_types", None), getattr(module, "layer_idx", None)
+    is_chunked = kinds and number is not None and kinds[number] == "chunked_attention"
+    return (getattr(settings, "attention_chunk_size", None) or None) if is_chunked else None
 
 
 def _attend_by_mask(
@@ -67,7 +82,7 @@ def _attend_by_mask(
 
     if mask is not None and mask.numel() == 1 < key.shape[2]:
         raise RuntimeError(f"{type(module).__name__} does not pass on the lengths of sequences of a packed row")
-    limits = Limits.of(module, kwargs)
+    limits = limits_of(module, kwargs)
     if limits.bends():
         scale = query.shape[-1] ** -0.5 if kwargs["scaling"] is None else kwargs["scaling"]
         if mask is None and query.shape[2] > 1:

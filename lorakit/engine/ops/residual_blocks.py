@@ -20,7 +20,9 @@ import torch
 from lorakit.engine.backends.base import Backend
 from lorakit.engine.backends.operands import (
     PER_PROJECTION,
+    UNLIMITED,
     AttentionInputs,
+    Limits,
     MlpSaved,
     Norm,
     NormedInput,
@@ -43,6 +45,7 @@ class Heads:
         sin: The same.
         query_norm: Over each head; None in families without.
         key_norm: The same.
+        limits: What is done to scores besides.
     """
 
     size: int
@@ -52,6 +55,7 @@ class Heads:
     sin: torch.Tensor
     query_norm: Norm | None = None
     key_norm: Norm | None = None
+    limits: Limits = UNLIMITED
 
     def split(self, projected: torch.Tensor) -> torch.Tensor:
         """View [tokens, heads * size] as [1, tokens, heads, size]."""
@@ -77,7 +81,8 @@ class Heads:
 
     def inputs(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> AttentionInputs:
         """Say what attends to what, for query and key as `rotate` leaves them and value [tokens, key heads * size]."""
-        return AttentionInputs(query, key, self.split(value)[0].transpose(0, 1), self.spans, self.scaling)
+        heads = self.split(value)[0].transpose(0, 1)
+        return AttentionInputs(query, key, heads, self.spans, self.scaling, self.limits)
 
 
 def add_attention(

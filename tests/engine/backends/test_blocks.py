@@ -95,6 +95,7 @@ def of_attention(case, dtype, way):
     return [*outputs, *found(smalls), rstd, y, grad_output, grad_x, *found(gradients), *found(of_last)]
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("half", [of_mlp, of_attention])
 @pytest.mark.parametrize("case", CASES, ids=str)

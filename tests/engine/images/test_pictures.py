@@ -24,9 +24,13 @@ from lorakit.model_config import attach_new_adapter, load_model, load_tokenizer,
 CPU = torch.device("cpu")
 
 
+FAMILIES = ["qwen3_vl", "qwen2_5_vl"]
+
+
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return save_vision_model(tmp_path_factory.mktemp("qwen3-vl"))
+def folder(request, tmp_path_factory):
+    family = getattr(request, "param", FAMILIES[0])
+    return save_vision_model(tmp_path_factory.mktemp(family), family=family)
 
 
 def bundle(folder, is_half=False, is_native=None, **settings):
@@ -49,13 +53,13 @@ def bundle(folder, is_half=False, is_native=None, **settings):
 
 
 @pytest.fixture(scope="module")
-def rows(tmp_path_factory):
+def rows(folder, tmp_path_factory):
     """Rows with no, one and three pictures of different sizes."""
     place = tmp_path_factory.mktemp("rows")
     sizes = {"a.png": (2 * SIDE, 3 * SIDE), "b.png": (SIDE, SIDE), "c.png": (5 * SIDE, 2 * SIDE)}
     for (name, size), colour in zip(sizes.items(), ("red", "green", "blue"), strict=True):
         draw(place / name, size, colour)
-    tokenizer = vision_tokenizer()
+    tokenizer = load_tokenizer(locate_model(str(folder), "huggingface"))
     token = tokenizer.convert_tokens_to_ids("<|image_pad|>")
     chat_format = ChatFormat(tokenizer, ImageFormat(image_processor(), token, SIDE**2, 64 * SIDE**2))
     raw = [
@@ -93,12 +97,14 @@ def opted_in(request, folder, rows):
     return request.param, reference(bundle(folder, **request.param), rows)
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize(
     ("budget", "is_half"),
     [(20, False), (10_000, False), (10_000, True)],
     ids=["cut", "whole", "whole, weights in float16"],
 )
 @pytest.mark.parametrize("is_native", [False, True], ids=["PyTorch", "own kernels"])
+@pytest.mark.parametrize("folder", FAMILIES, indirect=True)
 def test_a_packed_step_with_pictures_is_that_of_its_rows_one_by_one(
     folder, rows, budget, opted_in, is_native, is_half, monkeypatch
 ):
@@ -136,6 +142,7 @@ def outputs_of(model, pictures):
 
 @pytest.mark.parametrize("settings", [{}, {"train_projector": True}], ids=["frozen", "adapted projector"])
 @pytest.mark.parametrize("is_half", [False, True], ids=["float32", "float16 products"])
+@pytest.mark.parametrize("folder", FAMILIES, indirect=True)
 @pytest.mark.usefixtures("half_kernel")
 def test_kept_features_are_those_computed_anew_to_the_last_bit(folder, rows, settings, is_half):
     pictures = rows[2].pictures
@@ -150,6 +157,7 @@ def test_kept_features_are_those_computed_anew_to_the_last_bit(folder, rows, set
 
 
 @pytest.mark.parametrize("is_half", [False, True], ids=["float32", "float16 products"])
+@pytest.mark.parametrize("folder", FAMILIES, indirect=True)
 @pytest.mark.usefixtures("half_kernel")
 def test_features_do_not_depend_on_the_company_of_a_picture(folder, rows, is_half):
     pictures = rows[2].pictures
@@ -201,6 +209,7 @@ def test_a_file_that_changes_is_another_picture(folder, tmp_path):
 
 
 @pytest.mark.parametrize("settings", [{}, {"train_projector": True}], ids=["frozen", "adapted projector"])
+@pytest.mark.parametrize("folder", FAMILIES, indirect=True)
 def test_the_memory_of_kept_features_is_known_beforehand(folder, rows, settings):
     model = bundle(folder, **settings).get_base_model()
     pictures = [picture for row in rows for picture in row.pictures]
@@ -210,6 +219,7 @@ def test_the_memory_of_kept_features_is_known_beforehand(folder, rows, settings)
     assert expected == sum(tensor.nbytes for kept in features._kept.values() for tensor in kept)
 
 
+@pytest.mark.parametrize("folder", FAMILIES, indirect=True)
 def test_the_adapter_loads_in_plain_peft_on_the_plain_model(folder, rows, tmp_path):
     from transformers import AutoModelForImageTextToText
 

@@ -55,6 +55,7 @@ def projections_of(shapes, adapted, has_dropout=False, dtype=torch.float64, toke
     return projections, trained
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("has_norms", [False, True])
 @pytest.mark.parametrize("has_dropout", [False, True])
 @pytest.mark.parametrize("adapted", ["qkvo", "qv", "o", ""])

@@ -24,7 +24,11 @@ def forward(kernels: Any, inputs: AttentionInputs) -> tuple[torch.Tensor, ...]:
     query = inputs.query
     heads, queries, size = query.shape
     output, normaliser = query.new_empty(queries, heads, size), query.new_empty(heads, queries, dtype=torch.float32)
-    kernels.attention_forward(*(query, inputs.key, inputs.value, output, normaliser), *_layout(inputs), inputs.scaling)
+    sinks = None if inputs.limits.sinks is None else inputs.limits.sinks.detach().float().contiguous()
+    kernels.attention_forward(
+        *(query, inputs.key, inputs.value, sinks, output, normaliser),
+        *(*_layout(inputs), inputs.scaling, inputs.limits.soft_cap or 0.0),
+    )
     return output, normaliser
 
 
@@ -39,7 +43,7 @@ def backward(
     )  # each span's own, to be added up
     kernels.attention_backward(
         *(query, key, value, grad, normaliser, *gradients, *of_prefix),
-        *(*_layout(inputs), inputs.scaling, key.shape[1]),
+        *(*_layout(inputs), inputs.scaling, inputs.limits.soft_cap or 0.0, key.shape[1]),
     )
     for gradient, own in zip(gradients[1:], of_prefix, strict=True):
         gradient[:, :prefix_len] += own.sum(0)
@@ -59,4 +63,5 @@ def _layout(inputs: AttentionInputs) -> tuple[torch.Tensor, torch.Tensor]:
     heads, queries, size = inputs.query.shape
     strides = [stride for tensor in (inputs.query, inputs.key, inputs.value) for stride in tensor.stride()[:2]]
     layout = [len(inputs.spans), inputs.spans[-1].prefix_len, heads, len(inputs.key), size, queries, *strides]
+    layout += [inputs.limits.window or 0, inputs.limits.chunk or 0]
     return torch.tensor(places), torch.tensor(layout)

@@ -198,7 +198,7 @@ def _content_digest(file: Path) -> str:
 def _sweep(folder: Path) -> None:
     """Remove what processes that were killed have left."""
     for left in folder.glob(f"{_UNFINISHED}*"):
-        if time.time() - left.stat().st_mtime > 2 * _LONGEST_SECONDS:
+        if left.is_dir() and time.time() - left.stat().st_mtime > 2 * _LONGEST_SECONDS:  # rmtree would open a pipe
             shutil.rmtree(left, ignore_errors=True)
 
 

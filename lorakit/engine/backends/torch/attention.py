@@ -1,4 +1,4 @@
-"""Causal attention of packed sequences by plain batched products, a tile of queries at a time.
+"""Causal attention of packed sequences by plain batched products, a tile of queries at a time with what it sees.
 
 torch's flash kernel is fast forward on a CPU but slow backward. Here the query heads of a key head are computed
 together, so that what causal order forbids is hardly ever computed. Short sequences keep their probabilities for the
@@ -25,12 +25,11 @@ def attend(inputs: AttentionInputs) -> tuple[torch.Tensor, ...]:
     for span in inputs.spans:
         keys, values = span.visible(inputs.key), span.visible(inputs.value)
         for part, visible in span.tiles():
-            probabilities = _probabilities(
-                _grouped(inputs.query[:, part], len(keys)), keys[:, :visible], part, inputs.scaling
-            )
-            attended = torch.bmm(probabilities, values[:, :visible])  # [key heads, repeats * tile, size]
+            tile = _Tile(part, visible, inputs)
+            probabilities, _ = tile.probabilities(_grouped(inputs.query[:, part], len(keys)), keys[:, tile.seen])
+            attended = torch.bmm(probabilities, values[:, tile.seen])  # [key heads, repeats * tile, size]
             output[part].transpose(0, 1).copy_(attended.view(heads, -1, size))
-            if span.is_kept:
+            if inputs.keeps(span):
                 kept.append(probabilities)
     return output, *kept
 
@@ -43,20 +42,22 @@ def fill_gradients(
     remembered = iter(kept)
     for span in inputs.spans:
         keys, values = span.visible(inputs.key), span.visible(inputs.value)
-        grad_keys, grad_values = torch.empty_like(keys), torch.empty_like(values)
-        for number, (part, visible) in enumerate(span.tiles()):
+        grad_keys, grad_values = torch.zeros_like(keys), torch.zeros_like(values)
+        for part, visible in span.tiles():
+            tile = _Tile(part, visible, inputs)
             queries, grads = _grouped(inputs.query[:, part], len(keys)), _grouped(grad[:, part], len(keys))
-            if span.is_kept:
+            slopes = None
+            if inputs.keeps(span):
                 probabilities = next(remembered)
             else:
-                probabilities = _probabilities(queries, keys[:, :visible], part, inputs.scaling)
-            grad_probabilities = torch.bmm(grads, values[:, :visible].transpose(1, 2))
+                probabilities, slopes = tile.probabilities(queries, keys[:, tile.seen])
+            grad_probabilities = torch.bmm(grads, values[:, tile.seen].transpose(1, 2))
             grad_scores = _scores_gradient(grad_probabilities, probabilities, inputs.scaling)
-            grad_query[:, part] = torch.bmm(grad_scores, keys[:, :visible]).view(len(grad), -1, grad.shape[-1])
-            # The first tile sees all keys, so there is nothing to add to yet.
-            beta = 1 if number else 0
-            grad_values[:, :visible].baddbmm_(probabilities.transpose(1, 2), grads, beta=beta)
-            grad_keys[:, :visible].baddbmm_(grad_scores.transpose(1, 2), queries, beta=beta)
+            if slopes is not None:
+                grad_scores *= slopes
+            grad_query[:, part] = torch.bmm(grad_scores, keys[:, tile.seen]).view(len(grad), -1, grad.shape[-1])
+            grad_values[:, tile.seen].baddbmm_(probabilities.transpose(1, 2), grads)
+            grad_keys[:, tile.seen].baddbmm_(grad_scores.transpose(1, 2), queries)
         if span.queries.start < span.queries.stop:
             _give_back(grad_key, grad_keys, span)
             _give_back(grad_value, grad_values, span)
@@ -73,16 +74,39 @@ def _give_back(packed: torch.Tensor, visible: torch.Tensor, span: Span) -> None:
     packed[:, span.keys] += visible[:, span.prefix_len :]
 
 
-def _probabilities(queries: torch.Tensor, keys: torch.Tensor, part: slice, scaling: float) -> torch.Tensor:
-    """Return what queries [key heads, repeats * tile, size] pay to keys [key heads, visible, size].
+class _Tile:
+    """Some queries, and the keys that any of them sees."""
 
-    The last query of the tile sees all keys, each one before it a key less.
-    """
-    tile, visible = part.stop - part.start, keys.shape[1]
-    scores = torch.bmm(queries, keys.transpose(1, 2))  # [key heads, repeats * tile, visible]
-    on_diagonal = scores.mul_(scaling).view(len(scores), -1, tile, visible)[..., -tile:]
-    on_diagonal.add_(_future(tile, scores.dtype, scores.device))
-    return torch.softmax(scores, dim=-1)
+    def __init__(self, part: slice, visible: int, inputs: AttentionInputs) -> None:
+        self._rows, self._scaling, self._limits = part.stop - part.start, inputs.scaling, inputs.limits
+        self._place = visible - self._rows  # of the first query among the keys
+        self.seen = slice(inputs.limits.first_seen(self._place), visible)
+
+    def probabilities(self, queries: torch.Tensor, keys: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return what queries pay to keys [key heads, repeats * tile, seen], and by how much bent scores grow there.
+
+        Args:
+            queries: [key heads, repeats * tile, size]
+            keys: [key heads, seen, size]
+        """
+        scores, slopes, cap = torch.bmm(queries, keys.transpose(1, 2)).mul_(self._scaling), None, self._limits.soft_cap
+        if cap is not None:
+            bent = scores.div_(cap).tanh_()
+            slopes, scores = 1 - bent.square(), bent * cap
+        by_row = scores.view(len(scores), -1, self._rows, scores.shape[-1])  # [key heads, repeats, tile, seen]
+        if self._limits.hides(self.seen.stop):
+            by_row.masked_fill_(self._hidden(scores.device), float("-inf"))
+        else:
+            by_row[..., -self._rows :].add_(_future(self._rows, scores.dtype, scores.device))
+        if self._limits.sinks is None:
+            return torch.softmax(scores, dim=-1), slopes
+        sinks = self._limits.sinks.to(scores).view(len(scores), -1, 1, 1).expand(*by_row.shape[:3], 1)
+        shares = torch.softmax(torch.cat([by_row, sinks], dim=-1), dim=-1)[..., :-1]
+        return shares.reshape(scores.shape), slopes
+
+    def _hidden(self, device: torch.device) -> torch.Tensor:
+        asked = torch.arange(self._place, self.seen.stop, device=device)[:, None]
+        return ~self._limits.sees(asked, torch.arange(self.seen.start, self.seen.stop, device=device))
 
 
 def _scores_gradient(grad: torch.Tensor, probabilities: torch.Tensor, scaling: float) -> torch.Tensor:

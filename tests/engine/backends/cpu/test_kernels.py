@@ -8,6 +8,7 @@ from torch.nn.functional import cross_entropy
 
 from lorakit.engine import choose_backend
 from lorakit.engine.backends.cpu.levels import VARIABLE, levels_here
+from lorakit.engine.backends.operands import Limits
 from lorakit.engine.layout import PackedLayout
 from lorakit.engine.ops.attention import PackedAttention
 from lorakit.engine.ops.pointwise import RmsNorm, Rope, SwiGlu
@@ -80,6 +81,7 @@ ROWS = {
 }
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("dtype", FORMATS)
 @pytest.mark.parametrize("rows", ROWS.values(), ids=ROWS)
 @pytest.mark.parametrize(("heads", "key_heads", "size"), [(6, 2, 24), (3, 3, 64), (4, 1, 80), (2, 1, 7)])
@@ -92,6 +94,31 @@ def test_attention_is_the_same(dtype, rows, heads, key_heads, size):
     assert_both_compute_what_float64_does(
         lambda q, k, v, by: PackedAttention.apply(q, k, v, spans, size**-0.5, by), inputs
     )
+
+
+LIMITS = {
+    "a window": {"window": 37},
+    "a window of one": {"window": 1},
+    "chunks": {"chunk": 50},
+    "a soft cap": {"soft_cap": 2.0},
+    "sinks": {"sinks": [-1.0, 30.0]},
+    "all of them": {"window": 40, "chunk": 100, "soft_cap": 2.0, "sinks": [0.5, 1.0]},
+}
+
+
+@pytest.mark.parametrize("dtype", FORMATS)
+@pytest.mark.parametrize("rows", [ROWS["tiles"], ROWS["both"]], ids=["tiles", "both"])
+@pytest.mark.parametrize("limits", LIMITS.values(), ids=LIMITS)
+def test_limited_attention_is_the_same(dtype, rows, limits):
+    tokens = rows.prefix_len + sum(rows.seqlens)
+    shapes = [(1, sum(rows.tails or (tokens,)), 4, 24), (1, tokens, 2, 24), (1, tokens, 2, 24)]
+    inputs = [numbers(*shape, dtype=dtype).transpose(1, 2).detach().requires_grad_() for shape in shapes]
+    sinks = {"sinks": torch.tensor(limits["sinks"]).repeat(2)} if "sinks" in limits else {}
+
+    def attend(query, key, value, by):
+        return PackedAttention.apply(query, key, value, rows.tail_spans, 0.2, by, Limits(**{**limits, **sinks}))
+
+    assert_both_compute_what_float64_does(attend, inputs)
 
 
 def assert_attention_is_the_same(dtype):
@@ -165,9 +192,10 @@ def test_the_number_of_threads_changes_nothing():
 def test_a_lack_of_memory_in_attention_is_one_that_training_understands():
     query, key, normaliser = torch.ones(1, 1, 8), torch.ones(1, 1, 8), torch.ones(1, 1)
     unthinkable = torch.tensor([[0, 1, 0, 1 << 42]])
-    layout = torch.tensor([1, 0, 1, 1, 8, 1, 8, 8, 8, 8, 8, 8])
+    layout = torch.tensor([1, 0, 1, 1, 8, 1, 8, 8, 8, 8, 8, 8, 0, 0])
+    inputs, places = (query, key, key, None, query, normaliser), (unthinkable, layout, 1.0, 0.0)
     with pytest.raises(torch.OutOfMemoryError):
-        backend_of_kind(True).kernels.attention_forward(query, key, key, query, normaliser, unthinkable, layout, 1.0)
+        backend_of_kind(True).kernels.attention_forward(*inputs, *places)
 
 
 def test_they_serve_dense_tensors_of_the_model_s_format_on_the_cpu():

@@ -172,10 +172,17 @@ template <class U>
     }
 }
 
-// In the order of row_attention.py. Strides are those of heads and tokens, in elements.
+// In the order of attention.py. Strides are those of heads and tokens, in elements; no window and no chunk are 0.
 struct Layout {
     std::int64_t spans, shared, heads, key_heads, size, asking;
     std::int64_t query_head, query_token, key_head, key_token, value_head, value_token;
+    std::int64_t window, chunk;
+
+    // The first key that the query at a place sees.
+    std::int64_t first_seen(std::int64_t place) const {
+        const std::int64_t in_window = window ? std::max(place + 1 - window, std::int64_t{0}) : 0;
+        return chunk ? std::max(in_window, place / chunk * chunk) : in_window;
+    }
 };
 
 struct Span {
@@ -196,20 +203,29 @@ struct Task {
     }
 };
 
-// Some queries of a task: how many, which is the first, the keys that come before it, and those that the last one sees.
+// Some queries of a task: how many, which is the first, and the keys that any of them sees: the first of these (none
+// that the first query sees comes before it), how many there are, and how many come before the first query.
 struct Tile {
-    std::int64_t rows, first, before, seen;
+    const Layout& at;
+    std::int64_t rows, first, begin, before, seen;
 
-    Tile(const Task& task, std::int64_t start) {
+    Tile(const Layout& layout, const Task& task, std::int64_t start) : at(layout) {
         rows = std::min(task.span.asked - start, kTile);
         first = task.span.ask_start + start;
-        before = task.keys - task.span.asked + start;
+        const std::int64_t place = task.keys - task.span.asked + start;
+        begin = at.first_seen(place) / kColumns * kColumns;
+        before = place - begin;
         seen = before + rows;
     }
 
-    // How many keys a row sees; none where it only fills the tile.
+    // Up to which of the tile's keys a row sees them; to none where it only fills the tile.
     std::int64_t visible(std::int64_t row) const {
         return row < rows ? before + row + 1 : 0;
+    }
+
+    // How many of the tile's first keys a row does not see.
+    std::int64_t hidden(std::int64_t row) const {
+        return row < rows ? at.first_seen(begin + before + row) - begin : 0;
     }
 };
 
@@ -290,9 +306,9 @@ template <class U>
 struct Workspace {
     std::int64_t keys, size;  // padded
     std::vector<U> key, key_turned, value, value_turned, query, query_across, grad, grad_across, rounded;
-    std::vector<float> scores, grad_scores, grad_key, grad_value, output;
+    std::vector<float> scores, slopes, grad_scores, grad_key, grad_value, output;
 
-    Workspace(std::int64_t seen, std::int64_t head_size, bool is_backward)
+    Workspace(std::int64_t seen, std::int64_t head_size, bool is_backward, bool is_bent)
         : keys(padded(seen, kVector * 2)),
           size(padded(head_size, kVector * 2)),
           key(is_backward ? keys * size : 0),
@@ -305,6 +321,7 @@ struct Workspace {
           grad_across(is_backward && kNumbers<U> > 1 ? kTile * size : 0),
           rounded(kNumbers<U> == 1 ? 0 : kTile * keys),
           scores(kTile * keys),
+          slopes(is_backward && is_bent ? kTile * keys : 0),
           grad_scores(is_backward ? kTile * keys : 0),
           grad_key(is_backward ? keys * size : 0),
           grad_value(is_backward ? keys * size : 0),
@@ -352,11 +369,28 @@ inline void blank(float* row, std::int64_t visible, std::int64_t after, float va
         store(row + i, lane < static_cast<float>(visible - i) ? load(row + i) : Vector{} + value);
 }
 
+// Replaces the first ones.
+inline void blank_first(float* row, std::int64_t hidden, float value) {
+    const Vector lane = __builtin_convertvector(lanes(), Vector);
+    for (std::int64_t i = 0; i < hidden; i += kVector)
+        store(row + i, lane < static_cast<float>(hidden - i) ? Vector{} + value : load(row + i));
+}
+
 // What follows is done with a row of a tile's scores, each for all rows before the next: what a row ends in takes a
 // while, in which the processor goes on with other rows. Rows have room up to a whole vector.
 
-inline float largest_visible(float* scores, std::int64_t visible) {
+// Scores become those that are bent to stay below a cap; by how much they grow there is kept where a place is given.
+inline void bend(float* scores, float* slopes, std::int64_t visible, float scaling, float cap) {
+    for (std::int64_t i = 0; i < visible; i += kVector) {
+        const Vector bent = hyperbolic_tangent(load(scores + i) * (scaling / cap));
+        store(scores + i, bent * cap);
+        if (slopes != nullptr) store(slopes + i, 1.0f - bent * bent);
+    }
+}
+
+inline float largest_visible(float* scores, std::int64_t hidden, std::int64_t visible) {
     blank(scores, visible, visible, -INFINITY);
+    blank_first(scores, hidden, -INFINITY);
     Vector found = load(scores);
     for (std::int64_t i = kVector; i < visible; i += kVector) found = larger(found, load(scores + i));
     return joined(found, larger);
@@ -375,9 +409,12 @@ inline float exponentiate(float* scores, std::int64_t visible, float largest, fl
 }
 
 // Scores become probabilities again; returns the sum of these times their gradients.
-inline float probabilities_again(float* scores, float* grad, std::int64_t visible, float divisor, float scaling) {
+inline float probabilities_again(float* scores, float* grad, std::int64_t hidden, std::int64_t visible, float divisor,
+                                 float scaling) {
     blank(scores, visible, visible, -INFINITY);
     blank(grad, visible, visible, 0.0f);
+    blank_first(scores, hidden, -INFINITY);
+    blank_first(grad, hidden, 0.0f);
     Vector products{};
     for (std::int64_t i = 0; i < visible; i += kVector) {
         const Vector some = exponential(load(scores + i) * scaling - divisor);
@@ -393,10 +430,14 @@ inline void to_scores(const float* probabilities, float* grad, std::int64_t visi
         store(grad + i, load(probabilities + i) * (load(grad + i) - product) * scaling);
 }
 
+inline void scale_by(float* numbers, const float* factors, std::int64_t count) {
+    for (std::int64_t i = 0; i < count; i += kVector) store(numbers + i, load(numbers + i) * load(factors + i));
+}
+
 // Computes every task with a workspace of its thread, the largest tasks first, so that threads end at about one time;
 // false where memory does not suffice for all workspaces.
 template <class U, class Compute>
-bool compute_tasks(const Layout& at, const Span* spans, bool is_backward, const Compute& compute) {
+bool compute_tasks(const Layout& at, const Span* spans, bool is_backward, bool is_bent, const Compute& compute) {
     std::int64_t most_keys = 0;
     for (std::int64_t i = 0; i < at.spans; ++i) most_keys = std::max(most_keys, at.shared + spans[i].own);
     std::vector<std::int64_t> order(at.spans);
@@ -409,7 +450,7 @@ bool compute_tasks(const Layout& at, const Span* spans, bool is_backward, const 
     in_parallel([&](std::int64_t, std::int64_t) {
         std::optional<Workspace<U>> workspace;
         try {  // what is thrown must not leave the thread
-            workspace.emplace(most_keys, at.size, is_backward);
+            workspace.emplace(most_keys, at.size, is_backward, is_bent);
         } catch (const std::bad_alloc&) {
             is_short = true;
         }
@@ -422,37 +463,46 @@ bool compute_tasks(const Layout& at, const Span* spans, bool is_backward, const 
 }
 
 // query: [heads, asking, size]; key, value: [key heads, tokens, size]; output: [asking, heads, size]; normaliser: the
-// logarithm of the sum that each query divides by, [heads, asking].
+// logarithm of the sum that each query divides by, [heads, asking]. cap: 0 for none; sinks: [heads], scores of a place
+// that takes its share and gives nothing, or none.
 template <class T>
-bool attention_forward(const T* query, const T* key, const T* value, T* output, float* normaliser, const Span* spans,
-                       const Layout* layout, float scaling) {
+bool attention_forward(const T* query, const T* key, const T* value, const float* sinks, T* output, float* normaliser,
+                       const Span* spans, const Layout* layout, float scaling, float cap) {
     using U = UnitOf<T>;
     const Layout& at = *layout;
-    return compute_tasks<U>(at, spans, false, [&](Workspace<U>& w, const Task& task) {
+    const float scale = cap > 0.0f ? 1.0f : scaling;  // bent scores are scaled
+    return compute_tasks<U>(at, spans, false, cap > 0.0f, [&](Workspace<U>& w, const Task& task) {
         gather_turned(Rows<T>(key + task.key_head * at.key_head, at.key_token, task), at.size, w.key_turned.data(),
                       w.keys);
         gather_across(Rows<T>(value + task.key_head * at.value_head, at.value_token, task), at.size, w.value.data(),
                       w.size);
         for (std::int64_t head = task.first_head; head < task.after_head; ++head) {
             for (std::int64_t start = 0; start < task.span.asked; start += kTile) {
-                const Tile tile(task, start);
+                const Tile tile(at, task, start);
                 const T* asking = query + head * at.query_head + tile.first * at.query_token;
                 w.gather_tile(Rows<T>(asking, at.query_token, tile.rows), at.size, w.query);
-                multiply(w.query.data(), w.size, 1, w.key_turned.data(), w.keys, w.scores.data(), w.keys,
+                multiply(w.query.data(), w.size, 1, w.key_turned.data() + tile.begin, w.keys, w.scores.data(), w.keys,
                          padded(tile.rows, kRows), padded(tile.seen, kColumns), units<U>(at.size), false);
                 float largest[kTile], totals[kTile];
-                for (std::int64_t row = 0; row < tile.rows; ++row)
-                    largest[row] = largest_visible(w.scores.data() + row * w.keys, tile.visible(row));
                 for (std::int64_t row = 0; row < tile.rows; ++row) {
                     float* scores = w.scores.data() + row * w.keys;
-                    totals[row] = exponentiate(scores, tile.visible(row), largest[row], scaling);
+                    if (cap > 0.0f) bend(scores, nullptr, tile.visible(row), scaling, cap);
+                    largest[row] = largest_visible(scores, tile.hidden(row), tile.visible(row));
+                    if (sinks != nullptr) largest[row] = std::max(largest[row], sinks[head] / scale);
+                }
+                for (std::int64_t row = 0; row < tile.rows; ++row) {
+                    float* scores = w.scores.data() + row * w.keys;
+                    totals[row] = exponentiate(scores, tile.visible(row), largest[row], scale);
+                    if (sinks != nullptr) totals[row] += std::exp(sinks[head] - largest[row] * scale);
                     blank(scores, tile.visible(row), tile.seen, 0.0f);
+                    blank_first(scores, tile.hidden(row), 0.0f);
                 }
                 float* normalisers = normaliser + head * at.asking + tile.first;
                 for (std::int64_t row = 0; row < tile.rows; ++row)
-                    normalisers[row] = largest[row] * scaling + std::log(totals[row]);
-                multiply(w.along(w.scores, tile.rows, tile.seen), w.keys, 1, w.value.data(), w.size, w.output.data(),
-                         w.size, padded(tile.rows, kRows), w.size, units<U>(tile.seen), false);
+                    normalisers[row] = largest[row] * scale + std::log(totals[row]);
+                multiply(w.along(w.scores, tile.rows, tile.seen), w.keys, 1,
+                         w.value.data() + tile.begin / kNumbers<U> * w.size, w.size, w.output.data(), w.size,
+                         padded(tile.rows, kRows), w.size, units<U>(tile.seen), false);
                 for (std::int64_t row = 0; row < tile.rows; ++row) {
                     const float *sums = w.output.data() + row * w.size, share = 1.0f / totals[row];
                     T* out = output + ((tile.first + row) * at.heads + head) * at.size;
@@ -468,10 +518,11 @@ bool attention_forward(const T* query, const T* key, const T* value, T* output, 
 template <class T>
 bool attention_backward(const T* query, const T* key, const T* value, const T* grad, const float* normaliser,
                         T* grad_query, T* grad_key, T* grad_value, float* shared_key, float* shared_value,
-                        const Span* spans, const Layout* layout, float scaling, std::int64_t tokens) {
+                        const Span* spans, const Layout* layout, float scaling, float cap, std::int64_t tokens) {
     using U = UnitOf<T>;
     const Layout& at = *layout;
-    return compute_tasks<U>(at, spans, true, [&](Workspace<U>& w, const Task& task) {
+    const float scale = cap > 0.0f ? 1.0f : scaling;
+    return compute_tasks<U>(at, spans, true, cap > 0.0f, [&](Workspace<U>& w, const Task& task) {
         const Rows<T> keys(key + task.key_head * at.key_head, at.key_token, task);
         gather_across(keys, at.size, w.key.data(), w.size);
         gather_turned(keys, at.size, w.key_turned.data(), w.keys);
@@ -481,7 +532,7 @@ bool attention_backward(const T* query, const T* key, const T* value, const T* g
         std::fill(w.grad_value.begin(), w.grad_value.end(), 0.0f);
         for (std::int64_t head = task.first_head; head < task.after_head; ++head) {
             for (std::int64_t start = 0; start < task.span.asked; start += kTile) {
-                const Tile tile(task, start);
+                const Tile tile(at, task, start);
                 const std::int64_t some = padded(tile.rows, kRows), wide = padded(tile.seen, kColumns);
                 const Rows<T> queries(query + head * at.query_head + tile.first * at.query_token, at.query_token,
                                       tile.rows);
@@ -490,30 +541,38 @@ bool attention_backward(const T* query, const T* key, const T* value, const T* g
                 w.gather_tile(grads, at.size, w.grad);
                 const U* queries_across = w.tile_across(queries, at.size, w.query, w.query_across);
                 const U* grads_across = w.tile_across(grads, at.size, w.grad, w.grad_across);
-                multiply(w.query.data(), w.size, 1, w.key_turned.data(), w.keys, w.scores.data(), w.keys, some, wide,
-                         units<U>(at.size), false);
-                multiply(w.grad.data(), w.size, 1, w.value_turned.data(), w.keys, w.grad_scores.data(), w.keys, some,
-                         wide, units<U>(at.size), false);
+                multiply(w.query.data(), w.size, 1, w.key_turned.data() + tile.begin, w.keys, w.scores.data(), w.keys,
+                         some, wide, units<U>(at.size), false);
+                multiply(w.grad.data(), w.size, 1, w.value_turned.data() + tile.begin, w.keys, w.grad_scores.data(),
+                         w.keys, some, wide, units<U>(at.size), false);
                 const float* normalisers = normaliser + head * at.asking + tile.first;
                 float products[kTile];
-                for (std::int64_t row = 0; row < tile.rows; ++row)
-                    products[row] = probabilities_again(w.scores.data() + row * w.keys,
-                                                        w.grad_scores.data() + row * w.keys, tile.visible(row),
-                                                        normalisers[row], scaling);
+                for (std::int64_t row = 0; row < tile.rows; ++row) {
+                    float* scores = w.scores.data() + row * w.keys;
+                    if (cap > 0.0f) bend(scores, w.slopes.data() + row * w.keys, tile.visible(row), scaling, cap);
+                    products[row] = probabilities_again(scores, w.grad_scores.data() + row * w.keys, tile.hidden(row),
+                                                        tile.visible(row), normalisers[row], scale);
+                }
                 for (std::int64_t row = 0; row < some; ++row) {
                     float *scores = w.scores.data() + row * w.keys, *grads = w.grad_scores.data() + row * w.keys;
                     to_scores(scores, grads, tile.visible(row), products[row], scaling);
-                    blank(scores, tile.visible(row), wide, 0.0f);
-                    blank(grads, tile.visible(row), wide, 0.0f);
+                    if (cap > 0.0f) scale_by(grads, w.slopes.data() + row * w.keys, tile.visible(row));
+                    for (float* numbers : {scores, grads}) {
+                        blank(numbers, tile.visible(row), wide, 0.0f);
+                        blank_first(numbers, tile.hidden(row), 0.0f);
+                    }
                 }
-                multiply(w.along(w.grad_scores, some, tile.seen), w.keys, 1, w.key.data(), w.size, w.output.data(),
-                         w.size, some, w.size, units<U>(tile.seen), false);
+                multiply(w.along(w.grad_scores, some, tile.seen), w.keys, 1,
+                         w.key.data() + tile.begin / kNumbers<U> * w.size, w.size, w.output.data(), w.size, some,
+                         w.size, units<U>(tile.seen), false);
                 scatter(w.output.data(), w.size, tile.rows, at.size,
                         grad_query + (head * at.asking + tile.first) * at.size, at.size);
                 multiply(w.across(w.grad_scores, some, wide), 1, w.keys, queries_across, w.size,
-                         w.grad_key.data(), w.size, padded(tile.seen, kRows), w.size, units<U>(tile.rows), true);
-                multiply(w.across(w.scores, some, wide), 1, w.keys, grads_across, w.size, w.grad_value.data(),
-                         w.size, padded(tile.seen, kRows), w.size, units<U>(tile.rows), true);
+                         w.grad_key.data() + tile.begin * w.size, w.size, padded(tile.seen, kRows), w.size,
+                         units<U>(tile.rows), true);
+                multiply(w.across(w.scores, some, wide), 1, w.keys, grads_across, w.size,
+                         w.grad_value.data() + tile.begin * w.size, w.size, padded(tile.seen, kRows), w.size,
+                         units<U>(tile.rows), true);
             }
         }
         const std::int64_t of_shared = task.number * at.shared * at.size, own = task.shared * w.size;

@@ -137,4 +137,19 @@ inline X exponential(X x) {
     return p * __builtin_bit_cast(X, ((bits < most ? bits : most) + 127) << 23);
 }
 
+// tanh x with a relative error below 6e-7: by e^-2|x|, and near 0, where that loses digits, by the first terms of its
+// series.
+inline Vector hyperbolic_tangent(Vector x) {
+    const Vector positive = x < Vector{} ? -x : x, square = x * x;
+    const Vector power = exponential(positive * -2.0f);
+    const Vector far = (1.0f - power) / (1.0f + power);
+    Vector near = Vector{} + 62.0f / 2835.0f;
+    near = near * square - 17.0f / 315.0f;
+    near = near * square + 2.0f / 15.0f;
+    near = near * square - 1.0f / 3.0f;
+    near = near * square * positive + positive;
+    const Vector found = positive < Vector{} + 0.25f ? near : far;
+    return x < Vector{} ? -found : found;
+}
+
 }  // namespace
