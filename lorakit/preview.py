@@ -34,11 +34,12 @@ def run(config: Config) -> int:
     console.table("counts", ["", *(dataset.name for dataset in datasets)], counts(datasets))
     _name_rows("settings of fields without effect", names_without_rows(config, datasets))
     for dataset in datasets:
-        console.table(
-            f"fields of {dataset.name}",
-            ["field", "rows", "used as"],
-            [[*place, translated(use)] for *place, use in field_table(dataset)],
-        )
+        if dataset.fields:  # rows that are held back are counted with those that they stood among
+            console.table(
+                f"fields of {dataset.name}",
+                ["field", "rows", "used as"],
+                [[*place, translated(use)] for *place, use in field_table(dataset)],
+            )
         _name_rows("not used, and perhaps meant", field_lines(dataset.fields))
         _name_rows("not used", dataset.rejection_lines(most=len(dataset.rejected)))
         _name_rows("cut at the beginning of the prompt", dataset.cut)

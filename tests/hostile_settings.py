@@ -60,6 +60,11 @@ TRAINER = [
     _argument("label_smoothing_factor", "-0.5", "label_smoothing_factor is a share"),
     _argument("log_level", "/etc/passwd", "trainer_args", "/etc/passwd"),
     _argument("log_level_replica", "loud", "trainer_args", "loud"),
+    _argument("data_seed", str(10**24), "trainer_args", "leave it out"),
+    _argument("dataloader_num_workers", "-1", "num_workers", "leave it out"),
+    _argument("dataloader_persistent_workers", "true", "persistent_workers", "leave it out"),
+    _argument("dataloader_multiprocessing_context", "x", "multiprocessing_context", "leave it out"),
+    _argument("debug", "-1", "debug is no text", "leave it out"),
 ]
 
 ALL = [*SENDING, *SECRETS, *HALVES, *TRAINER]

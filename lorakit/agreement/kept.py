@@ -13,8 +13,7 @@ from typing import Any
 import lorakit
 from lorakit.agreement.proving import Agreement, positions_alike, prove
 from lorakit.engine import Pieces
-from lorakit.outgoing import strict_json
-from lorakit.runs import cache_folder
+from lorakit.runs import cache_folder, write_json
 
 _COMPUTING = ("torch", "transformers", "peft")
 _NOT_COMPUTED = ("_name_or_path", "transformers_version")
@@ -81,6 +80,6 @@ def _keep(file: Path, found: Agreement) -> None:
     """Keep what was found; where the cache cannot be written, it will be found out again."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(strict_json(asdict(found)), encoding="utf-8")
+        write_json(file, asdict(found))
     except OSError:
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from lorakit.data_processing.dialogues import asked_in_turns
+from lorakit.data_processing.dialogues import asked_in_turns, turns_written_in
 from lorakit.data_processing.example import Message, UnusableError
 from lorakit.data_processing.ledger import Fields, parsed_cell
 from lorakit.data_processing.tool_calls import calls_in_text, read_calls
@@ -63,6 +63,8 @@ def _asked(fields: Fields, question: str, has_tools: bool) -> tuple[list[Draft],
     if (turns_inside := asked_in_turns(text)) is not None:
         fields.note("(turns written into the question)", "turns of their own")
         return [Draft(message) for message in turns_inside], True
+    if turns_written_in(text) is not None:
+        fields.note("(speakers' marks in the question)", "text: it does not end with the mark of who is to answer")
     return [Draft(Message("user", text))], False
 
 

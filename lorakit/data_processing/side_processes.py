@@ -27,7 +27,6 @@ from lorakit.data_processing.written_rows import RowEncoder, WrittenRows
 _MOST = 16  # more would wait for the one that reads the file
 _LIMITS = ("OMP_NUM_THREADS", "RAYON_NUM_THREADS")
 _CONTROL_GROUP = Path("/sys/fs/cgroup")
-_OFF = {"0", "off", "false", "f", "no", "n"}
 Chunk = Sequence[RawRow | Rejected]
 
 
@@ -35,8 +34,6 @@ def cores() -> int:
     """Count the cores that this process may use: its affinity, its control group, and what users set for threads."""
     counts = [len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1]
     counts += [int(os.environ[name]) for name in _LIMITS if os.environ.get(name, "").isdigit()]
-    if os.environ.get("TOKENIZERS_PARALLELISM", "").lower() in _OFF:
-        counts.append(1)
     return max(1, min([*counts, *_of_control_group(_CONTROL_GROUP)]))
 
 

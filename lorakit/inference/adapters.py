@@ -23,6 +23,7 @@ from lorakit.model_config import (
     AdapterSet,
     ModelBundle,
     adapter_tokenizer,
+    check_adapter,
     check_rows,
     choose_adapters,
     choose_format,
@@ -200,6 +201,7 @@ def open_adapters(config: Config, may_be_half: bool = True) -> Adapters:
     own = [adapter_tokenizer(base_tokenizer, choice.folder) for choice in choices]
     tokenizer = next((found for found in own if found is not None), base_tokenizer)
     for choice in choices:
+        check_adapter(choice.folder)
         check_rows(tokenizer, choice.folder, source)
     chat_format = ChatFormat.of(tokenizer, load_image_processor(source), config)
     if chat_format.images is not None:

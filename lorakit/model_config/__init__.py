@@ -1,6 +1,6 @@
 """From the name of a model to a ModelBundle, with or without an adapter."""
 
-from lorakit.model_config.adapter import attach_adapter, load_adapter_tensors, save_adapter, weights_hash
+from lorakit.model_config.adapter import attach_adapter, check_adapter, load_adapter_tensors, save_adapter, weights_hash
 from lorakit.model_config.adapter_choice import BASE, AdapterChoice, choose_adapters, read_weighted
 from lorakit.model_config.adapter_set import COMBINATIONS, AdapterSet
 from lorakit.model_config.adapter_tokenizer import adapter_tokenizer, check_rows
@@ -38,6 +38,7 @@ __all__ = [
     "attach_adapter",
     "attach_new_adapter",
     "bytes_saved",
+    "check_adapter",
     "check_rows",
     "choose_adapters",
     "choose_format",

@@ -15,7 +15,7 @@ from lorakit.engine import accelerate, base_model
 from lorakit.errors import AdapterError
 from lorakit.incoming import fault_of_file, is_missing
 from lorakit.model_config.adapter_bounds import check_bounds, is_finite
-from lorakit.model_config.adapter_settings import SETTINGS_FILE, lora_config, read_settings_file
+from lorakit.model_config.adapter_settings import SETTINGS_FILE, check_fields, lora_config, read_settings_file
 from lorakit.model_config.fingerprint import KIND
 from lorakit.model_config.folder_check import check_adapter_folder
 from lorakit.model_config.layer_names import layer_names
@@ -77,6 +77,15 @@ def attach_adapter(bundle: ModelBundle, folder: Path, slot: str = "default") -> 
     _check_complete(adapted, folder, slot, copies)
     accelerate(adapted)
     return adapted.eval()
+
+
+def check_adapter(folder: Path) -> None:
+    """Refuse what is no adapter, or more than one, without its base: a fault should not wait for gigabytes of weights.
+
+    Raises:
+        AdapterError: There is none, its weights are not safetensors, or its settings are not those of LoRA.
+    """
+    check_fields(_read_settings(folder), folder)
 
 
 def load_adapter_tensors(model: Any, file: Path) -> None:

@@ -135,12 +135,7 @@ def lora_config(settings: dict[str, Any], folder: Path, layers: Iterable[str]) -
     """
     from peft import LoraConfig
 
-    taken = {name: settings[name] for name in _TAKEN if settings.get(name) is not None}
-    for name, value in taken.items():
-        fits, words = _TAKEN[name]
-        if not fits(value):
-            raise AdapterError(f"{folder}: does not fit: its {name} is not {words} (found: {_shown(value)})", _AGAIN)
-    _refuse_the_rest(settings, folder)
+    taken = check_fields(settings, folder)
     names = list(layers)
     try:
         for name in ("target_modules", "exclude_modules"):
@@ -155,6 +150,21 @@ def lora_config(settings: dict[str, Any], folder: Path, layers: Iterable[str]) -
         return LoraConfig(task_type="CAUSAL_LM", **taken)
     except (ValueError, TypeError) as error:  # fields that PEFT does not take together
         raise AdapterError(f"{folder}: does not fit: PEFT says {_shown(str(error))}", _AGAIN) from error
+
+
+def check_fields(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return the fields that PEFT is given, each of its type; of them the base need not be known.
+
+    Raises:
+        AdapterError: A field is not what it should be, or has more to it than LoRA.
+    """
+    taken = {name: settings[name] for name in _TAKEN if settings.get(name) is not None}
+    for name, value in taken.items():
+        fits, words = _TAKEN[name]
+        if not fits(value):
+            raise AdapterError(f"{folder}: does not fit: its {name} is not {words} (found: {_shown(value)})", _AGAIN)
+    _refuse_the_rest(settings, folder)
+    return taken
 
 
 def _refuse_the_rest(settings: dict[str, Any], folder: Path) -> None:

@@ -129,6 +129,7 @@ def choose_format(
     """
     family, _ = read_model_type(source)
     is_whole = not (config.load_in_4bit or config.load_in_8bit or config.trainer_args.get("fsdp"))
+    # By a list of families: how weights are read is chosen before there are any to prove something on.
     may_be_half = may_be_half and config.cpu_kernels and is_whole and family in PACKED_FAMILIES
     requested = earlier or config.torch_dtype
     if requested == "auto" and Ranks.of_environment().count > 1:

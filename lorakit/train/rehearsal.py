@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments, get_scheduler
 from transformers.integrations import get_reporting_integration_callbacks
 from transformers.trainer_optimizer import is_optimizer_factory
@@ -88,6 +89,19 @@ def _check_workers(arguments: TrainingArguments) -> None:
             f"{_WORKERS_PER_CORE} for each core",
             "leave it out: rows are ready in memory",
         )
+    try:
+        DataLoader(
+            [0],  # type: ignore[arg-type]
+            num_workers=arguments.dataloader_num_workers,
+            persistent_workers=arguments.dataloader_persistent_workers,
+            prefetch_factor=arguments.dataloader_prefetch_factor,
+            multiprocessing_context=arguments.dataloader_multiprocessing_context,
+        )
+        torch.Generator().manual_seed(arguments.data_seed or 0)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise SettingsError(f"trainer_args: {error}", "leave it out: rows are ready in memory") from error
+    if not isinstance(arguments.debug, list):
+        raise SettingsError(f"trainer_args: debug is no text ({arguments.debug})", "leave it out")
 
 
 def _optimizer(arguments: TrainingArguments) -> Any:

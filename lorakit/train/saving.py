@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from transformers import Trainer
 
-from lorakit.errors import RunError
+from lorakit.errors import RunError, SettingsError
 from lorakit.model_config import load_adapter_tensors
 from lorakit.runs import (
     CARD_FILE,
@@ -60,7 +60,10 @@ class SavingTrainer(Trainer):  # type: ignore[misc]
     def __init__(self, *, args: Any, **others: Any) -> None:
         self._most_checkpoints = args.save_total_limit
         args.save_total_limit = None  # transformers would delete whatever is called so
-        super().__init__(args=args, **others)
+        try:
+            super().__init__(args=args, **others)
+        except (ValueError, TypeError, KeyError) as error:  # of what only the Trainer itself looks at
+            raise SettingsError(f"trainer_args: {error}", "see the documentation of TrainingArguments") from error
 
     def checkpoint_facts(self) -> CheckpointFacts:
         """Return what a checkpoint says of its run. Every rank must call this."""

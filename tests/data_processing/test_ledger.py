@@ -68,6 +68,12 @@ def test_a_name_that_yaml_would_read_otherwise_is_shown_in_quotes(write_rows):
     assert any("ignore_fields: [我的 列]" in line for line in lines)
 
 
+def test_speakers_marks_that_are_left_as_text_are_listed():
+    row = {"instruction": "Human: How far?\nAssistant: Nine miles.\nHuman: And back?", "output": "As far again."}
+    assert fates(row)["(speakers' marks in the question)"].fate.startswith("text")
+    assert list(fates({**row, "instruction": "What does Human: mean?"})) == ["instruction", "output"]
+
+
 COPIES = [
     ("prompt", "How far is it to the bridge?", True),  # the question
     ("text", "Nine miles.", True),  # the answer, under a name that answers have

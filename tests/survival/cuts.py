@@ -62,7 +62,8 @@ def drawn_settings(draw, features):
     """Choose settings for what a run has, and others that could each be forgotten by a checkpoint."""
     arguments = {
         "lr_scheduler_type": features["schedule"],
-        "warmup_steps": draw.choice([0, 2]),
+        # A polynomial has no room for a warmup in a run of two steps.
+        "warmup_steps": 0 if features["schedule"] == "polynomial" else draw.choice([0, 2]),
         "optim": features["optimizer"],
         "weight_decay": draw.choice([0.0, 0.1]),
         "max_grad_norm": draw.choice([0.0, 0.5, 1.0]),
