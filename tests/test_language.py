@@ -75,6 +75,13 @@ def test_every_translation_has_the_fields_of_its_message():
         assert wanted - found <= {"value_3"} or wanted == found, source
 
 
+def test_names_of_settings_and_flags_stay():
+    name = re.compile(r"--[a-z_]+|[a-z]+_[a-z_]+")
+    for source, target in pairs().items():
+        lost = [found for found in name.findall(FIELD.sub("", source)) if found not in target]
+        assert lost in ([], ["--flag"]), source  # of the usage line
+
+
 def test_what_is_made_from_a_template_finds_that_template(chinese):
     catalogue = _catalogue("zh")
     for source, target in pairs().items():
