@@ -11,7 +11,7 @@ IDS = torch.tensor([[5, 6, 7, 8, 90, 91]])
 
 
 def plain_model(folder):
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa").eval()
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
 
 def save_random_adapter(base, folder, seed=1, size=0.1, **lora):

@@ -75,6 +75,13 @@ def test_every_translation_has_the_fields_of_its_message():
         assert wanted - found <= {"value_3"} or wanted == found, source
 
 
+def test_names_of_settings_and_flags_stay():
+    name = re.compile(r"--[a-z_]+|[a-z]+_[a-z_]+")
+    for source, target in pairs().items():
+        lost = [found for found in name.findall(FIELD.sub("", source)) if found not in target]
+        assert lost in ([], ["--flag"]), source  # of the usage line
+
+
 def test_what_is_made_from_a_template_finds_that_template(chinese):
     catalogue = _catalogue("zh")
     for source, target in pairs().items():
@@ -82,9 +89,7 @@ def test_what_is_made_from_a_template_finds_that_template(chinese):
         values = {name: f"X{number}9" for number, name in enumerate(names)}
         text = FIELD.sub(lambda field, values=values: values[field[1]], source)
         expected = FIELD.sub(lambda field, values=values: values[field[1]], target)
-        found = catalogue.whole(text)
-        assert found is not None, source
-        assert found.text == expected, source
+        assert catalogue.shown(text, catalogue.whole) == expected, source
 
 
 def test_what_is_no_message_stays_as_it_is(chinese):
@@ -113,6 +118,17 @@ def test_places_stay_and_what_follows_is_translated(chinese):
 )  # fmt: skip
 def test_the_reading_with_most_fixed_characters_is_taken(chinese, text, expected):
     assert translated(text) == expected
+
+
+def test_a_text_that_can_be_read_in_many_ways_takes_a_bounded_search(chinese, monkeypatch):
+    searches = []
+    of_template = language._Catalogue._of_template
+    monkeypatch.setattr(language._Catalogue, "_of_template", lambda *given: searches.append(1) or of_template(*given))
+    fields = "; ".join(f"not used: {number} is not x, y z: w {number}" for number in range(20))
+    for text in (fields, " is not ".join([fields] * 5), "a b: " * 500):
+        searches.clear()
+        assert translated(text)
+        assert len(searches) <= language._MOST_PIECES
 
 
 def test_an_error_carries_its_english_first_line(chinese):

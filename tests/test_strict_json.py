@@ -21,11 +21,12 @@ from lorakit.train.trainer import LoraTrainer
 NOT_WRITTEN = {
     "lorakit/agreement/kept.py": 1,
     "lorakit/cli/arguments.py": 1,
+    "lorakit/data_processing/field_names.py": 1,
     "lorakit/data_processing/kept_rows.py": 2,
     "lorakit/data_processing/template_identity.py": 1,
     "lorakit/data_processing/text_encoding.py": 1,
     "lorakit/data_processing/tool_calls.py": 1,
-    "lorakit/export/gguf_tokenizer.py": 1,
+    "lorakit/export/gguf_tokenizer.py": 2,
     "lorakit/inference/tool_calls.py": 3,
     "lorakit/model_config/source.py": 1,
     "lorakit/outgoing.py": 1,

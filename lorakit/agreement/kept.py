@@ -10,6 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import lorakit
 from lorakit.agreement.proving import Agreement, positions_alike, prove
 from lorakit.engine import Pieces
@@ -20,25 +22,26 @@ _NOT_COMPUTED = ("_name_or_path", "transformers_version")
 _ROOMS = ("engine", "agreement")
 
 
-def agreement_of(model: Any, device: str, runs_own_code: bool = False) -> Agreement:
+def agreement_of(model: Any, device: str, dtype: torch.dtype, runs_own_code: bool = False) -> Agreement:
     """Return what serves a model, found out now or earlier.
 
     Args:
         model: As transformers has loaded it, without an adapter.
         device: The kind of device that will compute.
+        dtype: In which it will compute.
         runs_own_code: Whether its code came with it, which no version names: then nothing is kept.
     """
     if runs_own_code:
-        return prove(model)
-    file = cache_folder() / "agreements" / f"{_key(model, device)}.json"
+        return prove(model, dtype)
+    file = cache_folder() / "agreements" / f"{_key(model, device, dtype)}.json"
     found = _read(file)
     if found is None:
-        found = prove(model)
+        found = prove(model, dtype)
         _keep(file, found)
     return found
 
 
-def _key(model: Any, device: str) -> str:
+def _key(model: Any, device: str, dtype: torch.dtype) -> str:
     settings = {name: value for name, value in model.config.to_dict().items() if name not in _NOT_COMPUTED}
     parts = [
         type(model).__qualname__,
@@ -46,6 +49,7 @@ def _key(model: Any, device: str) -> str:
         str(model.config._attn_implementation),
         str(sorted({str(tensor.dtype) for tensor in model.parameters()})),
         device,
+        str(dtype),
         str(positions_alike(model)),
         *(version(name) for name in _COMPUTING),
         _own_code(),
@@ -70,8 +74,8 @@ def _read(file: Path) -> Agreement | None:
         found = json.loads(file.read_text(encoding="utf-8"))
         pieces = Pieces(**{**found["pieces"], "unheard": tuple(found["pieces"]["unheard"])})
         faults = {str(name): str(fault) for name, fault in found["faults"].items()}
-        refusal = found["refusal"]
-        return Agreement(pieces, float(found["off"]), None if refusal is None else str(refusal), faults)
+        refusal, in_format = (None if found[name] is None else str(found[name]) for name in ("refusal", "format_fault"))
+        return Agreement(pieces, float(found["off"]), refusal, faults, in_format)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 

@@ -12,7 +12,9 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from lorakit.agreement.checks import NEW_TOKENS, answers_off, causality_off, engine_off, plain_result
+import torch
+
+from lorakit.agreement.checks import NEW_TOKENS, answers_off, causality_off, engine_off, engine_result, plain_result
 from lorakit.agreement.rows import trial_rows
 from lorakit.agreement.twins import NotTriedError, Twins, twins_of
 from lorakit.engine import ALL, NONE, Pieces, is_out_of_memory
@@ -36,25 +38,32 @@ class Agreement:
         off: How far the engine is from it with these pieces, as a part of the furthest gradient.
         refusal: Why it can be neither trained nor asked; None where it can.
         faults: By the names of pieces that are switched off: what happened with them.
+        format_fault: What goes wrong in the number format of the run, where all is well in float32; None for nothing.
     """
 
     pieces: Pieces = ALL
     off: float = 0.0
     refusal: str | None = None
     faults: dict[str, str] = field(default_factory=dict)
+    format_fault: str | None = None
 
 
-def prove(model: Any) -> Agreement:
+def prove(model: Any, dtype: torch.dtype = torch.float32) -> Agreement:
     """Find the pieces that serve a model.
 
     Args:
         model: As transformers has loaded it, without an adapter; is not changed.
+        dtype: In which it will compute.
     """
     most = positions_alike(model)
     try:
         twins = twins_of(model)
         rows = trial_rows(twins.reference.get_base_model().config, twins.tokens)
-        return _Proof(twins, rows, most).agreement()
+        proof = _Proof(twins, rows, most)
+        found = proof.agreement()
+        if found.refusal is None and dtype is not torch.float32:
+            return replace(found, format_fault=proof.format_fault(found.pieces, dtype))
+        return found
     except NotTriedError as error:
         return Agreement(NONE, refusal=str(error))
 
@@ -103,6 +112,24 @@ class _Proof:
         if fault is not None:
             return self._refused(fault)
         return Agreement(pieces, off, faults={name: self._faults.get(name, "") for name in pieces.missing})
+
+    def format_fault(self, pieces: Pieces, dtype: torch.dtype) -> str | None:
+        """Compute once more as the run will, by the model's own code and by the pieces found; say what goes wrong.
+
+        How far the results lie apart is not asked: that is for float32 to say. The twins keep the format.
+        """
+        self._twins.round_to(dtype)
+        is_shared = pieces.packing and pieces.beginning
+        whats = {
+            "its own code": lambda: plain_result(self._twins.reference, self._rows[:1]).is_sound,
+            "training": lambda: engine_result(self._twins.engine(pieces), self._rows, is_shared).is_sound,
+            "answering": lambda: math.isfinite(self._answers_off(pieces)),
+        }
+        for what, is_sound in whats.items():
+            found, fault = _tried(is_sound)
+            if not found:
+                return f"{what} fails: {fault}" if fault else f"{what} gives numbers that are not finite"
+        return None
 
     def _refused(self, reason: str) -> Agreement:
         return Agreement(NONE, refusal=reason)

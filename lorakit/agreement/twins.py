@@ -37,11 +37,14 @@ class Twins:
         reference: Adapted by PEFT, otherwise untouched.
         tokens: How many tokens it knows.
         unit_roundoff: Of its number format.
+        formats: Its frozen tensors, and the formats that the loaded model holds them in; None for those that hold
+            fewer bits than a format of floating point.
     """
 
     reference: Any
     tokens: int
     unit_roundoff: float
+    formats: tuple[tuple[torch.Tensor, torch.dtype | None], ...] = ()
 
     def engine(self, pieces: Pieces) -> Any:
         """Return a twin that computes with these pieces.
@@ -57,6 +60,15 @@ class Twins:
             raise NotTriedError("its attention cannot be replaced")
         accelerate(twin)
         return twin
+
+    def round_to(self, computed: torch.dtype) -> None:
+        """Hold the frozen tensors as the loaded model does, for good.
+
+        Args:
+            computed: In which the model computes where its weights hold fewer bits.
+        """
+        for tensor, own in self.formats:
+            tensor.data = tensor.data.to(own or computed)
 
 
 def use_packed_attention(base: Any) -> bool:
@@ -105,12 +117,24 @@ def twins_of(model: Any) -> Twins:
                 if tensor.is_floating_point() and id(tensor) not in shared:
                     tensor.data = tensor.data.float()
         _shorten_windows(twin)
-        return Twins(_adapted(twin), _tokens(twin), _unit_roundoff(twin))
+        formats = _formats(model, twin, shared)
+        return Twins(_adapted(twin), _tokens(twin), _unit_roundoff(twin), formats)
     except (RuntimeError, TypeError, ValueError, AttributeError) as error:
         raise NotTriedError(f"no part of it can be tried: {error}") from error
 
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32)
+
+
+def _formats(model: Any, twin: Any, shared: set[int]) -> tuple[tuple[torch.Tensor, torch.dtype | None], ...]:
+    """Pair the twin's own tensors of floating point with the formats that they have in the model."""
+    loaded = {name: tensor.dtype for name, tensor in (*model.named_parameters(), *model.named_buffers())}
+    own = ((name, tensor) for name, tensor in (*twin.named_parameters(), *twin.named_buffers()))
+    return tuple(
+        (tensor, found if (found := loaded.get(name)) in _FLOATS else None)
+        for name, tensor in own
+        if tensor.is_floating_point() and id(tensor) not in shared
+    )
 
 
 def _quantised(model: Any, cut: tuple[str, ...]) -> list[torch.nn.Linear]:

@@ -233,6 +233,6 @@ def _show(agreement: Agreement, found: Sequence[FoundEffect], share: float, tole
         ("likeliest tokens", f"{agreement.equal_tokens} of {agreement.tokens} the same"),
         ("greedy answers", f"{agreement.equal_answers} of {agreement.questions} the same"),
         ("adapted layers", f"{sum(layer.is_right for layer in found)} of {len(found)} as they should be"),
-        ("the adapter's effect", f"{share:.1%} found"),
+        ("the adapter's effect", f"{share:.1%} of it is there"),
     ]
     console.table("proof", ["", ""], rows)

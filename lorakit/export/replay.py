@@ -115,16 +115,16 @@ def _log_probabilities(model: Any, assistant: Assistant, one: Replayed) -> torch
     with torch.inference_mode():
         logits = model(
             input_ids=ids,
-            attention_mask=torch.ones_like(ids),
-            **({"logits_to_keep": len(one.answer)} if _keeps_logits(model) else {}),
+            **_taken(model, attention_mask=torch.ones_like(ids), logits_to_keep=len(one.answer), use_cache=False),
             **_pictures(model, assistant, one, ids),
         ).logits[0, -len(one.answer) :]
         return logits.float().log_softmax(-1).cpu()
 
 
-def _keeps_logits(model: Any) -> bool:
-    base = base_model(model)
-    return "logits_to_keep" in inspect.signature(base.forward).parameters
+def _taken(model: Any, **settings: Any) -> dict[str, Any]:
+    """Return those settings that a model's code takes by name; not each family has all."""
+    names = inspect.signature(base_model(model).forward).parameters
+    return {name: value for name, value in settings.items() if name in names}
 
 
 def _pictures(model: Any, assistant: Assistant, one: Replayed, ids: torch.Tensor) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import itertools
 import os
 import re
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -25,6 +25,7 @@ _MAGIC = 0x950412DE
 _HEADER_BYTES = 28
 _DEEPEST = 4
 _MOST_IN_A_ROW = 8
+_MOST_PIECES = 200  # of a line that are looked up; one of more stays English
 
 
 @dataclass
@@ -72,9 +73,9 @@ def translated(text: str) -> str:
     if language() == "en" or not text:
         return text
     catalogue = _catalogue(language())
-    if "\n" in text and (whole := catalogue.whole(text)) is not None:
-        return whole.text
-    return "\n".join(catalogue.line(line).text for line in text.split("\n"))
+    if "\n" in text and (whole := catalogue.shown(text, catalogue.whole)) is not None:
+        return whole
+    return "\n".join(catalogue.shown(line, catalogue.line) or line for line in text.split("\n"))
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,7 @@ class _Catalogue:
         self._fixed = {source: target for source, target in pairs.items() if not _FIELD.search(source)}
         found = [_Template(source, target) for source, target in pairs.items() if _FIELD.search(source)]
         self._templates = sorted(found, key=lambda template: -template.literal)
+        self._known: dict[tuple[str, bool], _Found | None] = {}  # of one line: a piece comes up in many readings
 
     def whole(self, text: str, depth: int = 0, may_begin_with_place: bool = True) -> _Found | None:
         """Return the translation of a text that is one message; None where it is none.
@@ -130,8 +132,22 @@ class _Catalogue:
             depth: How many messages it is a part of.
             may_begin_with_place: Whether its first field may have a place before it, ``config.yaml line 3: name``.
         """
+        key = text, may_begin_with_place
+        if key not in self._known and len(self._known) < _MOST_PIECES:
+            self._known[key] = None  # where it is a part of itself
+            self._known[key] = self._whole(text, depth, may_begin_with_place)
+        return self._known.get(key)
+
+    def _whole(self, text: str, depth: int, may_begin_with_place: bool) -> _Found | None:
         if text in self._fixed:
             return _Found(len(text), self._fixed[text])
+        of_template = self._of_template(text, depth, may_begin_with_place)
+        row = self._row(text, depth)
+        if of_template is None or (row is not None and row.literal > of_template.literal):
+            return row
+        return of_template
+
+    def _of_template(self, text: str, depth: int, may_begin_with_place: bool) -> _Found | None:
         has_lines = "\n" in text
         for template in self._templates:
             if has_lines and "\n" not in template.source:
@@ -142,21 +158,34 @@ class _Catalogue:
                 fields = {name: self.part(value, depth + 1) for name, value in found.groupdict().items()}
                 literal = template.literal + sum(field.literal for field in fields.values())
                 return _Found(literal, template.filled({name: field.text for name, field in fields.items()}))
-        return self._row(text, depth)
+        return None
 
     def _row(self, text: str, depth: int) -> _Found | None:
         """Translate messages that stand in a row; None where one of them is none, or a single word."""
+        if depth >= _DEEPEST:
+            return None
         for between, written in (("; ", "；"), (", ", "，")):
             parts = text.split(between)
-            if depth < _DEEPEST and 1 < len(parts) <= _MOST_IN_A_ROW and all(" " in part for part in parts):
-                found = [known for part in parts if (known := self.whole(part, depth + 1)) is not None]
-                if len(found) == len(parts):
-                    return _Found(sum(one.literal for one in found), written.join(one.text for one in found))
+            if not 1 < len(parts) <= _MOST_IN_A_ROW or not all(" " in part for part in parts):
+                continue
+            found = []
+            for part in parts:
+                if (known := self.whole(part, depth + 1)) is None:
+                    break
+                found.append(known)
+            else:
+                return _Found(sum(one.literal for one in found), written.join(one.text for one in found))
         return None
 
     def part(self, text: str, depth: int) -> _Found:
         """Translate what stands in a field, where it is itself a message of several words."""
         return self.line(text, depth) if depth <= _DEEPEST and " " in text.strip() else _Found(0, text)
+
+    def shown(self, text: str, read: Callable[[str], _Found | None]) -> str | None:
+        """Return a text in this language; None where it has none, or can be taken apart in too many ways."""
+        self._known.clear()
+        found = read(text)
+        return found.text if found is not None and len(self._known) < _MOST_PIECES else None
 
     def line(self, text: str, depth: int = 0) -> _Found:
         """Translate a line: all of it, or what stands behind the places that it begins with."""

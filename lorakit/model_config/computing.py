@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from lorakit import console
 from lorakit.agreement import Agreement, agreement_of, use_packed_attention
 from lorakit.engine import use_pieces
@@ -24,22 +26,28 @@ _COSTS = {
 }
 
 
-def let_engine_compute(model: Any, source: ModelSource) -> None:
+def let_engine_compute(model: Any, source: ModelSource, dtype: torch.dtype) -> None:
     """Hold the engine against a model's own code, once for each kind of model, and use of it what agrees.
 
     Args:
         model: On its device, without an adapter.
         source: Of the model.
+        dtype: In which it computes.
 
     Raises:
-        ModelError: It is no model that could be trained and asked.
+        ModelError: It is no model that could be trained and asked, or not in this number format.
     """
-    found = agreement_of(model, model.device.type, source.runs_own_code)
+    found = agreement_of(model, model.device.type, dtype, source.runs_own_code)
+    family, kind = model.config.model_type, type(model).__name__
     if found.refusal is not None:
         raise ModelError(
-            f"{source.name}: a model of type {model.config.model_type} ({type(model).__name__}) cannot be used: "
-            f"{found.refusal}",
+            f"{source.name}: a model of type {family} ({kind}) cannot be used: {found.refusal}",
             "choose another model; docs/families.md lists those that were tried",
+        )
+    if found.format_fault is not None:
+        fault = f"{str(dtype).removeprefix('torch.')}: {found.format_fault}"
+        raise ModelError(
+            f"{source.name}: a model of type {family} ({kind}) cannot be used in {fault}", "set torch_dtype: float32"
         )
     use_pieces(model, found.pieces)
     if found.pieces.attention:

@@ -181,7 +181,7 @@ def load_model(
         model = model.to(device)
     backend = backend or choose_backend(False, device, dtype.dtype, "none was chosen")
     attach_backend(model, backend)
-    let_engine_compute(model, source)
+    let_engine_compute(model, source, dtype.dtype)
     if dtype.is_half:
         hold_in_half(model, backend)
     return ModelBundle(source, tokenizer, model, model.config.model_type, dtype, device)

@@ -84,6 +84,6 @@ def _faults(checkpoint: Path) -> Iterator[str]:
             yield f"{STATE_FILE}: {name[:80]!r} is unknown"
         fits, words = _KINDS.get(name, (None, ""))
         if fits and not fits(value) and not (value is None and known[name] in (None, MISSING)):
-            yield f"{STATE_FILE}: {name} is not {words}"
+            yield f"{STATE_FILE}: its {name} is not {words}"
     if state.get("global_step") != step_of(checkpoint):
         yield f"{STATE_FILE} is of another step"

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from transformers import EarlyStoppingCallback
 
 from lorakit import console
 from lorakit.config import Config, as_yaml
-from lorakit.data_processing.packing import pack
 from lorakit.engine import (
     Ranks,
     compiled_layers,
@@ -25,28 +21,17 @@ from lorakit.engine import (
     reset_peak,
 )
 from lorakit.errors import RunError, SettingsError
-from lorakit.evaluate.comparison import compare, show_comparison
-from lorakit.evaluate.fewer_bits import try_int8
-from lorakit.evaluate.reporting import Evaluated, leave_report
-from lorakit.inference import assistant_for
 from lorakit.interrupts import INTERRUPTED
 from lorakit.invocation import this_command
 from lorakit.model_config import (
     RECORD_FILE,
-    AdapterChoice,
-    attach_adapter,
-    load_model,
     quiet_libraries,
-    save_adapter,
 )
 from lorakit.runs import (
     ADAPTER_FOLDER,
     CHECKPOINT_ASIDE,
-    CURVE_FILE,
     FILES_OF_A_RUN,
     PREVIOUS,
-    REPORT_FILE,
-    RESULTS_FILE,
     UNUSED_ROWS_FILE,
     USED_CONFIG_FILE,
     WRITTEN_FILE,
@@ -68,8 +53,8 @@ from lorakit.runs import (
     write_own_text,
     writing_alone,
 )
-from lorakit.train.alarms import check_has_learnt, check_makes_a_difference
 from lorakit.train.curve import leave_loss_curve
+from lorakit.train.finishing import finish
 from lorakit.train.fitting import SHARE_OF_SHORT_RUN, effort_before_training, settle
 from lorakit.train.planning import RunPlan, longest_micro_batch, optimizer_values, rows_per_step
 from lorakit.train.preparing import Data, Prepared
@@ -90,7 +75,6 @@ from lorakit.train.stopping import StopOnSignal
 from lorakit.train.summary import duration, show_plan
 from lorakit.train.trainer import LoraTrainer
 
-_ROWS_COMPARED = 4  # with and without the adapter, before it is saved
 _FILES_BESIDE_BYTES = 2 * 10**6  # tokenizer, records, curve and report
 
 
@@ -190,7 +174,7 @@ def _train_into(folder: Path, config: Config, ranks: Ranks) -> int:
         return INTERRUPTED
     if ranks.is_first:
         with _saying_what_is_saved(folder):
-            _finish(config, prepared, folder, trained)
+            finish(config, prepared, folder, trained)
     return 0
 
 
@@ -317,45 +301,6 @@ def _naming_missing_packages() -> Iterator[None]:
         if isinstance(error, RuntimeError) and "install" not in str(error):
             raise
         raise SettingsError(f"trainer_args: {error}", "install the package, or leave that argument out") from error
-
-
-def _finish(config: Config, prepared: Prepared, folder: Path, trained: dict[str, Any]) -> None:
-    bundle = prepared.bundle
-    bundle.model.eval()
-    check_has_learnt(trained)
-    if not prepared.arguments.fsdp:
-        sequences = prepared.data.train.encoded
-        shortest = np.argsort(sequences.lengths(), kind="stable")[:_ROWS_COMPARED]
-        rows = (pack([sequences[int(place)]]).to(bundle.device) for place in shortest)
-        check_makes_a_difference(bundle.model, rows)
-    save_adapter(bundle.model, bundle.tokenizer, prepared.record, folder / ADAPTER_FOLDER, trained)
-    console.note(f"adapter saved: {folder / ADAPTER_FOLDER}; it now answers {len(prepared.answered)} rows")
-    with console.progress(None, "comparing with the base"):
-        _compare_with_base(config, replace(prepared, bundle=bundle), folder)
-
-
-def _compare_with_base(config: Config, prepared: Prepared, folder: Path) -> None:
-    bundle = prepared.bundle
-    leave_loss_curve(folder)
-    if prepared.arguments.fsdp:  # the other ranks, which have the other shards, are done
-        bundle = load_model(bundle.source, bundle.tokenizer, bundle.dtype, bundle.device, backend=prepared.backend)
-        bundle = replace(bundle, model=attach_adapter(bundle, folder / ADAPTER_FOLDER))
-    bundle.model.eval()
-    assistant = assistant_for(bundle, prepared.chat_format, config, prepared.record)
-    dataset = prepared.held_out
-    comparison = compare(
-        assistant, dataset, config, len(prepared.answered), folder, trained_on=prepared.data.train.name
-    )
-    leave_loss_curve(folder, comparison.scores["base"]["loss"] if prepared.data.validation else None)
-    show_comparison(comparison)
-    try_int8(assistant, [AdapterChoice("trained", folder / ADAPTER_FOLDER)], prepared.answered, config)
-    evaluated = Evaluated("train", assistant, folder / ADAPTER_FOLDER, prepared.data.train, dataset, comparison)
-    leave_report(folder, evaluated, config)
-    console.note(f"written: {REPORT_FILE}, {RESULTS_FILE}, {CURVE_FILE} and events.jsonl in {folder}")
-    adapter = (
-        "" if config.lora_model_path is None else f" --lora_model_path {shlex.quote(str(folder / ADAPTER_FOLDER))}"
-    )
-    console.suggest("ask it", this_command("inference") + adapter)
 
 
 def _write_unused_rows(folder: Path, data: Data) -> None:

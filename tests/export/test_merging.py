@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import FAMILIES, save_family
+from agreement_models import small_model
+from conftest import FAMILIES, family_tokenizer, save_family
 from random_adapters import ROWS, logits_of, plain_logits, plain_model, proof_of, save_random_adapter
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
@@ -46,6 +47,17 @@ def test_plain_transformers_computes_with_the_folder_what_the_adapter_did(family
     assert proof["layers"] >= 8
     assert str(tmp_path) not in json.dumps(proof)
     assert not (tmp_path / "merged.unproven").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["xlstm", "falcon_h1", "gpt_oss"])
+def test_families_that_compute_in_their_own_ways_are_merged_with_proof(family, merge, tmp_path):
+    tokenizer = family_tokenizer("qwen3")
+    small_model(family, vocab_size=len(tokenizer)).save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    adapter = save_random_adapter(tmp_path / "base", tmp_path / "a", target_modules=["q_proj", "v_proj", "q", "v"])
+    assert merge(tmp_path / "base", adapter) == 0
+    assert proof_of(tmp_path / "merged")["proven"]
 
 
 def test_the_folder_has_all_that_a_model_needs_and_stops_where_the_adapter_does(merge, model_folder, tmp_path):

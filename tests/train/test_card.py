@@ -134,7 +134,7 @@ def test_an_adapter_without_a_card_has_none_of_another_make(command, monkeypatch
     def killed(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lorakit.train.training.compare", killed)
+    monkeypatch.setattr("lorakit.train.finishing.compare", killed)
     _, folder = command("--num_train_epochs", "1")
     assert (folder / "lora_model" / "adapter_model.safetensors").is_file()
     assert not (folder / "lora_model" / "README.md").exists(), "PEFT's would name the folder of the base"

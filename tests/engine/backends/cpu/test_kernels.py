@@ -106,6 +106,7 @@ LIMITS = {
 }
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("dtype", FORMATS)
 @pytest.mark.parametrize("rows", [ROWS["tiles"], ROWS["both"]], ids=["tiles", "both"])
 @pytest.mark.parametrize("limits", LIMITS.values(), ids=LIMITS)
