@@ -64,7 +64,7 @@ def _archive(name: str) -> bytes:
     return stream.getvalue()
 
 
-def _of_a_version_to_come() -> bytes:
+def archive_of_a_version_to_come() -> bytes:
     """An archive whose list of files says that it needs version 25.5 of the format."""
     archive = bytearray(_archive("xl/workbook.xml"))
     archive[archive.index(b"PK\x01\x02") + 6] = 0xFF
@@ -89,7 +89,9 @@ FILES = [
     data(
         "an archive of other files", _archive("notes.txt"), "is a ZIP archive or an OpenDocument file", file="bad.zip"
     ),
-    data("an archive of a version to come", _of_a_version_to_come(), "is a damaged ZIP archive", file="bad.xlsx"),
+    data(
+        "an archive of a version to come", archive_of_a_version_to_come(), "is a damaged ZIP archive", file="bad.xlsx"
+    ),
     data("a spreadsheet of nothing", _archive("xl/workbook.xml"), "is a damaged spreadsheet", file="bad.xlsx"),
     data("Parquet rows without end", _repeated(1, 1_000_000), TOO_MUCH, file="bad.parquet"),
     data("Parquet texts without end", _repeated(1_000_000, 200), TOO_MUCH, file="bad.parquet"),

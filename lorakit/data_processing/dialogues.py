@@ -42,7 +42,10 @@ class _Way:
 
 _NO_END = re.compile(r"(?!)")
 _WAYS = (
-    _Way(re.compile(r"(?:^|\n)\s*(SYSTEM|USER|ASSISTANT|FUNCTION RESPONSE):[ \t]*"), re.compile(r"\s*<\|endoftext\|>")),
+    _Way(
+        re.compile(r"(?:^\s*|\n[^\S\n]*)(SYSTEM|USER|ASSISTANT|FUNCTION RESPONSE):[ \t]*"),
+        re.compile(r"(?<!\s)\s*<\|endoftext\|>"),
+    ),
     _Way(re.compile(r"<\|(Human|MOSS)\|>:[ \t]*"), re.compile("<eo[hm]>")),
     _Way(re.compile(r"\[(Human|MOSS)\]:[ \t]*"), re.compile("<eo[ha]>")),
     _Way(re.compile(r"\[\|(Human|AI)\|\][ \t]*"), _NO_END),
@@ -131,7 +134,7 @@ def _is_spoken_by_both(text: str) -> bool:
 def _message(role: Role, said: str, place: str) -> Message:
     if role != "assistant" or "<functioncall>" not in said:
         return Message(role, text_of(said, place))
-    call = _CALL.search(said)
+    call = _CALL.match(said, said.index("<functioncall>"))
     if call is None:
         raise UnusableError(f'"{place}" has a <functioncall> that cannot be read')
     rest = (said[: call.start()] + said[call.end() :]).strip()

@@ -29,7 +29,7 @@ from lorakit.data_processing.written_shapes import Notes, Pieces, filled
 
 _MOST_SHAPES = 1000
 _MARK = re.compile(r"(lorakitfield\d\d\dx)")
-_LIST_BEGINS = re.compile(r"(?:^|\n)\s*[\[{]")
+_LIST_BEGINS = re.compile(r"(?:^\s*|\n[^\S\n]*)[\[{]")
 _TELLING = (GUARD, "think>", *OTHER_OPENINGS, "SYSTEM: ", *PREAMBLES, *MARKS, "lorakit")
 _ID_BYTES = 4
 
