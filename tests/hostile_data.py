@@ -179,6 +179,15 @@ TURNS = [
     }.items()
 ]
 
+
+def _results(*names):
+    calls = [{**_CALL, "id": name} for name in ("1", "2")]
+    results = [{"role": "tool", "tool_call_id": name, "content": "x"} for name in names]
+    question = {"role": "user", "content": "a"}
+    answers = [{"role": "assistant", "tool_calls": calls}, *results, {"role": "assistant", "content": "b"}]
+    return {"messages": [question, *answers]}
+
+
 CALLS = [
     data(f"calls: {name}", rows_of(row), "item 1", words)
     for name, words, row in (
@@ -195,6 +204,14 @@ CALLS = [
         ("tools that are text", "is not a list of tools", _turns() | {"tools": "x"}),
         ("a weight of another kind", "it is 0 or 1", _turns(weight=5)),
         ("a log that begins with nobody", "does not begin with USER", {"system": _FUNCTIONS, "chat": "hello"}),
+        ("a conversation on one line", "do not each begin a line", {"text": "USER: a ASSISTANT: b"}),
+        ("a conversation behind a preamble", "do not each begin a line", {"text": "A chat. USER: a ASSISTANT: b</s>"}),
+        (
+            "results of calls that were not made",
+            "has results of the calls 2, 3, where calls are 1, 2",
+            _results("2", "3"),
+        ),
+        ("two results of one call", "has results of the calls 2, 2, where calls are 1, 2", _results("2", "2")),
     )
 ]
 
