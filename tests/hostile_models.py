@@ -80,6 +80,11 @@ def _spelt_otherwise(folder: Path) -> None:
     file.write_text(file.read_text().replace('"normalizer"', '"n\\u006frmalizer"'))
 
 
+def _added(count: int) -> list[dict[str, Any]]:
+    of_all = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False) | {"special": True}
+    return [{"id": 1000 + number, "content": f"<x{number}>", **of_all} for number in range(count)]
+
+
 _FOLDING = base64.b64encode(bytes(4) + b"a" * 1000 + b"\0").decode()
 GROWS = "makes texts more than 50 times longer"
 GROWING = {
@@ -122,6 +127,7 @@ FILES = [
         for name in ("config.json", "tokenizer.json", "tokenizer_config.json", INDEX)
     ],
     model("settings of megabytes", writing("config.json", " " * 6_000_000), "config.json has more than 5 MB"),
+    model("tokens added without end", growing({"added_tokens": _added(50_000)}), "adds more than 20000 tokens"),
     *[model(f"a tokenizer that makes texts longer: {name}", damage, GROWS) for name, damage in GROWING.items()],
     model("a tokenizer of gigabytes", sized("tokenizer.json", 10**10), "tokenizer.json has more than 80 MB"),
     model("weights that are a pipe", as_pipe(WEIGHTS), WEIGHTS, "is a device, a pipe"),
