@@ -64,7 +64,7 @@ def _archive(name: str) -> bytes:
     return stream.getvalue()
 
 
-def _of_a_version_to_come() -> bytes:
+def archive_of_a_version_to_come() -> bytes:
     """An archive whose list of files says that it needs version 25.5 of the format."""
     archive = bytearray(_archive("xl/workbook.xml"))
     archive[archive.index(b"PK\x01\x02") + 6] = 0xFF
@@ -89,7 +89,9 @@ FILES = [
     data(
         "an archive of other files", _archive("notes.txt"), "is a ZIP archive or an OpenDocument file", file="bad.zip"
     ),
-    data("an archive of a version to come", _of_a_version_to_come(), "is a damaged ZIP archive", file="bad.xlsx"),
+    data(
+        "an archive of a version to come", archive_of_a_version_to_come(), "is a damaged ZIP archive", file="bad.xlsx"
+    ),
     data("a spreadsheet of nothing", _archive("xl/workbook.xml"), "is a damaged spreadsheet", file="bad.xlsx"),
     data("Parquet rows without end", _repeated(1, 1_000_000), TOO_MUCH, file="bad.parquet"),
     data("Parquet texts without end", _repeated(1_000_000, 200), TOO_MUCH, file="bad.parquet"),
@@ -177,6 +179,15 @@ TURNS = [
     }.items()
 ]
 
+
+def _results(*names):
+    calls = [{**_CALL, "id": name} for name in ("1", "2")]
+    results = [{"role": "tool", "tool_call_id": name, "content": "x"} for name in names]
+    question = {"role": "user", "content": "a"}
+    answers = [{"role": "assistant", "tool_calls": calls}, *results, {"role": "assistant", "content": "b"}]
+    return {"messages": [question, *answers]}
+
+
 CALLS = [
     data(f"calls: {name}", rows_of(row), "item 1", words)
     for name, words, row in (
@@ -193,6 +204,14 @@ CALLS = [
         ("tools that are text", "is not a list of tools", _turns() | {"tools": "x"}),
         ("a weight of another kind", "it is 0 or 1", _turns(weight=5)),
         ("a log that begins with nobody", "does not begin with USER", {"system": _FUNCTIONS, "chat": "hello"}),
+        ("a conversation on one line", "do not each begin a line", {"text": "USER: a ASSISTANT: b"}),
+        ("a conversation behind a preamble", "do not each begin a line", {"text": "A chat. USER: a ASSISTANT: b</s>"}),
+        (
+            "results of calls that were not made",
+            "has results of the calls 2, 3, where calls are 1, 2",
+            _results("2", "3"),
+        ),
+        ("two results of one call", "has results of the calls 2, 2, where calls are 1, 2", _results("2", "2")),
     )
 ]
 

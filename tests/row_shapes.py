@@ -346,6 +346,23 @@ SHAPES = {
     ),
     "reasoning in a list of one": row(pair("question", "answer", thoughts=[THOUGHT]), Q, REASONED),
     # reasoning
+    "OpenThoughts": row(
+        spoken(
+            ("user", Q["content"]),
+            (
+                "assistant",
+                f"<|begin_of_thought|>\n\n{THOUGHT}\n\n<|end_of_thought|>\n\n<|begin_of_solution|>\n\n{A['content']}\n\n"
+                "<|end_of_solution|>",
+            ),
+            system=SYSTEM["content"],
+        ),
+        SYSTEM,
+        Q,
+        REASONED,
+    ),
+    "tags of Magistral": row(
+        pair("question", "answer") | {"answer": f"[THINK]{THOUGHT}[/THINK]{A['content']}"}, Q, REASONED
+    ),
     "reasoning_content": row(turns(Q, A, reasoning_content=THOUGHT), Q, REASONED),
     "reasoning of a turn": row(turns(Q, A, reasoning=THOUGHT), Q, REASONED),
     "thinking of a turn": row(turns(Q, A, thinking=THOUGHT), Q, REASONED),
@@ -422,6 +439,23 @@ SHAPES = {
         {**CALLING, "tool_calls": [call(OSLO), call(ROME)]},
         RESULT,
         RESULT,
+        SAID,
+    ),
+    "results in another order than the calls": calling(
+        {
+            "messages": [
+                ASK,
+                {**CALLING, "tool_calls": [call(OSLO, id="1"), call(ROME, id="2")]},
+                {**RESULT, "tool_call_id": "2", "content": "30 in Rome"},
+                {**RESULT, "tool_call_id": "1"},
+                SAID,
+            ],
+            "tools": [TOOL],
+        },
+        ASK,
+        {**CALLING, "tool_calls": [call(OSLO), call(ROME)]},
+        RESULT,
+        {**RESULT, "content": "30 in Rome"},
         SAID,
     ),
     "functions and function_call": calling(

@@ -43,7 +43,7 @@ class ProgressLine:
 
     def update(self, completed: int, figures: str = "") -> None:
         """Move on to ``completed`` and show ``figures`` beside it."""
-        self.completed, self.figures = completed, figures
+        self.completed, self.figures = completed, translated(figures)
         self._display.show(self)
 
     @property

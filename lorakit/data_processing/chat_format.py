@@ -21,12 +21,13 @@ from lorakit.config import Config
 from lorakit.data_processing.chat_template import PLAIN_TEMPLATE, ChatTemplate, TemplateError, Turn
 from lorakit.data_processing.example import Message
 from lorakit.data_processing.images import ImageError, ImageFormat, expand_pictures
+from lorakit.data_processing.raw import MOST_CHARACTERS
 from lorakit.data_processing.reasoning import CLOSING, OPENING
 from lorakit.data_processing.template_identity import template_examples, template_hash
 from lorakit.data_processing.text_encoding import TextEncoder
 from lorakit.data_processing.written_parts import Atom, ConversationParts, Ends, parts_of
 from lorakit.engine import IGNORED_LABEL, Picture
-from lorakit.errors import ModelError, SettingsError
+from lorakit.errors import DataError, ModelError, SettingsError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -227,8 +228,16 @@ class ChatFormat:
         Args:
             messages: A conversation that ends with a question.
             thinking: Whether a reasoning model should think first.
+
+        Raises:
+            DataError: It is longer than what any model reads; its tokens would take memory without bounds.
         """
-        ids = self.encode(self._template.prompt(self._guarded(messages), thinking))
+        prompt = self._template.prompt(self._guarded(messages), thinking)
+        if len(prompt) > MOST_CHARACTERS:
+            raise DataError(
+                f"a question of more than {MOST_CHARACTERS:,} characters: no model reads as much", "ask a shorter one"
+            )
+        ids = self.encode(prompt)
         pictures = self.pictures(messages)
         ids, _, starts = self.expanded(ids, [IGNORED_LABEL] * len(ids), pictures)
         check_all_pictures(starts, pictures)

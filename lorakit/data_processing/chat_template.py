@@ -37,7 +37,7 @@ _PROBE, _THOUGHT = "lorakitprobe", "lorakitthought"
 _QUESTION, _ANSWER = Message("user", "a"), Message("assistant", _PROBE)
 _CALL = ToolCall("lorakitcall", "{}")
 _CLOCK = "strftime_now"
-_CLOCK_CALL = re.compile(_CLOCK + r"\(\s*(['\"])(.*?)\1\s*\)")
+_CLOCK_CALL = re.compile(_CLOCK + r"\(\s*(['\"])((?:(?!\1).)*+)\1\s*\)")
 # Names under which templates look for reasoning, and words by which one shows that it knows of it.
 _REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
 _REASONING_WORDS = re.compile("think|reasoning")

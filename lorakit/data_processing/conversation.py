@@ -72,6 +72,44 @@ def checked(messages: Sequence[Message], system_prompt: str | None) -> tuple[Mes
     return (*tools, *turns)
 
 
+def with_results_in_order(messages: Sequence[Message]) -> list[Message]:
+    """Put the results of calls that stand side by side in the order of the calls, by the ids that name them.
+
+    Few chat templates write the ids: in another order, each result would be that of another call.
+
+    Raises:
+        UnusableError: Of several results, one names a call that was not made, or one that has its result.
+    """
+    ordered: list[Message] = []
+    place = 0
+    while place < len(messages):
+        end = place
+        while end < len(messages) and messages[end].role == "tool":
+            end += 1
+        results = messages[place:end]
+        if len(results) > 1 and ordered:
+            calls = [call.call_id for call in ordered[-1].tool_calls]
+            ordered += _in_order_of(calls, results)
+        else:
+            end = max(end, place + 1)
+            ordered += messages[place:end]
+        place = end
+    return ordered
+
+
+def _in_order_of(calls: Sequence[str | None], results: Sequence[Message]) -> list[Message]:
+    named = {result.call_id: result for result in results}
+    if not calls or None in named or None in calls:
+        return list(results)
+    if len(named) < len(results) or not named.keys() <= set(calls) or len(set(calls)) < len(calls):
+        raise UnusableError(
+            f"has results of the calls {', '.join(str(result.call_id) for result in results)}, where calls are "
+            f"{', '.join(map(str, calls))}",
+            'each call has an id of its own, and each result names one ("tool_call_id")',
+        )
+    return [named[call] for call in calls if call in named]
+
+
 def _check_order(spoken: Sequence[Message]) -> None:
     if spoken[0].role == "tool" or all(message.role != "user" for message in spoken):
         found = "an answer" if spoken[0].role == "assistant" else "the result of a call"

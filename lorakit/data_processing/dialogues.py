@@ -42,7 +42,10 @@ class _Way:
 
 _NO_END = re.compile(r"(?!)")
 _WAYS = (
-    _Way(re.compile(r"(?:^|\n)\s*(SYSTEM|USER|ASSISTANT|FUNCTION RESPONSE):[ \t]*"), re.compile(r"\s*<\|endoftext\|>")),
+    _Way(
+        re.compile(r"(?:^\s*|\n[^\S\n]*)(SYSTEM|USER|ASSISTANT|FUNCTION RESPONSE):[ \t]*"),
+        re.compile(r"(?<!\s)\s*<\|endoftext\|>"),
+    ),
     _Way(re.compile(r"<\|(Human|MOSS)\|>:[ \t]*"), re.compile("<eo[hm]>")),
     _Way(re.compile(r"\[(Human|MOSS)\]:[ \t]*"), re.compile("<eo[ha]>")),
     _Way(re.compile(r"\[\|(Human|AI)\|\][ \t]*"), _NO_END),
@@ -101,20 +104,37 @@ def read_dialogue(fields: Fields, name: str) -> list[Draft]:
     return drafts
 
 
+_ASKING = re.compile(r"\b(?:USER|User|Human)[:\uff1a]")
+_ANSWERING = re.compile(r"\b(?:ASSISTANT|Assistant|AI|GPT)[:\uff1a]")
+_TURNS = 'write turns as {"messages": [{"role": "user", "content": "..."}, ...]}'
+
+
 def refuse_unread(fields: Fields) -> None:
     """Name a conversation in one text that cannot be taken apart."""
     if fields.has("chat"):
         raise UnusableError(
             f'"{fields.key("chat")}" does not begin with USER: or another speaker\'s mark, from where question and '
             "answer follow each other",
-            'write turns as {"messages": [{"role": "user", "content": "..."}, ...]}',
+            _TURNS,
         )
+    for name in ("text", "input", "prompt", "sample", "plain_text"):
+        if fields.has(name) and _is_spoken_by_both(str(fields.values[fields.key(name)])):
+            raise UnusableError(
+                f'"{fields.key(name)}" seems to be a conversation in one text, whose speakers\' marks do not each '
+                "begin a line, from the first line on",
+                f"begin a line before each mark, and leave out what stands before the first one; or {_TURNS}",
+            )
+
+
+def _is_spoken_by_both(text: str) -> bool:
+    asking = _ASKING.search(text)
+    return asking is not None and _ANSWERING.search(text, asking.end()) is not None
 
 
 def _message(role: Role, said: str, place: str) -> Message:
     if role != "assistant" or "<functioncall>" not in said:
         return Message(role, text_of(said, place))
-    call = _CALL.search(said)
+    call = _CALL.match(said, said.index("<functioncall>"))
     if call is None:
         raise UnusableError(f'"{place}" has a <functioncall> that cannot be read')
     rest = (said[: call.start()] + said[call.end() :]).strip()

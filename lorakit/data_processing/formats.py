@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lorakit.config import Config
-from lorakit.data_processing.conversation import checked, with_turns_chosen
+from lorakit.data_processing.conversation import checked, with_results_in_order, with_turns_chosen
 from lorakit.data_processing.copies import is_said
 from lorakit.data_processing.dialogues import is_of_moss, read_dialogue, read_moss, refuse_unread, turns_written_in
 from lorakit.data_processing.example import Example, Message, Rejected, UnusableError, shortened
@@ -139,7 +139,8 @@ def read_example(row: RawRow, rules: RowRules, account: Account) -> Example:
             "orient='records', lines=True, force_ascii=False)",
         )
     fields = Fields(row.fields, account, renamed=rules.renamed, ignored=rules.ignored)
-    messages = with_turns_chosen(_messages(fields, rules, row.folder), rules.train_turns)
+    messages = with_results_in_order(_messages(fields, rules, row.folder))
+    messages = with_turns_chosen(messages, rules.train_turns)
     example = Example(checked(messages, rules.system_prompt), row.origin)
     if (
         next((message.role for message in example.messages if message.role not in {"tools", "system"}), "")

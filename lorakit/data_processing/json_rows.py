@@ -17,8 +17,8 @@ from lorakit.data_processing.turns import is_list_of_texts
 from lorakit.errors import DataError
 
 _CONTAINERS = ("data", "rows", "examples", "train")  # {"data": [...]} around the list
-# A string whole, or a comma that nothing follows.
-_TRAILING_COMMA = re.compile(r'"(?:[^"\\]|\\.)*"|,(?=\s*[\]}])', re.DOTALL)
+# A string, to the end of the text where nothing ends it; or a comma that nothing follows.
+_TRAILING_COMMA = re.compile(r'"(?:[^"\\]|\\.)*+"?|,(?=\s*[\]}])', re.DOTALL)
 
 
 def read_json_text(text: str, name: str) -> Iterator[RawRow | Rejected]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from lorakit.data_processing.example import ToolCall
 from lorakit.data_processing.tool_calls import as_json
 
-_STRINGS_OR_BRACKETS = re.compile(r"\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'|[()\[\]{},]", re.DOTALL)
+_STRINGS_OR_BRACKETS = re.compile(r"\"(?:[^\"\\]|\\.)*+\"?|'(?:[^'\\]|\\.)*+'?|[()\[\]{},]", re.DOTALL)
 _CALL = re.compile(r"\s*([^\s()\[\]{},'\"=](?:[^()\[\]{},'\"=]*[^\s()\[\]{},'\"=])?)\s*\((.*)\)\s*", re.DOTALL)
 _CONSTANTS = {"true": True, "false": False, "null": None}
 

@@ -21,6 +21,7 @@ from lorakit.data_processing.field_names import read_name
 from lorakit.data_processing.formats import RowRules, read_example
 from lorakit.data_processing.ledger import Account, is_empty
 from lorakit.data_processing.raw import MOST_CHARACTERS, RawRow
+from lorakit.data_processing.reasoning import OTHER_OPENINGS
 from lorakit.data_processing.text_encoding import GUARD
 from lorakit.data_processing.tool_calls import PREAMBLES
 from lorakit.data_processing.written_parts import ConversationParts, Part
@@ -28,8 +29,8 @@ from lorakit.data_processing.written_shapes import Notes, Pieces, filled
 
 _MOST_SHAPES = 1000
 _MARK = re.compile(r"(lorakitfield\d\d\dx)")
-_LIST_BEGINS = re.compile(r"(?:^|\n)\s*[\[{]")
-_TELLING = (GUARD, "think>", "SYSTEM: ", *PREAMBLES, *MARKS, "lorakit")
+_LIST_BEGINS = re.compile(r"(?:^\s*|\n[^\S\n]*)[\[{]")
+_TELLING = (GUARD, "think>", *OTHER_OPENINGS, "SYSTEM: ", *PREAMBLES, *MARKS, "lorakit")
 _ID_BYTES = 4
 
 

@@ -6,16 +6,16 @@ Everything becomes JSON text in one form, so that arguments written as an object
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from lorakit.data_processing.blocks import Marks, outside
 from lorakit.data_processing.example import ToolCall, UnusableError, shortened
 from lorakit.data_processing.ledger import Fields, parsed_cell
 
-_CALL_IN_TEXT = re.compile(r"<tool_call>\s*(.*?)\s*</tool_call>", re.DOTALL)
-_RESULT_IN_TEXT = re.compile(r"<tool_response>\s*(.*?)\s*</tool_response>", re.DOTALL)
-_TOOLS_IN_TEXT = re.compile(r"<tools>\s*([\[{].*?)\s*</tools>", re.DOTALL)
+_CALL_IN_TEXT = Marks.compile("<tool_call>", "</tool_call>")
+_RESULT_IN_TEXT = Marks.compile("<tool_response>", "</tool_response>")
+_TOOLS_IN_TEXT = Marks.compile(r"<tools>\s*(?=[\[{])", "</tools>")
 
 _GLAIVE = "access to the following functions"
 TOOLACE = "list of functions in JSON format that you can invoke"
@@ -110,15 +110,16 @@ def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def calls_in_text(text: str, fields: Fields, place: str) -> tuple[str, tuple[ToolCall, ...]]:
     """Take the calls out of an answer that has them in its text: ``<tool_call>{...}</tool_call>``."""
-    found = [call for block in _CALL_IN_TEXT.findall(text) for call in read_calls(block, fields, place)]
-    return (_CALL_IN_TEXT.sub("", text).strip(), tuple(found)) if found else (text, ())
+    blocks = list(_CALL_IN_TEXT.blocks(text))
+    found = [call for block in blocks for call in read_calls(block.inner.strip(), fields, place)]
+    return (outside(text, blocks).strip(), tuple(found)) if found else (text, ())
 
 
 def results_in_text(text: str) -> Iterator[str]:
     """Yield the results of a turn: what stands in ``<tool_response>``, or all of it."""
-    found = _RESULT_IN_TEXT.findall(text)
-    if found and not _RESULT_IN_TEXT.sub("", text).strip():
-        yield from found
+    blocks = list(_RESULT_IN_TEXT.blocks(text))
+    if blocks and not outside(text, blocks).strip():
+        yield from (block.inner.strip() for block in blocks)
     else:
         yield text
 
@@ -129,10 +130,10 @@ def tools_in_text(text: str) -> str | None:
     Such a message is the preamble that one family's template writes; the model's own template writes its own.
     """
     listed: list[Any] = _functions_in_text(text) if any(preamble in text for preamble in PREAMBLES) else []
-    for block in _TOOLS_IN_TEXT.findall(text):
-        value = parsed_cell(block)
+    for block in _TOOLS_IN_TEXT.blocks(text):
+        value: Any = parsed_cell(block.inner.strip())
         if isinstance(value, str):  # one object a line
-            value = [parsed_cell(line) for line in block.splitlines() if line.strip()]
+            value = [parsed_cell(line) for line in block.inner.splitlines() if line.strip()]
         listed += value if isinstance(value, list) else [value]
     if not listed or any(isinstance(tool, str) for tool in listed):
         return None

@@ -63,14 +63,12 @@ def answer_file_of(config: Config) -> Path:
     return questions.with_suffix(".answers.jsonl")
 
 
-def answer_questions(assistant: Assistant, config: Config) -> int:
+def answer_questions(assistant: Assistant, config: Config) -> None:
     """Answer every row of ``question_file``; go on where an earlier run has stopped.
 
-    Returns:
-        The exit code: 0, or 2 where questions could not be answered; they are in the file with the reason.
-
     Raises:
-        LorakitError: The file cannot be read, or the answers there are to other questions.
+        LorakitError: The file cannot be read, the answers there are to other questions, or questions could not be
+            answered; they are in the file with the reason.
     """
     file = answer_file_of(config)
     rules = RowRules.of(config, takes_pictures=assistant.chat_format.images is not None)
@@ -90,18 +88,17 @@ def answer_questions(assistant: Assistant, config: Config) -> int:
             answers.flush()
             bar.update(start + len(batch))
     console.note(f"answers: {file}")
-    if failed:
-        console.warn(f"{failed} questions could not be answered; the file says why")
-    return 2 if failed else 0
+    _refuse_some(str(file), failed, len(questions))
 
 
-def answer_lines(assistant: Assistant, config: Config) -> int:
+def answer_lines(assistant: Assistant, config: Config) -> None:
     """Answer JSON Lines from standard input on standard output, each as it comes; see `answer_questions`."""
     rules = RowRules.of(config, takes_pictures=assistant.chat_format.images is not None)
-    failed = 0
+    failed = asked = 0
     for number, line in enumerate(iter(console.read_line, "")):
         if not line.strip():
             continue
+        asked += 1
         origin = f"standard input line {number + 1}"
         try:
             question = _question(RawRow(json.loads(line), origin), rules)
@@ -110,7 +107,15 @@ def answer_lines(assistant: Assistant, config: Config) -> int:
         [found] = _answers(assistant, [question], config, number)
         failed += ERROR_KEY in found
         console.stream(strict_json(found) + "\n")
-    return 2 if failed else 0
+    _refuse_some("standard input", failed, asked)
+
+
+def _refuse_some(place: str, failed: int, asked: int) -> None:
+    if failed:
+        raise RunError(
+            f"{place}: {failed} of {asked} questions could not be answered",
+            f'"{ERROR_KEY}" says why, in the place of each answer',
+        )
 
 
 def _question(row: RawRow | Rejected, rules: RowRules) -> Question:

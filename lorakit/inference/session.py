@@ -108,7 +108,8 @@ def run(config: Config) -> int:
     if config.question_file or config.jsonl:
         from lorakit.inference.questions import answer_lines, answer_questions
 
-        return (answer_questions if config.question_file else answer_lines)(adapters.assistant, config)
+        (answer_questions if config.question_file else answer_lines)(adapters.assistant, config)
+        return 0
     if config.question is not None:
         session.ask(config.question)
         return 0

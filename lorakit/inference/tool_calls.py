@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lorakit.data_processing import ChatFormat, Message, ToolCall
+from lorakit.data_processing.blocks import Block, Marks, outside
 from lorakit.data_processing.chat_template import TemplateError
 from lorakit.data_processing.example import UnusableError
 from lorakit.data_processing.tool_calls import as_json, read_tools
@@ -22,6 +23,15 @@ from lorakit.outgoing import strict_json
 _Found = tuple[str, Any]  # the function's name, and its arguments as an object or JSON text
 _ARGUMENTS = ("arguments", "parameters")
 _UNQUOTED_KEY = re.compile(r"(?<=[{,])([^{}\[\],:]+):")
+_XML_CALL, _XML_ARGUMENT = (
+    Marks.compile(r"<function=([^<>\n]+)>", "</function>"),
+    Marks.compile(r"<parameter=([^<>\n]+)>\n?", r"\n?</parameter>"),
+)
+_NAMED_XML_CALL, _NAMED_XML_ARGUMENT = (
+    Marks.compile(r'<\w+:invoke name="([^"]+)">', r"</\w+:invoke>"),
+    Marks.compile(r'<\w+:parameter name="([^"]+)">', r"</\w+:parameter>"),
+)
+_TAGGED_ARGUMENT = Marks.compile("<arg_key>", "</arg_value>")
 
 
 @dataclass(frozen=True)
@@ -29,11 +39,11 @@ class _Style:
     """One family's way.
 
     Attributes:
-        blocks: What a call, or a list of them, stands in; its first group is what `read` reads.
+        marks: Of what a call, or a list of them, stands in, which `read` reads.
         read: From such a block and the types of arguments by function to calls.
     """
 
-    blocks: re.Pattern[str]
+    marks: Marks
     read: Callable[[str, Mapping[str, Any]], Iterator[_Found]]
 
 
@@ -47,33 +57,36 @@ def _json_calls(text: str, _: Mapping[str, Any]) -> Iterator[_Found]:
 
 def _named_json(text: str, _: Mapping[str, Any]) -> Iterator[_Found]:
     """A name, anything that is no brace, and the arguments."""
-    found = re.match(r"\W*([\w.-]+)[^{]*(\{.*\})", text, re.DOTALL)
-    if found is None:
+    before, _brace, _rest = text.partition("{")
+    name = re.search(r"\w[\w.-]*", before)
+    if name is None:
         raise ValueError("names no function")
-    yield found[1], json.loads(found[2])
+    yield name[0], json.loads(text[len(before) : text.rfind("}") + 1])
 
 
 def _xml_calls(text: str, types: Mapping[str, Any]) -> Iterator[_Found]:
     """``<function=name><parameter=key>value</parameter></function>``."""
-    for name, body in re.findall(r"<function=([^>\n]+)>(.*?)</function>", text, re.DOTALL):
-        pairs = re.findall(r"<parameter=([^>\n]+)>\n?(.*?)\n?</parameter>", body, re.DOTALL)
-        yield name, {key: _typed(value, types.get(name, {}).get(key)) for key, value in pairs}
+    for call in _XML_CALL.blocks(text):
+        yield call.opening[1], _xml_arguments(_XML_ARGUMENT, call, types)
 
 
 def _named_xml_calls(text: str, types: Mapping[str, Any]) -> Iterator[_Found]:
     """``<x:invoke name="name"><x:parameter name="key">value</x:parameter></x:invoke>``."""
-    for name, body in re.findall(r'invoke name="([^"]+)">(.*?)</\w+:invoke>', text, re.DOTALL):
-        pairs = re.findall(r'parameter name="([^"]+)">(.*?)</\w+:parameter>', body, re.DOTALL)
-        yield name, {key: _typed(value, types.get(name, {}).get(key)) for key, value in pairs}
+    for call in _NAMED_XML_CALL.blocks(text):
+        yield call.opening[1], _xml_arguments(_NAMED_XML_ARGUMENT, call, types)
+
+
+def _xml_arguments(marks_of_one: Marks, call: Block, types: Mapping[str, Any]) -> dict[str, Any]:
+    kinds = types.get(call.opening[1], {})
+    found = ((one.opening[1], one.inner) for one in marks_of_one.blocks(call.inner))
+    return {key: _typed(value, kinds.get(key)) for key, value in found}
 
 
 def _unquoted_calls(text: str, _: Mapping[str, Any]) -> Iterator[_Found]:
     """``name{key:<|"|>value<|"|>,other:3}``."""
     name, brace, rest = text.partition("{")
     pieces = (brace + rest).split('<|"|>')
-    pieces[::2] = [
-        re.sub(r"(?<=[{,])([^{}\[\],:]+):", lambda key: f"{json.dumps(key[1])}:", one) for one in pieces[::2]
-    ]
+    pieces[::2] = [_UNQUOTED_KEY.sub(lambda key: f"{json.dumps(key[1])}:", one) for one in pieces[::2]]
     pieces[1::2] = [json.dumps(one) for one in pieces[1::2]]
     yield name, json.loads("".join(pieces))
 
@@ -81,8 +94,10 @@ def _unquoted_calls(text: str, _: Mapping[str, Any]) -> Iterator[_Found]:
 def _key_value_calls(text: str, types: Mapping[str, Any]) -> Iterator[_Found]:
     """``name<arg_key>key</arg_key><arg_value>value</arg_value>``."""
     name = text.partition("<arg_key>")[0].strip()
-    pairs = re.findall(r"<arg_key>(.*?)</arg_key>\s*<arg_value>(.*?)</arg_value>", text, re.DOTALL)
-    yield name, {key.strip(): _typed(value, types.get(name, {}).get(key.strip())) for key, value in pairs}
+    kinds = types.get(name, {})
+    written = (re.split(r"</arg_key>\s*<arg_value>", one.inner, maxsplit=1) for one in _TAGGED_ARGUMENT.blocks(text))
+    pairs = ((pair[0].strip(), pair[1]) for pair in written if len(pair) > 1)
+    yield name, {key: _typed(value, kinds.get(key)) for key, value in pairs}
 
 
 def _python_calls(text: str, _: Mapping[str, Any]) -> Iterator[_Found]:
@@ -104,23 +119,23 @@ def _typed(text: str, kind: Any) -> Any:
         return text
 
 
-def _style(blocks: str, read: Callable[[str, Mapping[str, Any]], Iterator[_Found]]) -> _Style:
-    return _Style(re.compile(blocks, re.DOTALL), read)
-
-
 _STYLES = (
-    _style(r"<tool_call>\s*(\{.*?\})\s*</tool_call>", _json_calls),  # Hermes, Qwen 2.5 and 3
-    _style(r"<tool_call>\s*(<function=.*?)\s*</tool_call>", _xml_calls),  # Qwen 3.5, Nemotron 3
-    _style(r"<tool_call>([^<]*(?:<arg_key>.*?)?)</tool_call>", _key_value_calls),  # GLM 4.5
-    _style(r"<\|tool_call_start\|>(.*?)<\|tool_call_end\|>", _python_calls),  # LFM 2
-    _style(r"<\|tool_call>call:(.*?)<tool_call\|>", _unquoted_calls),  # Gemma 4
-    _style(r"<(?:\w+):function_calls>(.*?)</\w+:function_calls>", _named_xml_calls),  # Muse Glimmer
-    _style(r"<｜tool▁call▁begin｜>function<｜tool▁sep｜>(.*?)<｜tool▁call▁end｜>", _named_json),  # DeepSeek V3
-    _style(r"\bto=functions\.([\w.-]+[^{]*\{.*?\})(?=<\|call\|>|$)", _named_json),  # gpt-oss
-    _style(r"\[TOOL_CALLS\]\s*(\[.*\])", _json_calls),  # Mistral
-    _style(r"\[TOOL_CALLS\]\s*([\w.-]+\[ARGS\]\{.*?\})(?=\[TOOL_CALLS\]|$)", _named_json),  # Mistral since 2025
-    _style(r"<\|START_ACTION\|>\s*(\[.*?\])\s*<\|END_ACTION\|>", _json_calls),  # Command R
-    _style(r"^\s*(?:<\|python_tag\|>)?(\{.*\})\s*$", _json_calls),  # Llama 3.1 and 3.2
+    _Style(Marks.compile(r"<tool_call>\s*(?=\{)", r"(?<=\})\s*</tool_call>"), _json_calls),  # Hermes, Qwen 2.5 and 3
+    _Style(Marks.compile(r"<tool_call>\s*(?=<function=)", "</tool_call>"), _xml_calls),  # Qwen 3.5, Nemotron 3
+    _Style(Marks.compile("<tool_call>(?=[^<]*<(?:arg_key>|/tool_call>))", "</tool_call>"), _key_value_calls),  # GLM 4.5
+    _Style(Marks.compile(r"<\|tool_call_start\|>", r"<\|tool_call_end\|>"), _python_calls),  # LFM 2
+    _Style(Marks.compile(r"<\|tool_call>call:", r"<tool_call\|>"), _unquoted_calls),  # Gemma 4
+    _Style(Marks.compile(r"<\w+:function_calls>", r"</\w+:function_calls>"), _named_xml_calls),  # Muse Glimmer
+    _Style(
+        Marks.compile("<｜tool▁call▁begin｜>function<｜tool▁sep｜>", "<｜tool▁call▁end｜>"), _named_json
+    ),  # DeepSeek V3
+    _Style(Marks.compile(r"\bto=functions\.(?=[\w.-])", r"(?<=\})(?=<\|call\|>|$)"), _named_json),  # gpt-oss
+    _Style(Marks.compile(r"\[TOOL_CALLS\]\s*(?=\[)", r"(?<=\])(?=[^\]]*$)"), _json_calls),  # Mistral
+    _Style(  # Mistral since 2025
+        Marks.compile(r"\[TOOL_CALLS\]\s*(?=[\w.-]+\[ARGS\]\{)", r"(?<=\})(?=\[TOOL_CALLS\]|$)"), _named_json
+    ),
+    _Style(Marks.compile(r"<\|START_ACTION\|>\s*(?=\[)", r"(?<=\])\s*<\|END_ACTION\|>"), _json_calls),  # Command R
+    _Style(Marks.compile(r"^\s*(?:<\|python_tag\|>)?(?=\{)", r"(?<=\})\s*$"), _json_calls),  # Llama 3.1 and 3.2
 )
 _KINDS = {"word": {"type": "string", "description": "d"}, "count": {"type": "integer", "description": "d"}}
 _PROBE_TOOL = {
@@ -183,17 +198,15 @@ class CallReader:
             return Answer(text)
         types = _types(tools)
         calls: list[ToolCall] = []
-        rest: list[str] = []
-        place = 0
-        for block in self._style.blocks.finditer(text):
+        taken: list[Block] = []
+        for block in self._style.marks.blocks(text):
             try:
-                found = [_checked(name, arguments) for name, arguments in self._style.read(block[1], types)]
+                found = [_checked(name, arguments) for name, arguments in self._style.read(block.inner, types)]
             except (ValueError, TypeError, AttributeError, SyntaxError, RecursionError, MemoryError):
                 continue
             calls += found
-            rest.append(text[place : block.start()])
-            place = block.end()
-        return Answer("".join([*rest, text[place:]]).strip(), tuple(calls)) if calls else Answer(text)
+            taken.append(block)
+        return Answer(outside(text, taken).strip(), tuple(calls)) if calls else Answer(text)
 
 
 def _checked(name: Any, arguments: Any) -> ToolCall:

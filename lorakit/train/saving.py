@@ -131,7 +131,9 @@ class SavingTrainer(Trainer):  # type: ignore[misc]
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Save the adapter, and not the pickle of arguments that transformers puts beside it."""
         if self.args.should_save:
-            self.accelerator.unwrap_model(self.model).save_pretrained(str(output_dir), state_dict=state_dict)
+            self.accelerator.unwrap_model(self.model).save_pretrained(
+                str(output_dir), state_dict=state_dict, save_embedding_layers=False
+            )
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save a sharded adapter whole, and not its base with it; one that is not sharded as the Trainer does."""

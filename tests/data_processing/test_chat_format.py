@@ -11,7 +11,7 @@ from lorakit.data_processing import ChatFormat, Example, Message
 from lorakit.data_processing.chat_template import TemplateError
 from lorakit.data_processing.encoding import encode_row
 from lorakit.engine import IGNORED_LABEL
-from lorakit.errors import ModelError, SettingsError
+from lorakit.errors import DataError, ModelError, SettingsError
 
 CONVERSATIONS = {
     "single": (Message("user", "如何睡好？"), Message("assistant", "早点睡。")),
@@ -118,6 +118,13 @@ def test_a_template_that_keeps_history_trains_every_turn_in_one_sequence():
     chat_format = ChatFormat(make_tokenizer(CHATML, ["<|im_start|>", "<|im_end|>"], "<|im_end|>"))
     [sequence] = encode_row(Example(CONVERSATIONS["multi-turn"], "row"), chat_format, 999).sequences
     assert chat_format.tokenizer.decode(trained(sequence)) == "一。<|im_end|>二。\n<|im_end|>三。<|im_end|>"
+
+
+@pytest.mark.parametrize("character", ["x", "睡", "🛌"])
+def test_a_question_that_no_model_reads_is_refused_before_it_is_encoded(character):
+    chat_format = ChatFormat(family_tokenizer("qwen3"))
+    with pytest.raises(DataError, match="a question of more than 2,000,000 characters"):
+        chat_format.prompt_ids([Message("user", character * 2_000_000)])
 
 
 def test_llama_s_prompt_begins_with_exactly_one_begin_of_text():

@@ -11,6 +11,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 from conftest import examples, family_tokenizer
+from hostile_data import archive_of_a_version_to_come
 from hypothesis import example, given
 from hypothesis import strategies as st
 from searching import counted, trying
@@ -87,6 +88,7 @@ def outcomes(file: Path, content: bytes) -> None:
 @example(content=b"PAR1")
 @example(content=b"\x1f\x8b")
 @example(content=b"PK\x03\x04")
+@example(content=archive_of_a_version_to_come())
 @example(content=b"BZh9")
 @example(content=b"\x28\xb5\x2f\xfd")
 @example(content=b"\xd0\xcf\x11\xe0")

@@ -14,6 +14,17 @@ ANSWERS = [
     ("the tag </think> closes it", (None, "the tag </think> closes it")),
     ("<think>never closed", (None, "<think>never closed")),
     ("plain\n", (None, "plain\n")),
+    (
+        "<|begin_of_thought|>\n\na\n\nb\n\n<|end_of_thought|>\n\n<|begin_of_solution|>\n\nso\n\n<|end_of_solution|>",
+        ("a\n\nb", "so"),
+    ),
+    ("<|begin_of_thought|>why<|end_of_thought|>\n\nso", ("why", "so")),
+    ("[THINK]why[/THINK]so", ("why", "so")),
+    ("\n◁think▷why◁/think▷so", ("why", "so")),
+    ("<seed:think>why</seed:think>\nso", ("why", "so")),
+    ("[THINK] begins it", (None, "[THINK] begins it")),
+    ("It writes [THINK]why[/THINK]", (None, "It writes [THINK]why[/THINK]")),
+    ("<thinking>the user's own</thinking>so", (None, "<thinking>the user's own</thinking>so")),
 ]
 
 

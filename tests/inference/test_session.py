@@ -78,7 +78,7 @@ def test_a_question_of_the_command_line_is_taken_as_it_stands_there(trained, mon
     assert asked == ["a: b\n- c ["]
 
 
-def test_a_file_of_questions_is_answered_in_order_and_gone_on_with(trained, monkeypatch, tmp_path):
+def test_a_file_of_questions_is_answered_in_order_and_gone_on_with(trained, monkeypatch, tmp_path, capsys):
     questions = tmp_path / "questions.jsonl"
     rows = [
         *({"id": number, "text": row["text"]} for number, row in enumerate(ROWS)),
@@ -89,6 +89,9 @@ def test_a_file_of_questions_is_answered_in_order_and_gone_on_with(trained, monk
     questions.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     how = ("--question_file", str(questions), "--set=per_device_eval_batch_size=2")
     assert ask(trained, monkeypatch, "", *how) == 2  # one row has no question
+    assert (
+        f"error: {tmp_path}/questions.answers.jsonl: 1 of 6 questions could not be answered" in capsys.readouterr().err
+    )
     file = tmp_path / "questions.answers.jsonl"
     found = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     assert [{key: value for key, value in line.items() if key not in ("generated", "error")} for line in found] == rows
@@ -106,7 +109,9 @@ def test_a_file_of_questions_is_answered_in_order_and_gone_on_with(trained, monk
 def test_json_lines_come_in_and_go_out(trained, monkeypatch, capsys):
     lines = [json.dumps({"text": ROWS[0]["text"], "id": 7}), json.dumps(ROWS[1]["text"]), "{broken"]
     assert ask(trained, monkeypatch, "\n".join(lines) + "\n", "--jsonl") == 2
-    first, second, third = map(json.loads, capsys.readouterr().out.splitlines())
+    said = capsys.readouterr()
+    assert "error: standard input: 1 of 3 questions could not be answered" in said.err
+    first, second, third = map(json.loads, said.out.splitlines())
     assert first == {"text": ROWS[0]["text"], "id": 7, "generated": ROWS[0]["target"]}
     assert second == {"text": ROWS[1]["text"], "generated": ROWS[1]["target"]}
     assert "is not JSON" in third["error"]

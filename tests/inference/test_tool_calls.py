@@ -1,6 +1,7 @@
 """What a model's template writes of calls is read back, and calls are compared as values."""
 
 import json
+import time
 
 import pytest
 from conftest import family_tokenizer, make_tokenizer
@@ -10,7 +11,7 @@ from lorakit.data_processing import ChatFormat, Message, ToolCall
 from lorakit.data_processing.tool_calls import read_tools
 from lorakit.errors import SettingsError
 from lorakit.inference.assistant import Assistant
-from lorakit.inference.tool_calls import Answer, CallReader, read_tools_file, same_calls
+from lorakit.inference.tool_calls import _STYLES, Answer, CallReader, read_tools_file, same_calls
 
 # Templates of the installed ``trl`` that take no calls at all.
 WITHOUT = {
@@ -110,3 +111,35 @@ def test_the_tools_of_a_conversation_win_over_those_of_the_settings():
     assert assistant.prompt_ids(asked) == own.prompt_ids([asked[0], system, question])
     assert assistant.tools_of(asked) == other
     assert assistant.tools_of([question]) == TOOLS
+
+
+BEGINNINGS = (
+    *("<tool_call>{", "<tool_call> ", "<tool_call><function=", "<tool_call><arg_key>", "<|tool_call_start|>", "{ "),
+    *("<|tool_call>call:", "<x:function_calls>", "<｜tool▁call▁begin｜>function<｜tool▁sep｜>", "to=functions.a", "} "),
+    *("[TOOL_CALLS][", "[TOOL_CALLS]a[ARGS]{", "[TOOL_CALLS] ", "<|START_ACTION|>[", "<function=", "<parameter=a>"),
+    *(
+        '<x:invoke name="',
+        '<x:parameter name="a">',
+        "<arg_key>",
+        "</arg_key> ",
+        "to=functions.",
+        ".-",
+        "[",
+        "]",
+        "(",
+        " ",
+    ),
+)
+
+
+@pytest.mark.parametrize("piece", BEGINNINGS)
+def test_a_million_beginnings_of_calls_take_no_more_than_ten_seconds(piece):
+    text = piece * (1_000_000 // len(piece))
+    whole = ["{}", "<tool_call>{}</tool_call>", "<tool_call><function=a>{}</function></tool_call>", "<tool_call>a{}"]
+    whole += ["<|tool_call>call:{}<tool_call|>", "to=functions.{}{{}}", "<|tool_call_start|>{}<|tool_call_end|>"]
+    whole += ['<x:function_calls><x:invoke name="a">{}</x:invoke></x:function_calls>', "<tool_call>a{}</tool_call>"]
+    started = time.process_time()
+    for style in _STYLES:
+        for around in whole:
+            CallReader(style).read(around.format(text))
+    assert time.process_time() - started < 10
