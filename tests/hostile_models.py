@@ -224,6 +224,7 @@ QUANTIZED = [
         f"weights in fewer bits by {how!r}"[:70], setting_json("config.json", quantization_config=how), "in fewer bits"
     )
     for how in (
+        {"quant_method": "fp8", "weight_block_size": [128, 128]},
         {"quant_method": "mxfp4"},
         {"quant_method": "eetq"},
         {"quant_method": ["x"]},
@@ -235,6 +236,11 @@ QUANTIZED = [
 ]
 
 NUMBERS = [
+    model(
+        "weights that are whole where config.json says four bits",
+        setting_json("config.json", quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True}),
+        "the model cannot be loaded",
+    ),
     model(
         "weights that are whole numbers",
         changing_tensors(WEIGHTS, lambda t: t.update({"model.norm.weight": t["model.norm.weight"].int()})),
