@@ -85,6 +85,10 @@ def _added(count: int) -> list[dict[str, Any]]:
     return [{"id": 1000 + number, "content": f"<x{number}>", **of_all} for number in range(count)]
 
 
+_FILLED = {
+    **{"strategy": {"Fixed": 10**9}, "direction": "Right", "pad_to_multiple_of": None},
+    **{"pad_id": 0, "pad_type_id": 0, "pad_token": "x"},
+}
 _FOLDING = base64.b64encode(bytes(4) + b"a" * 1000 + b"\0").decode()
 GROWS = "makes texts more than 50 times longer"
 GROWING = {
@@ -93,6 +97,8 @@ GROWING = {
     "in answers": growing({"decoder": _replacing(1000, 4)}),
     "what stands before each": growing({"normalizer": {"type": "Prepend", "prepend": "a" * 5_000_000}}),
     "a folding of its own": growing({"normalizer": {"type": "Precompiled", "precompiled_charsmap": _FOLDING}}),
+    "a folding of gigabytes": growing({"normalizer": {"type": "Precompiled", "precompiled_charsmap": "/////w=="}}),
+    "filled up": growing({"padding": _FILLED}),
     "spelt otherwise": _spelt_otherwise,
 }
 
@@ -230,6 +236,7 @@ QUANTIZED = [
         f"weights in fewer bits by {how!r}"[:70], setting_json("config.json", quantization_config=how), "in fewer bits"
     )
     for how in (
+        {"quant_method": "fp8", "weight_block_size": [128, 128]},
         {"quant_method": "mxfp4"},
         {"quant_method": "eetq"},
         {"quant_method": ["x"]},
@@ -241,6 +248,11 @@ QUANTIZED = [
 ]
 
 NUMBERS = [
+    model(
+        "weights that are whole where config.json says four bits",
+        setting_json("config.json", quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True}),
+        "the model cannot be loaded",
+    ),
     model(
         "weights that are whole numbers",
         changing_tensors(WEIGHTS, lambda t: t.update({"model.norm.weight": t["model.norm.weight"].int()})),

@@ -70,7 +70,7 @@ def _excess(file: Path) -> Iterator[str]:
         if has_many_brackets(content, **fewest):
             yield f"{file.name} is mostly brackets"
         elif file.name == _TOKENIZER and growth_of(content.decode(errors="replace")) > MOST_GROWTH:
-            yield f"{file.name} makes texts more than {MOST_GROWTH} times longer (normalizer, decoder)"
+            yield f"{file.name} makes texts more than {MOST_GROWTH} times longer (normalizer, decoder, padding)"
         elif file.name == _TOKENIZER and content.count(b'"content"') > _MOST_ADDED_TOKENS:
             yield f"{file.name} adds more than {_MOST_ADDED_TOKENS} tokens to its vocabulary"
 
