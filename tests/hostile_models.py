@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -58,6 +59,39 @@ def moved_out(name: str) -> Callable[[Path], Any]:
     return damage
 
 
+def growing(rules: dict[str, Any]) -> Callable[[Path], Any]:
+    """Damage: other rules of a tokenizer."""
+
+    def damage(folder: Path) -> None:
+        file = folder / "tokenizer.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | rules))
+
+    return damage
+
+
+def _replacing(length: int, times: int) -> dict[str, Any]:
+    rule = {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * length}
+    return {"type": "Sequence", "normalizers": [rule] * times, "decoders": [rule] * times}
+
+
+def _spelt_otherwise(folder: Path) -> None:
+    growing({"normalizer": _replacing(1000, 4)})(folder)
+    file = folder / "tokenizer.json"
+    file.write_text(file.read_text().replace('"normalizer"', '"n\\u006frmalizer"'))
+
+
+_FOLDING = base64.b64encode(bytes(4) + b"a" * 1000 + b"\0").decode()
+GROWS = "makes texts more than 50 times longer"
+GROWING = {
+    "a thousand to the fourth": growing({"normalizer": _replacing(1000, 4)}),
+    "two to the sixth": growing({"normalizer": _replacing(2, 6)}),
+    "in answers": growing({"decoder": _replacing(1000, 4)}),
+    "what stands before each": growing({"normalizer": {"type": "Prepend", "prepend": "a" * 5_000_000}}),
+    "a folding of its own": growing({"normalizer": {"type": "Precompiled", "precompiled_charsmap": _FOLDING}}),
+    "spelt otherwise": _spelt_otherwise,
+}
+
+
 def with_index(names: Callable[[str], object]) -> Callable[[Path], Any]:
     """Damage: a list of weight files in which each tensor stands in the file that ``names`` says."""
 
@@ -88,6 +122,7 @@ FILES = [
         for name in ("config.json", "tokenizer.json", "tokenizer_config.json", INDEX)
     ],
     model("settings of megabytes", writing("config.json", " " * 6_000_000), "config.json has more than 5 MB"),
+    *[model(f"a tokenizer that makes texts longer: {name}", damage, GROWS) for name, damage in GROWING.items()],
     model("a tokenizer of gigabytes", sized("tokenizer.json", 10**10), "tokenizer.json has more than 80 MB"),
     model("weights that are a pipe", as_pipe(WEIGHTS), WEIGHTS, "is a device, a pipe"),
     model("weights that are a device", as_link(WEIGHTS, "/dev/zero"), WEIGHTS, "is a device, a pipe"),
@@ -189,6 +224,7 @@ QUANTIZED = [
         f"weights in fewer bits by {how!r}"[:70], setting_json("config.json", quantization_config=how), "in fewer bits"
     )
     for how in (
+        {"quant_method": "fp8", "weight_block_size": [128, 128]},
         {"quant_method": "mxfp4"},
         {"quant_method": "eetq"},
         {"quant_method": ["x"]},
@@ -200,6 +236,11 @@ QUANTIZED = [
 ]
 
 NUMBERS = [
+    model(
+        "weights that are whole where config.json says four bits",
+        setting_json("config.json", quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True}),
+        "the model cannot be loaded",
+    ),
     model(
         "weights that are whole numbers",
         changing_tensors(WEIGHTS, lambda t: t.update({"model.norm.weight": t["model.norm.weight"].int()})),

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from lorakit.agreement.adaptable import adaptable_targets, decoder_of
+from lorakit.agreement.adaptable import adaptable_targets, decoder_of, has_other_parts
 from lorakit.engine import PACKED, Pieces, accelerate, register_packed_attention, use_pieces
 
 SHORT_WINDOW = 8
@@ -196,6 +196,8 @@ def _kind_of(layer: torch.nn.Module) -> Iterator[Any]:
 
 def _other_parts(model: Any) -> Iterator[torch.nn.Module]:
     """Yield what stands beside the language model and its output: towers for pictures and sounds."""
+    if not has_other_parts(model):  # what stands before the logits belongs to the language model
+        return
     decoder, head = decoder_of(model), model.get_output_embeddings()
     inside = {id(module) for module in (*decoder.modules(), *(head.modules() if head is not None else ()))}
     above = {id(module) for module in model.modules() if any(child is decoder for child in module.modules())}

@@ -19,7 +19,7 @@ _SPELLINGS = {
     "history": "history chathistory dialoghistory dialoguehistory conversationhistory 历史 历史对话 对话历史",
     "tools": "tools functions functiondefinitions availabletools toollist xmltools pythontools 工具",
     "images": "image images img imgs imagepath imagepaths imagefile imagefiles imageurl imageurls picture pictures "
-    "photo photos pic 图片 图像",
+    "photo photos pic imagename imagenames imagebytes imagedata picturepath photopath screenshot screenshots 图片 图像",
     "reasoning": "reasoning reasoningcontent thinking thought thoughts think cot complexcot chainofthought 思考 思维链",
     "role": "role from speaker",
     "content": "content value parts",

@@ -48,7 +48,7 @@ class ReadRows:
 
 
 Source = tuple[RowSource, Reading]
-_ENOUGH_TO_SPREAD = 20_000  # rows, of about a second
+_ENOUGH_TO_SPREAD = 100_000  # rows, of some seconds
 _ENOUGH_REJECTED = 100_000  # rows without a usable one among them: the others will be no better
 
 

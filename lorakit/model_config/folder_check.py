@@ -8,13 +8,15 @@ from typing import Any
 
 from lorakit.errors import AdapterError
 from lorakit.incoming import MOST_JSON_BYTES, fault_of_file, has_many_brackets, leads_out, read_json, read_whole
+from lorakit.model_config.tokenizer_check import MOST_GROWTH, growth_of
 
 _SETTINGS = (".json", ".jinja", ".txt", ".model", ".tiktoken", ".py")  # copied along into what is made of them
 _WEIGHTS = ".safetensors"
 _MORE_TEMPLATES = "additional_chat_templates"
 _LIST_OF_WEIGHTS = "model.safetensors.index.json"
 # What is read whole, by libraries several times over: the largest known tokenizers have 35 MB, other settings one.
-_VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "merges.txt", "added_tokens.json")
+_TOKENIZER = "tokenizer.json"
+_VOCABULARIES = (_TOKENIZER, "vocab.json", "vocab.txt", "merges.txt", "added_tokens.json")
 _MOST_BYTES, _MOST_OF_A_VOCABULARY = 5_000_000, 80_000_000
 _BYTES_OF_A_MERGE = 8  # at least: a list of two words
 
@@ -63,8 +65,11 @@ def _excess(file: Path) -> Iterator[str]:
         yield f"{file.name} has more than {most // 1_000_000} MB"
     elif file.suffix == ".json":
         fewest = {"fewest_bytes": _BYTES_OF_A_MERGE} if is_vocabulary else {}
-        if has_many_brackets(read_whole(file, most), **fewest):
+        content = read_whole(file, most)
+        if has_many_brackets(content, **fewest):
             yield f"{file.name} is mostly brackets"
+        elif file.name == _TOKENIZER and growth_of(content.decode(errors="replace")) > MOST_GROWTH:
+            yield f"{file.name} makes texts more than {MOST_GROWTH} times longer (normalizer, decoder)"
 
 
 def _named_elsewhere(folder: Path) -> Iterator[str]:

@@ -220,9 +220,24 @@ def _read_weights(source: ModelSource, dtype: DtypeChoice, arguments: dict[str, 
             "the download is not complete: fetch the model again",
         )
     check_is_whole(source, model, report["unexpected_keys"])
+    if not arguments:
+        _check_bits(source, model)
     _check_formats(source, model)
     _answer_plainly(model)
     return model  # type: ignore[no-any-return]
+
+
+def _check_bits(source: ModelSource, model: PreTrainedModel) -> None:
+    """Refuse whole weights where config.json says that bitsandbytes has made them smaller."""
+    for name, module in model.named_modules():
+        weight = getattr(module, "weight", None)
+        is_small = type(module).__module__.startswith("bitsandbytes.") and isinstance(module, torch.nn.Linear)
+        if is_small and isinstance(weight, torch.Tensor) and weight.is_floating_point():
+            raise ModelError(
+                f"{source.name}: the model cannot be loaded (by its quantization_config {name} has fewer bits, and its "
+                "weights are whole)",
+                "leave quantization_config out of config.json, and set load_in_8bit or load_in_4bit here",
+            )
 
 
 def _check_formats(source: ModelSource, model: PreTrainedModel) -> None:

@@ -23,13 +23,15 @@ _WRITE_ERRORS = {
     )
     if hasattr(errno, name)
 }
-# What libraries in other languages make of them. PyTorch's C++ says no more than the last one.
+# What libraries in other languages make of them. PyTorch's C++ and NumPy say no more than the last ones.
 _WORDS_OF_OTHERS = (
     re.compile(r"os error (\d+)"),
     re.compile(r"Os \{ code: (\d+)"),
     re.compile(r"errno:? (\d+)", re.IGNORECASE),
 )
-_WITHOUT_NUMBER = re.compile(r"iostream error|file write failed|No space left on device|failed writing file")
+_WITHOUT_NUMBER = re.compile(
+    r"iostream error|file write failed|No space left on device|failed writing file|requested and \d+ written"
+)
 
 
 def open_folder(folder: Path, setting: str = "output_dir") -> Path:

@@ -73,11 +73,16 @@ def test_what_fails_in_the_format_of_the_run_alone_is_found_before_it(kind):
 
 
 @pytest.mark.every(2)
-@pytest.mark.parametrize("family", ["llama", "gpt2", "qwen3_moe", "gemma3_text"])
+@pytest.mark.parametrize("family", ["llama", "gpt2", "modernbert-decoder", "qwen3_moe", "gemma3_text"])
 def test_families_that_compute_in_any_format_are_taken(family):
     found = prove(small_model(family).bfloat16(), torch.bfloat16)
     assert found.refusal is None
     assert found.format_fault is None
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+def test_an_encoder_is_refused_for_what_it_is_in_any_format(family):
+    assert "a later token changes" in str(prove(small_model(family).bfloat16(), torch.bfloat16).refusal)
 
 
 def test_it_is_refused_by_name_with_the_remedy_and_that_is_kept(monkeypatch, tmp_path):

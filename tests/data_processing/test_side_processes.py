@@ -55,6 +55,7 @@ def spread_at_once(monkeypatch):
     monkeypatch.setattr(reading, "_ENOUGH_TO_SPREAD", 1)
     monkeypatch.setattr(reading, "_ROWS_AT_ONCE", 7)
     monkeypatch.setattr(side_processes, "cores", lambda: 3)
+    monkeypatch.setattr(side_processes, "_LEAST_CORES", 3)
 
 
 def test_several_processes_make_the_columns_of_one(sources, spread_at_once, monkeypatch):
@@ -66,6 +67,12 @@ def test_several_processes_make_the_columns_of_one(sources, spread_at_once, monk
     monkeypatch.setattr(SideProcesses, "can_spread", False)
     assert outcome(sources) == together
     assert len(together[2]) > 4  # rows that cannot be used
+
+
+def test_with_fewer_cores_than_pay_one_process_does_it(sources, spread_at_once, monkeypatch):
+    monkeypatch.setattr(side_processes, "_LEAST_CORES", 4)
+    monkeypatch.setattr(SideProcesses, "spread", lambda self: pytest.fail("was spread"))
+    outcome(sources)
 
 
 def test_one_that_ends_is_done_without(sources, spread_at_once, monkeypatch):

@@ -51,6 +51,7 @@ WORDS_OF_LIBRARIES = [
     RuntimeError("Error while serializing: I/O error: Os { code: 28, kind: StorageFull }"),  # safetensors
     RuntimeError("[enforce fail at inline_container.cc:863] . PytorchStreamWriter failed writing file data.pkl"),
     RuntimeError("basic_ios::clear: iostream error"),
+    OSError("16800 requested and 218 written"),
 ]
 
 
