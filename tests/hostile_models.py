@@ -80,6 +80,15 @@ def _spelt_otherwise(folder: Path) -> None:
     file.write_text(file.read_text().replace('"normalizer"', '"n\\u006frmalizer"'))
 
 
+def _added(count: int) -> list[dict[str, Any]]:
+    of_all = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False) | {"special": True}
+    return [{"id": 1000 + number, "content": f"<x{number}>", **of_all} for number in range(count)]
+
+
+_FILLED = {
+    **{"strategy": {"Fixed": 10**9}, "direction": "Right", "pad_to_multiple_of": None},
+    **{"pad_id": 0, "pad_type_id": 0, "pad_token": "x"},
+}
 _FOLDING = base64.b64encode(bytes(4) + b"a" * 1000 + b"\0").decode()
 GROWS = "makes texts more than 50 times longer"
 GROWING = {
@@ -88,6 +97,8 @@ GROWING = {
     "in answers": growing({"decoder": _replacing(1000, 4)}),
     "what stands before each": growing({"normalizer": {"type": "Prepend", "prepend": "a" * 5_000_000}}),
     "a folding of its own": growing({"normalizer": {"type": "Precompiled", "precompiled_charsmap": _FOLDING}}),
+    "a folding of gigabytes": growing({"normalizer": {"type": "Precompiled", "precompiled_charsmap": "/////w=="}}),
+    "filled up": growing({"padding": _FILLED}),
     "spelt otherwise": _spelt_otherwise,
 }
 
@@ -122,6 +133,7 @@ FILES = [
         for name in ("config.json", "tokenizer.json", "tokenizer_config.json", INDEX)
     ],
     model("settings of megabytes", writing("config.json", " " * 6_000_000), "config.json has more than 5 MB"),
+    model("tokens added without end", growing({"added_tokens": _added(50_000)}), "adds more than 20000 tokens"),
     *[model(f"a tokenizer that makes texts longer: {name}", damage, GROWS) for name, damage in GROWING.items()],
     model("a tokenizer of gigabytes", sized("tokenizer.json", 10**10), "tokenizer.json has more than 80 MB"),
     model("weights that are a pipe", as_pipe(WEIGHTS), WEIGHTS, "is a device, a pipe"),

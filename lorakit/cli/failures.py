@@ -68,7 +68,7 @@ def fault_of_surroundings(error: BaseException) -> RunError | None:
         return RunError(
             f"{place}: {error.strerror}", "look at that file or folder, its permissions, and the room on the disk"
         )
-    if type(error).__name__ == "PanicException":  # of Rust, in tokenizers and safetensors
+    if type(error).__name__ in ("PanicException", "Exception"):  # of Rust, in tokenizers and safetensors
         return RunError(
             f"the library that reads a tokenizer or weights has given up ({text})",
             "fetch model and adapter again; with files that came whole, report it",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 from array import array
+from bisect import bisect_left
+from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 # survives the template without being one; the second before the control tokens of a tokenizer to which the others
 # are text.
 GUARD, _ALIAS = "\ufdd0", "\ufdd1"
+_MOST_COMPARISONS = 20_000_000  # of tokens with each other, which take seconds
 _ANCHORS = ("\n", "a", ".", "的", "0")
 
 
@@ -191,15 +194,29 @@ class TextEncoder:
         if self._backend is None or not _is_byte_level(self._backend):
             return None
         added = list(self._tokenizer.added_tokens_decoder.values())
+        inner = _within_others([token.content for token in added])
+        if inner is None:
+            return None
         cutting = [
             token.content
             for token in added
-            if token.special
-            and not (token.lstrip or token.rstrip or token.single_word)
-            and not any(token.content in other.content for other in added if other is not token)
+            if token.special and not (token.lstrip or token.rstrip or token.single_word) and token.content not in inner
         ]
         longest_first = sorted(cutting, key=len, reverse=True)
         return re.compile(f"({'|'.join(map(re.escape, longest_first)) or '(?!)'})")
+
+
+def _within_others(contents: Sequence[str]) -> set[str] | None:
+    """Return those of some texts that stand twice or within others; None where to find out would take too long."""
+    known, lengths = set(contents), sorted(set(map(len, contents)))
+    if sum(map(len, contents)) * len(lengths) > _MOST_COMPARISONS:
+        return None
+    found = {content for content, count in Counter(contents).items() if count > 1}
+    for content in contents:
+        for length in lengths[: bisect_left(lengths, len(content))]:
+            pieces = (content[place : place + length] for place in range(len(content) - length + 1))
+            found.update(known.intersection(pieces))
+    return found
 
 
 # Steps that see no further than the text between two special tokens, and begin it with nothing of their own.

@@ -18,6 +18,7 @@ _LIST_OF_WEIGHTS = "model.safetensors.index.json"
 _TOKENIZER = "tokenizer.json"
 _VOCABULARIES = (_TOKENIZER, "vocab.json", "vocab.txt", "merges.txt", "added_tokens.json")
 _MOST_BYTES, _MOST_OF_A_VOCABULARY = 5_000_000, 80_000_000
+_MOST_ADDED_TOKENS = 20_000  # Gemma 3 has 6,415, and all are looked for in every text
 _BYTES_OF_A_MERGE = 8  # at least: a list of two words
 
 
@@ -69,7 +70,9 @@ def _excess(file: Path) -> Iterator[str]:
         if has_many_brackets(content, **fewest):
             yield f"{file.name} is mostly brackets"
         elif file.name == _TOKENIZER and growth_of(content.decode(errors="replace")) > MOST_GROWTH:
-            yield f"{file.name} makes texts more than {MOST_GROWTH} times longer (normalizer, decoder)"
+            yield f"{file.name} makes texts more than {MOST_GROWTH} times longer (normalizer, decoder, padding)"
+        elif file.name == _TOKENIZER and content.count(b'"content"') > _MOST_ADDED_TOKENS:
+            yield f"{file.name} adds more than {_MOST_ADDED_TOKENS} tokens to its vocabulary"
 
 
 def _named_elsewhere(folder: Path) -> Iterator[str]:

@@ -11,6 +11,8 @@ from typing import Any
 
 MOST_GROWTH = 50  # <|newline|> for a line end takes 11 characters; the longest of Unicode's own foldings 18
 _RULES = re.compile(r'"(?:normalizer|decoder)"\s*:\s*')
+_FILLING = re.compile(r'"padding"\s*:\s*')
+_MOST_FILLED = 1_000_000  # tokens
 _SPELT_OTHERWISE = re.compile(r"\\u00[4-7]")  # a letter, so that a name of the rules is not found
 _DECODER = json.JSONDecoder()
 _SIZE_BYTES = 4
@@ -20,6 +22,8 @@ _BYTES_OF_A_CHARACTER = 3
 def growth_of(text: str) -> int:
     """Return the factor by which normalizer or decoder may lengthen a text, by the lengths of what they put in.
 
+    Beyond a million tokens to which texts are filled up, it is their number.
+
     Args:
         text: Of a tokenizer.json. Its vocabulary is not taken apart, which takes a second where it is large.
     """
@@ -28,18 +32,24 @@ def growth_of(text: str) -> int:
             content = json.loads(text)
         except (ValueError, RecursionError):
             return 1  # it will not be loaded
-        parts = [content.get(name) for name in ("normalizer", "decoder")] if isinstance(content, dict) else []
-    else:
-        parts = list(_parts(text))
-    return max(map(_growth, parts), default=1)
+        text = json.dumps(content)  # where names are spelt plainly
+    filled = max(map(_most_asked, _parts(_FILLING, text)), default=0)
+    return max(map(_growth, _parts(_RULES, text)), default=1) if filled <= _MOST_FILLED else filled
 
 
-def _parts(text: str) -> Iterator[Any]:
-    for found in _RULES.finditer(text):
+def _parts(name: re.Pattern[str], text: str) -> Iterator[Any]:
+    for found in name.finditer(text):
         try:
             yield _DECODER.raw_decode(text, found.end())[0]
         except (ValueError, RecursionError):
             continue
+
+
+def _most_asked(rules: Any) -> int:
+    """Return the largest whole number in some settings."""
+    if isinstance(rules, dict | list):
+        return max(map(_most_asked, rules.values() if isinstance(rules, dict) else rules), default=0)
+    return rules if isinstance(rules, int) else 0
 
 
 def _growth(rules: Any) -> int:
@@ -63,6 +73,8 @@ def _longest(rule: dict[str, Any]) -> int:
         except (binascii.Error, ValueError):
             return 1
         tree_bytes = int.from_bytes(content[:_SIZE_BYTES], "little")
+        if tree_bytes > len(content):  # reserved before it is read
+            return tree_bytes
         longest = max(map(len, content[_SIZE_BYTES + tree_bytes :].split(b"\0")))
         return longest // _BYTES_OF_A_CHARACTER
     written = {"Replace": rule.get("content"), "Prepend": rule.get("prepend")}.get(str(kind))

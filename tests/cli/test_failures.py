@@ -107,6 +107,7 @@ OF_THE_MACHINE = [
     (NotADirectoryError(20, "Not a directory", "x"), "x: Not a directory"),
     (PermissionError(13, "Permission denied", "x"), "x: Permission denied"),
     (OSError(36, "File name too long", "x" * 6000), "File name too long"),
+    (Exception("WordPiece error: Missing [UNK] token"), "has given up (WordPiece error"),
     (PANIC("called `Option::unwrap()` on a `None` value"), "has given up (called `Option::unwrap()`"),
 ]
 

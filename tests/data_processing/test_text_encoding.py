@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from tokenizer_kinds import KINDS, tokenizer_of
 
 from lorakit.data_processing import ChatFormat, Message
-from lorakit.data_processing.text_encoding import SeamError, TextEncoder
+from lorakit.data_processing.text_encoding import SeamError, TextEncoder, _within_others
 
 TEXT = st.text(st.characters(exclude_categories=["Cs", "Cn"]), max_size=12)
 PIECE = st.one_of(TEXT, st.sampled_from(["\n", "\n\n", " ", "<|end|>", "<think>", "1", "23", "'s", "a", "。"]))
@@ -56,3 +56,17 @@ def test_control_tokens_that_are_marked_stay_text(kind):
     special = [token for token in ids if token in tokenizer.all_special_ids and token != tokenizer.unk_token_id]
     assert tokenizer.convert_ids_to_tokens(special) == ["<|user|>", "<|end|>"]
     assert "a <|end|> b<eos>" in tokenizer.decode(ids)
+
+
+@pytest.mark.parametrize("contents", [[], ["a", "a"], ["<a>", "<a>b", "c"], ["ab", "b", "xaby", "", "q"], ["x", "y"]])
+def test_tokens_within_others_are_those_that_stand_in_any_of_them(contents):
+    places = range(len(contents))
+    wanted = {
+        contents[one] for one in places if any(contents[one] in contents[other] for other in places if other != one)
+    }
+    assert _within_others(contents) == wanted
+
+
+def test_tokens_that_would_take_hours_to_compare_are_not_cut_at():
+    assert _within_others(["a" * length for length in range(1, 3000)]) is None
+    assert _within_others([f"<{number}>" for number in range(20_000)]) == set()
