@@ -97,7 +97,9 @@ class LoadedModel:
         if other := sorted(set(settings) - _OF_GENERATION):
             raise SettingsError(f"generate: takes no {other[0]}", f"it takes {', '.join(sorted(_OF_GENERATION))}")
         params = SamplingParams.of(self._with(settings, "generate"))
-        return answer_batch(self._adapters.assistant, [_conversation(question, tuple(images), tools)], params)[0]
+        assistant = self._adapters.assistant
+        takes_pictures = assistant.chat_format.images is not None
+        return answer_batch(assistant, [_conversation(question, tuple(images), tools, takes_pictures)], params)[0]
 
     def use(self, name: str) -> None:
         """Answer with one adapter from now on."""
@@ -202,10 +204,12 @@ def _listed(adapters: AdapterPaths | None) -> list[str]:
     return [str(adapters)]
 
 
-def _conversation(question: str | Sequence[Mapping[str, Any]], images: tuple[str, ...], tools: Any) -> list[Message]:
+def _conversation(
+    question: str | Sequence[Mapping[str, Any]], images: tuple[str, ...], tools: Any, takes_pictures: bool
+) -> list[Message]:
     asked = [{"role": "user", "content": question}] if isinstance(question, str) else question
     try:
-        messages = read_conversation(asked, tools, images)
+        messages = read_conversation(asked, tools, images, takes_pictures)
     except UnusableError as error:
         raise SettingsError(f"generate: {error}", _TURN) from error
     if not messages or messages[-1].role not in {"user", "tool"}:

@@ -119,11 +119,13 @@ class _Proof:
         How far the results lie apart is not asked: that is for float32 to say. The twins keep the format.
         """
         self._twins.round_to(dtype)
+        # Copied before anything runs: some families keep what they computed, with its graph, which cannot be copied.
+        served, asked = self._twins.engine(pieces), self._twins.engine(pieces)
         is_shared = pieces.packing and pieces.beginning
         whats = {
             "its own code": lambda: plain_result(self._twins.reference, self._rows[:1]).is_sound,
-            "training": lambda: engine_result(self._twins.engine(pieces), self._rows, is_shared).is_sound,
-            "answering": lambda: math.isfinite(self._answers_off(pieces)),
+            "training": lambda: engine_result(served, self._rows, is_shared).is_sound,
+            "answering": lambda: math.isfinite(self._answers_off(pieces, asked)),
         }
         for what, is_sound in whats.items():
             found, fault = _tried(is_sound)
@@ -173,8 +175,8 @@ class _Proof:
             self._faults.setdefault(name, fault or f"logits differ by {off:.1%}")
         return pieces, f"its answers are not what it computes of whole rows: {self._faults['together']}"
 
-    def _answers_off(self, pieces: Pieces) -> float:
-        model = self._twins.engine(pieces).get_base_model()
+    def _answers_off(self, pieces: Pieces, served: Any = None) -> float:
+        model = (served or self._twins.engine(pieces)).get_base_model()
         return answers_off(model, self._twins.reference, self._alike(NEW_TOKENS), pieces.together, pieces.cached)
 
     def _alike(self, later: int) -> list[list[int]]:

@@ -158,13 +158,16 @@ def read_example(row: RawRow, rules: RowRules, account: Account) -> Example:
     return example
 
 
-def read_conversation(turns: Sequence[Any], tools: Any = None, images: Sequence[str] = ()) -> list[Message]:
+def read_conversation(
+    turns: Sequence[Any], tools: Any = None, images: Sequence[str] = (), takes_pictures: bool = False
+) -> list[Message]:
     """Read a conversation that is to be answered, its turns in any shape that rows may have.
 
     Args:
         turns: In order.
         tools: That may be called, in any shape that rows may have; None for none.
         images: Pictures beside those that the turns name: at the marks, or before the last turn where there are none.
+        takes_pictures: Whether the model does; to others a mark is text.
 
     Raises:
         UnusableError: A turn cannot be read, or pictures do not match their marks.
@@ -176,6 +179,8 @@ def read_conversation(turns: Sequence[Any], tools: Any = None, images: Sequence[
         last = drafts[-1].message
         drafts[-1] = Draft(replace(last, content=IMAGE_MARK * len(images) + last.content))
     messages = place_pictures(drafts, fields, Path(), takes_pictures=None)
+    if takes_pictures and any(IMAGE_MARK in message.content and not message.images for message in messages):
+        raise UnusableError(f"has a mark {IMAGE_MARK} but no picture for it", "name it in images, or take the mark out")
     return [*([Message("tools", offered)] if offered else []), *messages]
 
 

@@ -152,7 +152,7 @@ def _compare(session: Session, words: Sequence[str]) -> None:
     answers, params = [], SamplingParams.of(session.config)
     for name in names:
         with console.progress(None, f"answering as {name}"), session.adapters.using(name) as assistant:
-            answers += answer_batch(assistant, [[question(text, session.images)]], params)
+            answers += answer_batch(assistant, [[session.question(text)]], params)
     console.table(text, names, [answers])
 
 

@@ -64,7 +64,7 @@ class Session:
         shown = _AfterLabel()
         try:
             params, is_cleaned = SamplingParams.of(self.config), self.config.clean_repetition
-            asked = [question(text, self.images)]
+            asked = [self.question(text)]
             answer = stream_answer(self.adapters.assistant, asked, params, shown, is_cleaned)
         except KeyboardInterrupt:  # stops this answer, not the session
             shown.end_waiting()
@@ -78,6 +78,10 @@ class Session:
             shown.end_waiting()
         shown("\n")
         self._show_calls(answer)
+
+    def question(self, text: str) -> Message:
+        """Make a message of a question and the session's pictures."""
+        return question(text, self.images, self.adapters.assistant.chat_format.images is not None)
 
     def _show_calls(self, answer: str) -> None:
         assistant = self.adapters.assistant
@@ -165,6 +169,11 @@ def _read_question() -> str:
     return "\n".join(lines).strip("\n")
 
 
-def question(text: str, images: Sequence[str]) -> Message:
-    """Make a message of a question and the pictures that it is about: at its marks, or before it."""
+def question(text: str, images: Sequence[str], takes_pictures: bool = True) -> Message:
+    """Make a message of a question and the pictures that it is about: at its marks, or before it.
+
+    To a model that takes none a mark is text, as it is in rows.
+    """
+    if not images and not takes_pictures:
+        return Message("user", text)
     return put_marks(Message("user", text), images)

@@ -73,7 +73,9 @@ def test_what_fails_in_the_format_of_the_run_alone_is_found_before_it(kind):
 
 
 @pytest.mark.every(2)
-@pytest.mark.parametrize("family", ["llama", "gpt2", "modernbert-decoder", "qwen3_moe", "gemma3_text"])
+@pytest.mark.parametrize(
+    "family", ["llama", "gpt2", "modernbert-decoder", "qwen3_moe", "recurrent_gemma", "gemma3_text"]
+)
 def test_families_that_compute_in_any_format_are_taken(family):
     found = prove(small_model(family).bfloat16(), torch.bfloat16)
     assert found.refusal is None

@@ -161,6 +161,13 @@ def test_a_question_has_its_pictures_at_its_marks_or_before_it():
     assert question("ab", ["x", "y"]) == Message("user", "<image><image>ab", ("x", "y"))
     with pytest.raises(ImageError, match="has 2 pictures but 1 marks"):
         question("a<image>b", ["x", "y"])
+    with pytest.raises(ImageError, match="0 pictures but 1 marks"):
+        question("a<image>b", [])
+    assert question("a<image>b", [], takes_pictures=False) == Message("user", "a<image>b")
+    asked = [{"role": "user", "content": "a<image>b"}]
+    with pytest.raises(UnusableError, match="has a mark <image> but no picture for it"):
+        read_conversation(asked, takes_pictures=True)
+    assert read_conversation(asked, takes_pictures=False) == [Message("user", "a<image>b")]
 
 
 @pytest.mark.parametrize(("most", "wanted"), [(200, 200), (60_000, 60_000 // 256), (2**31 - 1, 127)])

@@ -10,7 +10,11 @@ def test_the_curve_is_drawn_from_the_records_alone(tmp_path):
     file = draw_loss_curve(tmp_path)
     assert file.name == "loss_curve.png"
     assert file.stat().st_size > 5000
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["events.jsonl", "loss_curve.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".lorakit-written.json",
+        "events.jsonl",
+        "loss_curve.png",
+    ]
 
 
 def test_a_run_without_validation_has_a_curve_too(tmp_path):
