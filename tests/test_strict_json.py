@@ -29,6 +29,7 @@ NOT_WRITTEN = {
     "lorakit/export/gguf_tokenizer.py": 2,
     "lorakit/inference/tool_calls.py": 3,
     "lorakit/model_config/source.py": 1,
+    "lorakit/model_config/tokenizer_check.py": 1,
     "lorakit/outgoing.py": 1,
     "lorakit/train/remedies.py": 1,
 }

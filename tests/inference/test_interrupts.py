@@ -35,7 +35,7 @@ def converse(monkeypatch, capsys):
         monkeypatch.setattr(console, "prompt", prompt)
         monkeypatch.setattr(console, "typed", lambda: standing[0])
         monkeypatch.setattr(generation, "stream_answer", answered)
-        assistant = SimpleNamespace(tools=None)
+        assistant = SimpleNamespace(tools=None, chat_format=SimpleNamespace(images=None))
         adapters = SimpleNamespace(active={}, choices=(), assistant=assistant, base=lambda: None)
         module._converse(Session(adapters, Config()))
         return waiting, capsys.readouterr()
