@@ -49,6 +49,7 @@ class ReadRows:
 
 Source = tuple[RowSource, Reading]
 _ENOUGH_TO_SPREAD = 100_000  # rows, of some seconds
+_NEVER = 2**31 - 1  # searches of young objects before one of all
 _ENOUGH_REJECTED = 100_000  # rows without a usable one among them: the others will be no better
 
 
@@ -84,15 +85,13 @@ def read_all(sources: Sequence[Source], encoding: Encoding, folder: Path | None)
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Keep what was there before out of Python's search for garbage: rows are many, and none of them is in a ring."""
-    is_first = not gc.get_freeze_count()
-    if is_first:
-        gc.freeze()
+    """Leave out Python's search of all objects for garbage: rows are many, and none of them is in a ring."""
+    thresholds = gc.get_threshold()
+    gc.set_threshold(*thresholds[:2], _NEVER)
     try:
         yield
     finally:
-        if is_first:
-            gc.unfreeze()
+        gc.set_threshold(*thresholds)
 
 
 def _chunks(name: str, reading: Reading) -> Iterator[list[RawRow | Rejected]]:
