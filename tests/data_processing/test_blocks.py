@@ -75,6 +75,7 @@ READERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "piece"), [(name, piece) for name, (_, all_) in READERS.items() for piece in all_])
 def test_millions_of_beginnings_take_no_more_than_ten_seconds(name, piece):
     started = time.process_time()

@@ -132,6 +132,7 @@ BEGINNINGS = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("piece", BEGINNINGS)
 def test_a_million_beginnings_of_calls_take_no_more_than_ten_seconds(piece):
     text = piece * (1_000_000 // len(piece))

@@ -35,6 +35,7 @@ def budgets(folder):
     return [(record.step, record.max_tokens) for record in recorded(folder, PlanRecord)]
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize(
     "extra",
     [
