@@ -157,7 +157,7 @@ def compiled(source: KernelSource) -> Path:
 def whole_library(folder: Path, beginning: str) -> Path | None:
     """Find a library by the beginning of its name, and leave out what is damaged."""
     for found in folder.glob(f"{beginning}-*.so"):
-        if found.stem.rpartition("-")[2] == _content_digest(found):
+        if _is_whole(found):
             return found
     return None
 
@@ -171,8 +171,9 @@ def compile_into(folder: Path, beginning: str, command: Sequence[str], source: K
         with built.open("rb") as file:
             os.fsync(file.fileno())
         library = folder / f"{beginning}-{_content_digest(built)}.so"
-        for other in folder.glob(f"{beginning}-*.so"):  # damaged, or it would have been used
-            other.unlink(missing_ok=True)
+        for other in folder.glob(f"{beginning}-*.so"):
+            if not _is_whole(other):  # a whole one another process has just built, and is about to load
+                other.unlink(missing_ok=True)
         built.replace(library)
     return library
 
@@ -193,6 +194,10 @@ def _compiler() -> list[str]:
 
 def _content_digest(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()[:_DIGITS]
+
+
+def _is_whole(library: Path) -> bool:
+    return library.stem.rpartition("-")[2] == _content_digest(library)
 
 
 def _sweep(folder: Path) -> None:

@@ -4,6 +4,8 @@ import itertools
 import os
 import shutil
 import stat
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -186,3 +188,16 @@ def test_a_compiler_s_command_that_cannot_be_read_is_said(monkeypatch):
     monkeypatch.setenv("CXX", "g++ 'half")
     with pytest.raises(kernel_build.NoKernelsError, match=r"CXX cannot be read \(No closing quotation\)"):
         kernel_build._compiler()
+
+
+def test_what_another_process_has_just_built_stays_and_what_is_damaged_goes(tmp_path):
+    def build(content):
+        writes = f"import sys; open(sys.argv[-1], 'wb').write({content!r})"
+        return kernel_build.compile_into(
+            tmp_path, "kernels", [sys.executable, "-c", writes], SimpleNamespace(file="kernels.cpp")
+        )
+
+    first, damaged = build(b"first"), build(b"to be damaged")
+    damaged.write_bytes(b"to be")
+    second = build(b"second")
+    assert sorted(tmp_path.iterdir()) == sorted([first, second])
