@@ -17,17 +17,6 @@ UNUSED_ROWS_FILE = "unused_rows.txt"
 WRITTEN_FILE = ".lorakit-written.json"  # what is as lorakit wrote it, of all runs in a folder
 CHECKPOINT_ASIDE = "checkpoint"  # whose working folder gets checkpoints while they are written
 CHECKPOINT = re.compile(r"^checkpoint-(\d+)$")
-FILES_OF_A_RUN = (
-    EVENTS_FILE,
-    IDENTITY_FILE,
-    ADAPTER_FOLDER,
-    RESULTS_FILE,
-    PREDICTIONS_FILE,
-    CURVE_FILE,
-    REPORT_FILE,
-    USED_CONFIG_FILE,
-    UNUSED_ROWS_FILE,
-)
 # Written anew by a run that goes on, and by an evaluation.
 FILES_WRITTEN_OVER = (
     RESULTS_FILE,
@@ -37,3 +26,4 @@ FILES_WRITTEN_OVER = (
     USED_CONFIG_FILE,
     UNUSED_ROWS_FILE,
 )
+FILES_OF_A_RUN = (EVENTS_FILE, IDENTITY_FILE, ADAPTER_FOLDER, *FILES_WRITTEN_OVER)

@@ -3,7 +3,7 @@
 import json
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -100,3 +100,15 @@ def lab_with_pictures(root: Path) -> Lab:
     rows = [*({**row, "image": picture} for row, picture in zip(ROWS, pictures, strict=False)), ROWS[3]]
     settings = {"target_modules": "all-linear", "min_pixels": 256, "max_pixels": 4096}
     return Lab(root, save_vision_model(root / "model"), rows, settings)
+
+
+def lab_fixture(make: Callable[..., Lab] = Lab, **settings: object) -> Callable[..., Iterator[Lab]]:
+    """Return a fixture: a lab for the tests of one file."""
+
+    @pytest.fixture(scope="module")
+    def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+        made = make(tmp_path_factory.mktemp("lab"), **settings)
+        yield made
+        made.close()
+
+    return lab

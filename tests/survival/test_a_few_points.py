@@ -8,7 +8,7 @@ import random
 
 import pytest
 from survival.cuts import check, runs
-from survival.lab import Lab, needs_shim
+from survival.lab import lab_fixture, needs_shim
 from survival.machine import tree
 from survival.test_cut_and_resume import SETTINGS
 
@@ -16,11 +16,7 @@ pytestmark = needs_shim
 SEED = 20
 
 
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory):
-    made = Lab(tmp_path_factory.mktemp("survival"))
-    yield made
-    made.close()
+lab = lab_fixture()
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ A few points, drawn by a seed, are in the fast tier (`test_a_few_points.py`).
 """
 
 import pytest
-from survival.lab import Lab, needs_shim
+from survival.lab import lab_fixture, needs_shim
 from survival.scenarios import SCENARIOS
 from survival.stage import ENDED, ERRORS, FAILED
 
@@ -13,11 +13,7 @@ ALONE = [name for name, scenario in SCENARIOS.items() if scenario.ranks == 1]
 TOGETHER = [name for name, scenario in SCENARIOS.items() if scenario.ranks > 1]
 
 
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory):
-    made = Lab(tmp_path_factory.mktemp("survival"))
-    yield made
-    made.close()
+lab = lab_fixture()
 
 
 @pytest.mark.parametrize("name", ALONE)

@@ -6,25 +6,13 @@ Settings are drawn by a seed, so that all combinations of any two of `FEATURES` 
 
 import pytest
 from survival.cuts import check, runs
-from survival.lab import Lab, lab_with_pictures, needs_shim
+from survival.lab import lab_fixture, lab_with_pictures, needs_shim
 
 pytestmark = [needs_shim, pytest.mark.slow]
 SETTINGS, AT_ONCE = 220, 20
 MOST_REFUSED = 0.1
-
-
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory):
-    made = Lab(tmp_path_factory.mktemp("cuts"))
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module")
-def lab_of_pictures(tmp_path_factory):
-    made = lab_with_pictures(tmp_path_factory.mktemp("pictures"))
-    yield made
-    made.close()
+lab = lab_fixture()
+lab_of_pictures = lab_fixture(lab_with_pictures)
 
 
 @pytest.mark.parametrize("start", range(0, SETTINGS, AT_ONCE))

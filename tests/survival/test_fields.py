@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from survival.lab import Lab, needs_shim
+from survival.lab import lab_fixture, needs_shim
 from survival.processes import SEVEN, assert_same, trained
 from trainer_fields import CHANGING, OF_THE_COURSE, WITHOUT_EFFECT
 
@@ -13,11 +13,7 @@ RATE, TOO_HIGH = 0.02, 0.3  # the adapter of the best validation is not the last
 SHARE_OF_STEP = 1e-2
 
 
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory):
-    made = Lab(tmp_path_factory.mktemp("fields"), rows=SEVEN)
-    yield made
-    made.close()
+lab = lab_fixture(rows=SEVEN)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import signal
 import pytest
 import torch
 from conftest import family_tokenizer
-from survival.lab import Lab, lab_with_pictures, needs_shim
+from survival.lab import Lab, lab_fixture, lab_with_pictures, needs_shim
 from survival.processes import ROUNDING, SEVEN, assert_same, trained
 from survival.scenarios import LONGEST_END, SHARDED
 from trained import adapter_weights, recorded
@@ -15,20 +15,8 @@ from lorakit.runs import PlanRecord, StepRecord
 pytestmark = [needs_shim, pytest.mark.slow]
 EVERY_STEP = "--set=trainer_args={save_strategy: steps, save_steps: 1}"
 SHARDED_EVERY_STEP = ("--set=trainer_args={save_strategy: steps, save_steps: 1, fsdp: true}", SHARDED[1])
-
-
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory):
-    made = Lab(tmp_path_factory.mktemp("ranks"), rows=SEVEN)
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    made = lab_with_pictures(tmp_path_factory.mktemp("pictures"))
-    yield made
-    made.close()
+lab = lab_fixture(rows=SEVEN)
+pictures = lab_fixture(lab_with_pictures)
 
 
 @pytest.fixture(scope="module")
