@@ -112,6 +112,7 @@ def produce(
 
     Raises:
         RunError: There is no room for it.
+        LorakitError: Base or adapters have changed meanwhile.
         ProofError: What was written is not the adapter on its base.
     """
     assistant = adapters.assistant
@@ -126,6 +127,7 @@ def produce(
     with references(assistant, questions, config, folder) as reference:
         written = write(adapters, config, reference, folder)
         facts = facts_of(adapters)
+        adapters.check_unchanged()
         if closes:
             assistant = replace(assistant, bundle=replace(assistant.bundle, model=None))
             adapters.close()

@@ -22,6 +22,7 @@ from lorakit.model_config.layer_names import layer_names
 from lorakit.model_config.loading import ModelBundle
 from lorakit.model_config.record import RECORD_FILE, AdapterRecord, read_record
 from lorakit.model_config.trust import read_settings
+from lorakit.model_config.unchanged import FolderState
 from lorakit.model_config.whole_embeddings import copies_in, passed_over, whole_embeddings
 from lorakit.outgoing import strict_json
 from lorakit.runs import CARD_FILE, clear_working_folder, keep_foreign, list_written, place_folder
@@ -69,14 +70,30 @@ def attach_adapter(bundle: ModelBundle, folder: Path, slot: str = "default") -> 
         A ``peft.PeftModel`` in evaluation mode.
 
     Raises:
-        AdapterError: There is none, its weights are not safetensors, or it does not belong to this base.
+        AdapterError: There is none, its weights are not safetensors, it does not belong to this base, or it has changed
+            while it was read.
     """
+    found = FolderState.of(folder)
     settings = _read_settings(folder)
     _check_base(bundle, folder, settings)
     adapted, copies = _load(bundle, folder, slot, settings)
     _check_complete(adapted, folder, slot, copies)
+    check_unchanged(found)
     accelerate(adapted)
     return adapted.eval()
+
+
+def check_unchanged(found: FolderState) -> None:
+    """Hold the folder of an adapter to what it was when it was found.
+
+    Raises:
+        AdapterError: Something has written there since.
+    """
+    if (changed := found.changed()) is not None:
+        raise AdapterError(
+            f"{found.folder}: {changed} has changed while it was read",
+            "wait until whatever writes there has come to its end, then run this again",
+        )
 
 
 def check_adapter(folder: Path) -> None:

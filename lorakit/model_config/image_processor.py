@@ -53,6 +53,7 @@ def load_image_processor(source: ModelSource) -> tuple[Any, int] | None:
             f"the folder needs {PROCESSOR_FILE} beside config.json",
         ) from error
     _check_belongs(source, processor, settings.get("vision_config") or {})
+    source.check_unchanged()
     return processor, token
 
 

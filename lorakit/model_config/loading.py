@@ -77,7 +77,7 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     """Load the tokenizer that belongs to a model.
 
     Raises:
-        ModelError: Its files are missing or damaged.
+        ModelError: Its files are missing or damaged, or have changed since the model was found.
     """
     from transformers import AutoTokenizer
 
@@ -104,6 +104,7 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
             f"{source.name}: its tokenizer has no vocabulary",
             "the folder needs tokenizer.json, or vocab.json and merges.txt, beside config.json",
         )
+    source.check_unchanged()
     return tokenizer  # type: ignore[no-any-return]
 
 
@@ -160,7 +161,7 @@ def load_model(
 
     Raises:
         ModelError: They are missing or damaged, do not belong to the tokenizer, or the model is none that could be
-            trained or asked.
+            trained or asked; or its files have changed since it was found.
     """
     model = _read_weights(source, dtype, loading_arguments(quantization, dtype.dtype, device))
     own_rows = model.get_input_embeddings().weight.shape[0]
@@ -184,6 +185,7 @@ def load_model(
     let_engine_compute(model, source, dtype.dtype)
     if dtype.is_half:
         hold_in_half(model, backend)
+    source.check_unchanged()
     return ModelBundle(source, tokenizer, model, model.config.model_type, dtype, device)
 
 
