@@ -4,7 +4,8 @@ Importing PyTorch takes seconds, and Python's own KeyboardInterrupt may come up 
 a package, or in the middle of an import, which is tried again another way. Older Pythons must be able to read this.
 """
 
-import _signal as signal  # which is built in: what surrounds it in signal.py is 6 ms more, and not needed
+# Built in: what surrounds it in signal.py is milliseconds more, in which Ctrl-C would still be Python's own.
+import _signal as signal  # type: ignore[import-not-found]
 import os
 
 INTERRUPTED = 130  # the shell's own convention for a program ended by Ctrl-C

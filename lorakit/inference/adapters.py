@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,6 @@ from lorakit.model_config import (
     adapter_tokenizer,
     check_adapter,
     check_rows,
-    check_unchanged,
     choose_adapters,
     choose_format,
     load_image_processor,
@@ -37,6 +36,7 @@ from lorakit.model_config import (
     quiet_libraries,
     read_record,
     rows_in,
+    unchanged_adapter,
 )
 from lorakit.model_config.image_processor import warn_of_other_pixels
 from lorakit.runs import ADAPTER_FOLDER
@@ -104,15 +104,18 @@ class Adapters:
         """Return PEFT's name of an adapter."""
         return self._set.slot_of(name)
 
-    def check_unchanged(self) -> None:
-        """Hold the files of base and adapters to what they were when they were loaded: some are read again.
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Read files of base and adapters again inside this context, held to what they were when they were loaded.
 
         Raises:
             LorakitError: Something has written there since.
         """
-        self.assistant.bundle.source.check_unchanged()
-        for found in self._found.values():
-            check_unchanged(found)
+        with ExitStack() as held:
+            held.enter_context(self._set.bundle.source.unchanged())
+            for found in self._found.values():
+                held.enter_context(unchanged_adapter(found))
+            yield
 
     def load(self, choice: AdapterChoice, found: FolderState | None = None) -> None:
         """Attach an adapter; what is in use stays so.
@@ -125,13 +128,14 @@ class Adapters:
             LorakitError: It cannot be used with this base, or changes while it is read; nothing has changed.
         """
         found = found or FolderState.of(choice.folder)
-        self._check_tokenizer(choice)
-        self._set.load(choice)
+        with unchanged_adapter(found):
+            self._check_tokenizer(choice)
+            self._set.load(choice)
         try:
-            record = read_record(choice.folder)
-            if record is not None:
-                hold_to(record, self._set.bundle, self._chat_format, self._config)
-            check_unchanged(found)
+            with unchanged_adapter(found):
+                record = read_record(choice.folder)
+                if record is not None:
+                    hold_to(record, self._set.bundle, self._chat_format, self._config)
         except LorakitError:
             self._set.unload(choice.name)
             raise

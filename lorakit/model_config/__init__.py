@@ -3,9 +3,9 @@
 from lorakit.model_config.adapter import (
     attach_adapter,
     check_adapter,
-    check_unchanged,
     load_adapter_tensors,
     save_adapter,
+    unchanged_adapter,
     weights_hash,
 )
 from lorakit.model_config.adapter_choice import BASE, AdapterChoice, choose_adapters, read_weighted
@@ -49,7 +49,6 @@ __all__ = [
     "bytes_saved",
     "check_adapter",
     "check_rows",
-    "check_unchanged",
     "choose_adapters",
     "choose_format",
     "fewer_bits",
@@ -65,6 +64,7 @@ __all__ = [
     "read_weighted",
     "rows_in",
     "save_adapter",
+    "unchanged_adapter",
     "weight_bytes",
     "weight_files",
     "weights_hash",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import shutil
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -73,12 +74,11 @@ def attach_adapter(bundle: ModelBundle, folder: Path, slot: str = "default") -> 
         AdapterError: There is none, its weights are not safetensors, it does not belong to this base, or it has changed
             while it was read.
     """
-    found = FolderState.of(folder)
-    settings = _read_settings(folder)
-    _check_base(bundle, folder, settings)
-    adapted, copies = _load(bundle, folder, slot, settings)
-    _check_complete(adapted, folder, slot, copies)
-    check_unchanged(found)
+    with unchanged_adapter(FolderState.of(folder)):
+        settings = _read_settings(folder)
+        _check_base(bundle, folder, settings)
+        adapted, copies = _load(bundle, folder, slot, settings)
+        _check_complete(adapted, folder, slot, copies)
     accelerate(adapted)
     return adapted.eval()
 
@@ -94,6 +94,17 @@ def check_unchanged(found: FolderState) -> None:
             f"{found.folder}: {changed} has changed while it was read",
             "wait until whatever writes there has come to its end, then run this again",
         )
+
+
+@contextmanager
+def unchanged_adapter(found: FolderState) -> Iterator[None]:
+    """Read inside this context what belongs together, and know afterwards that it does; see `check_unchanged`."""
+    try:
+        yield
+    except Exception:  # whatever it is, of half a file
+        check_unchanged(found)
+        raise
+    check_unchanged(found)
 
 
 def check_adapter(folder: Path) -> None:

@@ -79,9 +79,14 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     Raises:
         ModelError: Its files are missing or damaged, or have changed since the model was found.
     """
+    quiet_libraries()
+    with source.unchanged():
+        return _read_tokenizer(source)
+
+
+def _read_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
-    quiet_libraries()
     check_own_code(source)
     check_sizes(source, read_settings(source))
     check_generation_file(source)
@@ -104,7 +109,6 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
             f"{source.name}: its tokenizer has no vocabulary",
             "the folder needs tokenizer.json, or vocab.json and merges.txt, beside config.json",
         )
-    source.check_unchanged()
     return tokenizer  # type: ignore[no-any-return]
 
 
@@ -163,7 +167,8 @@ def load_model(
         ModelError: They are missing or damaged, do not belong to the tokenizer, or the model is none that could be
             trained or asked; or its files have changed since it was found.
     """
-    model = _read_weights(source, dtype, loading_arguments(quantization, dtype.dtype, device))
+    with source.unchanged():
+        model = _read_weights(source, dtype, loading_arguments(quantization, dtype.dtype, device))
     own_rows = model.get_input_embeddings().weight.shape[0]
     if rows > own_rows:
         model.resize_token_embeddings(rows, mean_resizing=False)
@@ -185,7 +190,6 @@ def load_model(
     let_engine_compute(model, source, dtype.dtype)
     if dtype.is_half:
         hold_in_half(model, backend)
-    source.check_unchanged()
     return ModelBundle(source, tokenizer, model, model.config.model_type, dtype, device)
 
 

@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,10 +70,8 @@ class ModelSource:
         Raises:
             ModelError: The folder has changed since it was found.
         """
-        try:
+        with self.unchanged():
             settings = read_json(self.folder / "config.json")
-        finally:
-            self.check_unchanged()
         return hashlib.sha256(json.dumps(_without_notes(settings), sort_keys=True).encode()).hexdigest()
 
     def fingerprint(self) -> str:
@@ -82,16 +80,24 @@ class ModelSource:
         Raises:
             ModelError: One of the files is damaged.
         """
+        with self.unchanged():
+            try:
+                return weights_fingerprint(self.folder)
+            except (OSError, ValueError) as error:
+                raise ModelError(
+                    f"{self.name}: {error}",
+                    "remove that file where it does not belong to the model, or fetch the model again",
+                ) from error
+
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Read inside this context what belongs together, and know afterwards that it does; see `check_unchanged`."""
         try:
-            found = weights_fingerprint(self.folder)
-        except (OSError, ValueError) as error:
+            yield
+        except Exception:  # whatever it is, of half a file
             self.check_unchanged()
-            raise ModelError(
-                f"{self.name}: {error}",
-                "remove that file where it does not belong to the model, or fetch the model again",
-            ) from error
+            raise
         self.check_unchanged()
-        return found
 
     def check_unchanged(self) -> None:
         """Hold the folder to what it was when it was found: else what is read of it were half of each state.

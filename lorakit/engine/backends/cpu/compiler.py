@@ -21,7 +21,7 @@ LONGEST_SECONDS = 120  # of one library
 _COMPILERS = ("g++", "clang++", "c++")
 _TO_ANSWER_SECONDS = 15  # on a busy machine; a tenth of a second elsewhere
 _MOST_BYTES = 1_000_000  # that it may say
-_TRIED = "int one() { return 1; }\n"
+_TRIED = b"int one() { return 1; }\n"
 
 
 class CompilerError(Exception):
@@ -67,7 +67,7 @@ def _asked(command: tuple[str, ...]) -> Compiler | NoKernelsError:
         version = output_of([*command, "--version"], _TO_ANSWER_SECONDS)
         with tempfile.TemporaryDirectory(prefix="lorakit-compiler-") as folder:
             source, library = Path(folder) / "one.cpp", Path(folder) / "one.so"
-            source.write_text(_TRIED, encoding="utf-8")
+            source.write_bytes(_TRIED)
             output_of([*command, "-shared", "-fPIC", str(source), "-o", str(library)], _TO_ANSWER_SECONDS)
             if not library.is_file():
                 raise CompilerError("it leaves nothing")
