@@ -86,7 +86,7 @@ def test_several_adapters_become_one_model_by_their_weights(merge, model_folder,
     ]
 
 
-@pytest.mark.every(2)
+@pytest.mark.every(3)
 @pytest.mark.parametrize("combination", ["linear", "svd", "ties", "dare_linear", "dare_ties"])
 def test_pefts_combinations_are_proven_too(combination, merge, model_folder, tmp_path):
     base = model_folder("qwen3")
@@ -160,6 +160,7 @@ def _embeddings_lost(tensors, own):
     return lambda name: torch.zeros_like(own.read(name)) if "embed" in name else tensors.read(name)
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("spoil", [_doubled, _one_left_out, _transposed, _embeddings_lost])
 def test_a_wrong_merge_ends_with_1_in_a_folder_called_unproven(
     spoil, merge, model_folder, tmp_path, monkeypatch, capsys
