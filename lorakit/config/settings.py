@@ -494,13 +494,19 @@ class Config(BaseModel):
     @property
     def _saves_where_it_validates(self) -> bool:
         """Whether there is a checkpoint at every validation, as transformers asks for where the best one is kept."""
-        given = {"eval_strategy": "epoch", "save_strategy": "epoch", "logging_steps": 1} | self.trainer_args
+        given: dict[str, Any] = {
+            "eval_strategy": "epoch",
+            "save_strategy": "epoch",
+            "logging_steps": 1,
+        } | self.trainer_args
         if given["save_strategy"] not in (given["eval_strategy"], "best") or given["eval_strategy"] == "no":
             return False
-        between = given.get("save_steps", _TRANSFORMERS_SAVE_STEPS), given.get("eval_steps") or given["logging_steps"]
         if given["save_strategy"] != "steps":
             return True
-        return all(isinstance(steps, int) and steps > 0 for steps in between) and between[0] % between[1] == 0
+        to_save = given.get("save_steps", _TRANSFORMERS_SAVE_STEPS)
+        to_validate = given.get("eval_steps") or given["logging_steps"]
+        is_whole = isinstance(to_save, int) and isinstance(to_validate, int)
+        return is_whole and to_validate > 0 and to_save % to_validate == 0
 
     check_paths = field_validator(
         "model_name_or_path",
