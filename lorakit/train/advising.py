@@ -18,7 +18,7 @@ from lorakit.runs import keep_foreign, open_folder, write_own_bytes, write_own_t
 from lorakit.train.learning_rate import steps_of
 from lorakit.train.planning import plan_run
 from lorakit.train.preparing import gather, prepare
-from lorakit.train.short_runs import ShortRuns, Tried, best_of, halved
+from lorakit.train.short_runs import ShortRuns, Tried, best_of, halved, rate_for
 
 ADVISED_FILE = "advised.yaml"
 PICTURE_FILE = "advice.png"
@@ -47,12 +47,13 @@ def run(config: Config, config_file: str) -> int:
     steps = steps_of(prepared.config, len(prepared.data.train.encoded), 1)
     tried = halved(ShortRuns(prepared, plan), rates_around(first), steps)
     best = best_of(tried)
-    _show(tried, best, steps, first)
+    advised = rate_for(best, steps)
+    _show(tried, best, steps, first, advised)
     keep_foreign(folder, (PICTURE_FILE, ADVISED_FILE), console.note)
     write_own_bytes(folder, PICTURE_FILE, _drawn(tried, best))
     file = Path(config_file)
     text = file.read_text(encoding="utf-8-sig") if file.is_file() else ""
-    write_own_text(folder, ADVISED_FILE, with_values(text, {"learning_rate": best.rate}))
+    write_own_text(folder, ADVISED_FILE, with_values(text, {"learning_rate": advised}))
     console.note(
         f"written: {folder / ADVISED_FILE}, which is {config_file} with that rate, and {folder / PICTURE_FILE}"
     )
@@ -66,9 +67,15 @@ def rates_around(first: float) -> list[float]:
     return list(dict.fromkeys(rates))
 
 
-def _show(tried: Sequence[Tried], best: Tried, steps: int, first: float) -> None:
+def _show(tried: Sequence[Tried], best: Tried, steps: int, first: float, advised: float) -> None:
     cost = sum(one.steps for one in tried) / steps
-    console.result(f"learning_rate {best.rate:g} is the best of those tried; the rule's own is {first:g}")
+    console.result(f"learning_rate {advised:g} is advised; the rule's own is {first:g}")
+    console.result(
+        f"{best.rate:g} is the best of those tried, for {best.steps} steps; the best rate for {steps} is lower by the "
+        "square root"
+        if best.steps < steps
+        else f"{best.rate:g} is the best of those tried"
+    )
     lengths = list(dict.fromkeys(one.steps for one in tried))
     rows = [
         [f"{rate:g}", *(_loss_text(tried, rate, length) for length in lengths)]

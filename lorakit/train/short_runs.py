@@ -7,6 +7,7 @@ better ones for twice as many. Between two runs only the adapter is put back to 
 from __future__ import annotations
 
 import dataclasses
+import math
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from lorakit.train.trainer import LoraTrainer
 _FIRST_SHARE = 0.04  # of a run's steps; all rungs together cost 0.04 * 3 + 0.08 * 2 = 0.28 of one run
 _FEWEST_STEPS = 8
 _KEPT = 2  # in the second rung
+_DIGITS = 2
 
 
 @dataclass(frozen=True)
@@ -138,3 +140,16 @@ def best_of(tried: Sequence[Tried]) -> Tried:
     """Return the one of the lowest loss among those that were trained longest."""
     longest = max(one.steps for one in tried)
     return min((one for one in tried if one.steps == longest), key=lambda one: one.loss)
+
+
+def rate_for(best: Tried, steps: int) -> float:
+    """Return the rate for a whole run, from the best one of short runs.
+
+    With linear decay the best rate falls with the square root of the number of steps (Defazio and others, arXiv
+    2310.07831); that of a few steps is too high for many.
+
+    Args:
+        best: Of the short runs.
+        steps: Of the whole run.
+    """
+    return float(f"{best.rate * math.sqrt(min(best.steps / steps, 1)):.{_DIGITS}g}")
