@@ -17,6 +17,7 @@ import torch
 from lorakit import console
 from lorakit.data_processing import EncodedExample
 from lorakit.evaluate.comparison import dataset_loss
+from lorakit.evaluate.forgetting import BaseAnswers
 from lorakit.train.planning import RunPlan
 from lorakit.train.preparing import Prepared
 from lorakit.train.step import TokenBudget, Trace
@@ -36,11 +37,14 @@ class Tried:
         rate: Peak learning rate.
         steps: That it was trained.
         loss: On the held-out rows after them, in nats a target token.
+        forgotten: By how much the base's answers to general questions are less likely after them, in nats a token;
+            None where these were not asked.
     """
 
     rate: float
     steps: int
     loss: float
+    forgotten: float | None = None
 
 
 class ShortRuns:
@@ -49,12 +53,14 @@ class ShortRuns:
     Args:
         prepared: With rows to validate on; its adapter is new.
         plan: How it computes.
+        general: What the base answers to general questions, to see what is forgotten; None to leave that out.
     """
 
-    def __init__(self, prepared: Prepared, plan: RunPlan) -> None:
+    def __init__(self, prepared: Prepared, plan: RunPlan, general: BaseAnswers | None = None) -> None:
         assert prepared.data.validation is not None
         self._prepared = prepared
         self._plan = plan
+        self._general = general
         self._held_out = prepared.data.validation.encoded
         self._start = {
             name: value.detach().clone()
@@ -89,6 +95,11 @@ class ShortRuns:
         if validates and trainer.state.best_metric is not None:
             return float(trainer.state.best_metric)
         return dataset_loss(model, self._held_out, device).mean
+
+    def forgotten(self) -> float | None:
+        """Return what the run that was just trained has forgotten; see `Tried`."""
+        bundle = self._prepared.bundle
+        return self._general.forgotten(bundle.model, bundle.device) if self._general else None
 
     def _trainer(self, folder: str, rate: float, steps: int, validates: bool) -> LoraTrainer:
         arguments = dataclasses.replace(
@@ -132,7 +143,7 @@ def halved(runs: ShortRuns, rates: Sequence[float], steps: int) -> list[Tried]:
         left = sorted(left, key=lambda rate: before.get(rate, 0.0))[:kept]
         for rate in left:
             with console.progress(None, f"trying learning_rate {rate:g} for {length} steps"):
-                tried.append(Tried(rate, length, runs.loss_after(rate, length)))
+                tried.append(Tried(rate, length, runs.loss_after(rate, length), runs.forgotten()))
     return tried
 
 

@@ -158,3 +158,17 @@ def test_sequences_followed_by_others_are_both(tmp_path):
     assert list(both) == [row(number)[1] for number in (1, 2, 3, 4, 5)]
     assert both.lengths().tolist() == [3] * 5
     assert followed_by(chosen, [row(4)]).digest() != both.digest() != chosen.digest()
+
+
+def test_the_report_shows_what_was_forgotten_with_and_without(command, capsys):
+    extra = ("--num_train_epochs", "2", "--set=max_new_tokens=8")
+    command(*extra)
+    assert "general questions" in capsys.readouterr().err
+    code, folder = command(*extra, "--set=replay=3")
+    assert code == 0
+    before = json.loads((folder / "previous" / "1" / "eval_results.json").read_text())["forgetting"]
+    now = json.loads((folder / "eval_results.json").read_text())["forgetting"]
+    assert (before["replay"], now["replay"]) == (0, 3)
+    shown = (folder / "report.html").read_text()
+    for where, found in (("this run", now), ("previous/1", before)):
+        assert f"<td>{where}</td><td>{found['replay']}</td><td>{found['nats']:.4f}</td>" in shown
