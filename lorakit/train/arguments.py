@@ -40,7 +40,7 @@ def training_arguments(config: Config, dtype: DtypeChoice, device: torch.device)
         SettingsError: `trainer_args` holds a value that transformers refuses.
     """
     given = DEFAULTS | {"eval_strategy": "epoch" if config.has_validation else "no"} | config.trainer_args
-    if config.early_stopping_patience or config.load_best_model:
+    if config.keeps_best:
         given |= _BEST_KEPT
     if given["save_strategy"] == "best":
         given.setdefault("metric_for_best_model", "eval_loss")

@@ -66,7 +66,6 @@ from lorakit.train.resuming import (
     clear_the_way,
     effective_settings,
     find_earlier_run,
-    keeps_best,
     resumed_settings,
 )
 from lorakit.train.sharding import gather_trained
@@ -179,7 +178,7 @@ def _train_into(folder: Path, config: Config, ranks: Ranks) -> int:
 
 
 def _identity(config: Config, prepared: Prepared, mark: str) -> RunIdentity:
-    validation = prepared.data.validation if keeps_best(config) else None
+    validation = prepared.data.validation if config.keeps_best else None
     return RunIdentity(
         settings=effective_settings(config),
         rows=prepared.data.train.encoded.digest(),
@@ -200,7 +199,8 @@ def _disk_needed(prepared: Prepared) -> tuple[int, str]:
     values = sum(parameter.numel() for parameter in prepared.bundle.model.parameters() if parameter.requires_grad)
     adapter = 4 * values
     checkpoint = adapter + int(4 * values * optimizer_values(str(arguments.optim)))
-    kept = (arguments.save_total_limit or 1) + 1 if arguments.save_strategy != "no" else 0
+    most = max(arguments.save_total_limit or 1, 2 if arguments.load_best_model_at_end else 1)  # the newest and the best
+    kept = most + 1 if arguments.save_strategy != "no" else 0
     return kept * checkpoint + adapter + _FILES_BESIDE_BYTES, f"{kept} checkpoints and the adapter"
 
 
@@ -265,6 +265,8 @@ def _train_steps(config: Config, prepared: Prepared, plan: RunPlan, folder: Path
     seconds = time.perf_counter() - started
     peak = _peak_note(prepared, plan, records, steps)
     console.note(f"trained {steps - after_step} steps in {duration(seconds)}")
+    if best := trainer.best:
+        console.note(f"kept: the adapter of step {best[0]}, whose validation loss of {best[1]:.4f} is the lowest")
     console.detail(peak)
     return True
 

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from lorakit.train import advising
-from lorakit.train.advising import Tried
+from lorakit.train.short_runs import ShortRuns, Tried, best_of
 
 
 @pytest.fixture
@@ -41,11 +41,11 @@ def test_every_try_begins_at_the_same_start_and_the_better_two_go_on(command, mo
     losses = {1.7e-4: 3.0, 5e-4: 1.0, 1.5e-3: 2.0}
     seen = []
 
-    def loss_after(prepared, plan, start, rate, steps):
+    def loss_after(self, rate, steps):
         seen.append((rate, steps))
         return losses[rate] / steps
 
-    monkeypatch.setattr(advising, "_loss_after", loss_after)
+    monkeypatch.setattr(ShortRuns, "loss_after", loss_after)
     monkeypatch.setattr(advising, "_drawn", lambda tried, best: b"")
     command("--num_train_epochs", "100", task="advise", folder="advice")
     first, second = seen[:3], seen[3:]
@@ -56,13 +56,14 @@ def test_every_try_begins_at_the_same_start_and_the_better_two_go_on(command, mo
 
 def test_the_same_rate_from_the_same_start_gives_the_same_loss(command, monkeypatch):
     found = []
-    loss_after = advising._loss_after
+    loss_after = ShortRuns.loss_after
 
-    def twice(prepared, plan, start, rate, steps):
-        found.append([loss_after(prepared, plan, start, rate, steps) for _ in range(2)])
-        return found[-1][0]
+    def twice(self, rate, steps):
+        found.append([loss_after(self, rate, steps) for _ in range(2)])
+        found.append([loss_after(self, rate, steps, validates=True) for _ in range(2)])
+        return found[0][0]
 
-    monkeypatch.setattr(advising, "_loss_after", twice)
+    monkeypatch.setattr(ShortRuns, "loss_after", twice)
     monkeypatch.setattr(advising, "_FACTORS", (1.0,))
     command("--num_train_epochs", "4", task="advise", folder="advice")
     assert found
@@ -77,5 +78,6 @@ def test_without_rows_to_validate_on_some_are_held_back(command, capsys):
 
 def test_only_the_longest_runs_decide():
     tried = [Tried(1e-3, 8, 0.1), Tried(1e-4, 16, 0.5), Tried(5e-4, 16, 0.4)]
+    assert best_of(tried) == tried[2]
     drawn = advising._drawn(tried, tried[2])
     assert drawn.startswith(b"\x89PNG")
