@@ -47,7 +47,7 @@ class Fields:
         ignored: Places of fields that are left out, so that no reader finds them.
     """
 
-    __slots__ = ("_account", "_ignored", "_keys", "_place", "_taken", "values")
+    __slots__ = ("_account", "_chosen", "_ignored", "_keys", "_place", "_taken", "values")
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class Fields:
         self._ignored = ignored
         self._taken: set[str] = set()
         self._keys: dict[str, str] = {}
-        chosen = renamed or {}
+        self._chosen = chosen = renamed or {}
         for key in values:
             if ignored and place + str(key) in ignored:
                 continue
@@ -85,6 +85,10 @@ class Fields:
     def key(self, name: str) -> str:
         """Return what the file calls a field."""
         return self._keys.get(name, name)
+
+    def is_chosen(self, name: str) -> bool:
+        """Whether the user has named the field that is this one, by another name than it has for readers."""
+        return self._keys.get(name, name) != name and self._chosen.get(self._keys[name]) == name
 
     def take(self, name: str, purpose: str) -> Any:
         """Use a field; None where it is absent."""
