@@ -194,7 +194,8 @@ def read_replayed(folder: Path, identity: RunIdentity) -> Replayed:
     """
     file = folder / REPLAY_FILE
     try:
-        head, _, lines = "" if leads_out(file) else read_whole(file).decode().partition("\n")
+        text = "" if leads_out(file) else read_whole(file).decode()
+        head, _, lines = text.partition("\n")
         replayed = Replayed(tuple(_Line.model_validate_json(line) for line in lines.splitlines()))
         is_own = json.loads(head) == {"run": identity.mark} and replayed.digest == identity.replayed
     except (OSError, ValueError, ValidationError, RecursionError):
