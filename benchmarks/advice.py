@@ -24,7 +24,7 @@ from lorakit.train.advising import rates_around
 from lorakit.train.learning_rate import steps_of
 from lorakit.train.planning import plan_run
 from lorakit.train.preparing import gather, prepare
-from lorakit.train.short_runs import ShortRuns, best_of, halved
+from lorakit.train.short_runs import ShortRuns, best_of, halved, rate_for
 
 SWEEP = (2e-4, 5e-4, 1e-3, 2e-3, 4e-3)
 _SENTENCE = re.compile(r".+?(?:[。！？!?\n]|\.(?=\s|$)|$)", re.DOTALL)
@@ -70,7 +70,7 @@ def compare(file: Path, options: argparse.Namespace, folder: Path) -> str:
     steps = steps_of(prepared.config, len(prepared.data.train.encoded), 1)
     rule = float(prepared.config.learning_rate)
     tried, advice_seconds = timed(lambda: halved(runs, rates_around(rule), steps))
-    advised = best_of(tried).rate
+    advised = rate_for(best_of(tried), steps)
     tokens = sum(len(row.input_ids) for row in prepared.data.train.encoded)
     print(f"{file.name}: {len(rows)} rows, {tokens} tokens an epoch, {steps} steps, rule {rule:g}", flush=True)
     for one in tried:

@@ -322,6 +322,19 @@ class Config(BaseModel):
         description="At the end keep the adapter of the best validation loss rather than the last one. `auto`: where "
         "there are validation rows, unless `trainer_args` has validation and checkpoints at different steps.",
     )
+    replay: Annotated[int, Shown("Training")] = Field(
+        0,
+        ge=0,
+        le=100_000,
+        description="So many general questions are answered by the base before training, and its answers trained with "
+        "the rows, so that less else is forgotten. Published: 100 of them cut the loss of general knowledge from 0.35 "
+        "to 0.07 at equal accuracy on the target ([openreview](https://openreview.net/forum?id=AmQVxvyRJC)).",
+    )
+    replay_file: Annotated[str | None, Shown("Training")] = Field(
+        None,
+        min_length=1,
+        description="File of rows with these questions. null: 100 that lorakit brings, in Chinese and English.",
+    )
     trainer_args: Annotated[dict[str, Any], Shown("Training")] = Field(
         {},
         description="Any further field of `transformers.TrainingArguments`: schedulers, trackers (`report_to`), "
@@ -512,6 +525,7 @@ class Config(BaseModel):
         "model_name_or_path",
         "train_file",
         "validation_file",
+        "replay_file",
         "output_dir",
         "lora_model_path",
         "image",

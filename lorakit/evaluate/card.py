@@ -74,6 +74,8 @@ def _settings(config: Config, assistant: Assistant) -> Iterator[tuple[str, str]]
     yield "longest row in tokens", str(config.max_length)
     yield "seed", str(config.seed)
     yield "number format", f"{assistant.bundle.dtype.name}, the adapter float32"
+    if config.replay:
+        yield "answers of the base trained with the rows", str(config.replay)
     yield "adapter kept", "the one of the lowest validation loss" if config.keeps_best else "the last one"
 
 

@@ -74,11 +74,7 @@ def answer_questions(assistant: Assistant, config: Config) -> None:
             answered; they are in the file with the reason.
     """
     file = answer_file_of(config)
-    rules = RowRules.of(config, takes_pictures=assistant.chat_format.images is not None)
-    reading = Reading(config.encoding, frozenset(rules.renamed))
-    ledger = Ledger(rules.ignored)
-    questions = [_question(row, rules, ledger) for row in read_rows(str(config.question_file), reading)]
-    _name_unused(str(config.question_file), ledger)
+    questions = read_questions(str(config.question_file), config, assistant.chat_format.images is not None)
     with _naming(file):
         done = _answered(file, questions)
     if done:
@@ -94,6 +90,25 @@ def answer_questions(assistant: Assistant, config: Config) -> None:
             bar.update(start + len(batch))
     console.note(f"answers: {file}")
     _refuse_some(str(file), failed, len(questions))
+
+
+def read_questions(file: str, config: Config, takes_pictures: bool) -> list[Question]:
+    """Read a file of rows as questions.
+
+    Args:
+        file: Its name.
+        config: For the names of its fields.
+        takes_pictures: Whether they may have pictures.
+
+    Raises:
+        LorakitError: The file cannot be read.
+    """
+    rules = RowRules.of(config, takes_pictures=takes_pictures)
+    reading = Reading(config.encoding, frozenset(rules.renamed))
+    ledger = Ledger(rules.ignored)
+    questions = [_question(row, rules, ledger) for row in read_rows(file, reading)]
+    _name_unused(file, ledger)
+    return questions
 
 
 def answer_lines(assistant: Assistant, config: Config) -> None:

@@ -12,13 +12,16 @@ from pathlib import Path
 from lorakit import console
 from lorakit.config import Config
 from lorakit.config.editing import with_values
+from lorakit.evaluate.forgetting import BaseAnswers, advise_replay, answers_of_base
+from lorakit.inference import assistant_for
 from lorakit.invocation import command
 from lorakit.model_config import quiet_libraries
 from lorakit.runs import keep_foreign, open_folder, write_own_bytes, write_own_text
 from lorakit.train.learning_rate import steps_of
 from lorakit.train.planning import plan_run
-from lorakit.train.preparing import gather, prepare
-from lorakit.train.short_runs import ShortRuns, Tried, best_of, halved
+from lorakit.train.preparing import Prepared, gather, prepare
+from lorakit.train.short_runs import ShortRuns, Tried, best_of, halved, rate_for
+from lorakit.train.trial import leaving_no_trace
 
 ADVISED_FILE = "advised.yaml"
 PICTURE_FILE = "advice.png"
@@ -45,19 +48,35 @@ def run(config: Config, config_file: str) -> int:
     plan = plan_run(prepared, None)
     first = float(prepared.config.learning_rate)
     steps = steps_of(prepared.config, len(prepared.data.train.encoded), 1)
-    tried = halved(ShortRuns(prepared, plan), rates_around(first), steps)
+    tried = halved(ShortRuns(prepared, plan, _general(prepared)), rates_around(first), steps)
     best = best_of(tried)
-    _show(tried, best, steps, first)
+    advised = rate_for(best, steps)
+    _show(tried, best, steps, first, advised)
+    if best.forgotten is not None and not config.replay:
+        console.result(
+            f"after {best.steps} steps the base's answers to general questions are {best.forgotten:.2f} nats a token "
+            "less likely"
+        )
+        advise_replay(best.forgotten, len(prepared.data.train.examples))
     keep_foreign(folder, (PICTURE_FILE, ADVISED_FILE), console.note)
     write_own_bytes(folder, PICTURE_FILE, _drawn(tried, best))
     file = Path(config_file)
     text = file.read_text(encoding="utf-8-sig") if file.is_file() else ""
-    write_own_text(folder, ADVISED_FILE, with_values(text, {"learning_rate": best.rate}))
+    write_own_text(folder, ADVISED_FILE, with_values(text, {"learning_rate": advised}))
     console.note(
         f"written: {folder / ADVISED_FILE}, which is {config_file} with that rate, and {folder / PICTURE_FILE}"
     )
     console.suggest("train with it", command("train", "--config", str(folder / ADVISED_FILE)))
     return 0
+
+
+def _general(prepared: Prepared) -> BaseAnswers | None:
+    """Ask the base general questions, from whose answers it can be told what a run forgets."""
+    model = prepared.bundle.model
+    with leaving_no_trace(model, prepared.bundle.device), console.progress(None, "asking general questions"):
+        model.eval()
+        assistant = assistant_for(prepared.bundle, prepared.chat_format, prepared.config, prepared.record)
+        return answers_of_base(assistant, prepared.config)
 
 
 def rates_around(first: float) -> list[float]:
@@ -66,9 +85,15 @@ def rates_around(first: float) -> list[float]:
     return list(dict.fromkeys(rates))
 
 
-def _show(tried: Sequence[Tried], best: Tried, steps: int, first: float) -> None:
+def _show(tried: Sequence[Tried], best: Tried, steps: int, first: float, advised: float) -> None:
     cost = sum(one.steps for one in tried) / steps
-    console.result(f"learning_rate {best.rate:g} is the best of those tried; the rule's own is {first:g}")
+    console.result(f"learning_rate {advised:g} is advised; the rule's own is {first:g}")
+    console.result(
+        f"{best.rate:g} is the best of those tried, for {best.steps} steps; the best rate for {steps} is lower by the "
+        "square root"
+        if best.steps < steps
+        else f"{best.rate:g} is the best of those tried"
+    )
     lengths = list(dict.fromkeys(one.steps for one in tried))
     rows = [
         [f"{rate:g}", *(_loss_text(tried, rate, length) for length in lengths)]

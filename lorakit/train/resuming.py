@@ -49,6 +49,7 @@ _WITHOUT_EFFECT = {
     "compile_layers",
     "cpu_kernels",
     "resume",
+    "replay_file",
     "trainer_args",
 }
 _SECTIONS_WITHOUT_EFFECT = {"Generation", "Evaluation", "Export", "Terminal"}

@@ -7,6 +7,7 @@ better ones for twice as many. Between two runs only the adapter is put back to 
 from __future__ import annotations
 
 import dataclasses
+import math
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import torch
 from lorakit import console
 from lorakit.data_processing import EncodedExample
 from lorakit.evaluate.comparison import dataset_loss
+from lorakit.evaluate.forgetting import BaseAnswers
 from lorakit.train.planning import RunPlan
 from lorakit.train.preparing import Prepared
 from lorakit.train.step import TokenBudget, Trace
@@ -24,6 +26,7 @@ from lorakit.train.trainer import LoraTrainer
 _FIRST_SHARE = 0.04  # of a run's steps; all rungs together cost 0.04 * 3 + 0.08 * 2 = 0.28 of one run
 _FEWEST_STEPS = 8
 _KEPT = 2  # in the second rung
+_DIGITS = 2
 
 
 @dataclass(frozen=True)
@@ -34,11 +37,14 @@ class Tried:
         rate: Peak learning rate.
         steps: That it was trained.
         loss: On the held-out rows after them, in nats a target token.
+        forgotten: By how much the base's answers to general questions are less likely after them, in nats a token;
+            None where these were not asked.
     """
 
     rate: float
     steps: int
     loss: float
+    forgotten: float | None = None
 
 
 class ShortRuns:
@@ -47,12 +53,14 @@ class ShortRuns:
     Args:
         prepared: With rows to validate on; its adapter is new.
         plan: How it computes.
+        general: What the base answers to general questions, to see what is forgotten; None to leave that out.
     """
 
-    def __init__(self, prepared: Prepared, plan: RunPlan) -> None:
+    def __init__(self, prepared: Prepared, plan: RunPlan, general: BaseAnswers | None = None) -> None:
         assert prepared.data.validation is not None
         self._prepared = prepared
         self._plan = plan
+        self._general = general
         self._held_out = prepared.data.validation.encoded
         self._start = {
             name: value.detach().clone()
@@ -87,6 +95,11 @@ class ShortRuns:
         if validates and trainer.state.best_metric is not None:
             return float(trainer.state.best_metric)
         return dataset_loss(model, self._held_out, device).mean
+
+    def forgotten(self) -> float | None:
+        """Return what the run that was just trained has forgotten; see `Tried`."""
+        bundle = self._prepared.bundle
+        return self._general.forgotten(bundle.model, bundle.device) if self._general else None
 
     def _trainer(self, folder: str, rate: float, steps: int, validates: bool) -> LoraTrainer:
         arguments = dataclasses.replace(
@@ -130,7 +143,7 @@ def halved(runs: ShortRuns, rates: Sequence[float], steps: int) -> list[Tried]:
         left = sorted(left, key=lambda rate: before.get(rate, 0.0))[:kept]
         for rate in left:
             with console.progress(None, f"trying learning_rate {rate:g} for {length} steps"):
-                tried.append(Tried(rate, length, runs.loss_after(rate, length)))
+                tried.append(Tried(rate, length, runs.loss_after(rate, length), runs.forgotten()))
     return tried
 
 
@@ -138,3 +151,16 @@ def best_of(tried: Sequence[Tried]) -> Tried:
     """Return the one of the lowest loss among those that were trained longest."""
     longest = max(one.steps for one in tried)
     return min((one for one in tried if one.steps == longest), key=lambda one: one.loss)
+
+
+def rate_for(best: Tried, steps: int) -> float:
+    """Return the rate for a whole run, from the best one of short runs.
+
+    With linear decay the best rate falls with the square root of the number of steps (Defazio and others, arXiv
+    2310.07831); that of a few steps is too high for many.
+
+    Args:
+        best: Of the short runs.
+        steps: Of the whole run.
+    """
+    return float(f"{best.rate * math.sqrt(min(best.steps / steps, 1)):.{_DIGITS}g}")

@@ -1,10 +1,12 @@
 """Advice on the learning rate: short runs from the same start, and a configuration with its comments."""
 
+import re
+
 import pytest
 import yaml
 
 from lorakit.train import advising
-from lorakit.train.short_runs import ShortRuns, Tried, best_of
+from lorakit.train.short_runs import ShortRuns, Tried, best_of, rate_for
 
 
 @pytest.fixture
@@ -25,8 +27,10 @@ def test_the_best_of_the_rates_is_written_into_a_copy_with_its_comments(advised,
     said = capsys.readouterr()
     text = (folder / "advised.yaml").read_text()
     rate = float(yaml.safe_load(text)["learning_rate"])
-    assert rate in (1.7e-4, 5e-4, 1.5e-3)
-    assert f"learning_rate {rate:g} is the best of those tried; the rule's own is 0.0005" in said.out
+    [tried] = re.findall(r"(\S+) is the best of those tried, for 16 steps; the best rate for 60 is lower", said.out)
+    assert float(tried) in (1.7e-4, 5e-4, 1.5e-3)
+    assert rate == pytest.approx(float(tried) * (16 / 60) ** 0.5, rel=0.05)
+    assert f"learning_rate {rate:g} is advised; the rule's own is 0.0005" in said.out
     assert text.startswith("# mine\nlearning_rate: ")
     assert "# to be found\n" in text
     assert (tmp_path / "mine.yaml").read_text().startswith("# mine\nlearning_rate: 5e-4  #")
@@ -74,6 +78,21 @@ def test_without_rows_to_validate_on_some_are_held_back(command, capsys):
     code, _ = command("--num_train_epochs", "4", "--set=validation_file=null", task="advise", folder="advice")
     assert code == 0
     assert "20% of the training rows are held back" in capsys.readouterr().err
+
+
+def test_where_much_is_forgotten_the_base_s_answers_are_advised_to_be_trained_too(command, monkeypatch, capsys):
+    monkeypatch.setattr(ShortRuns, "loss_after", lambda self, rate, steps: rate)
+    monkeypatch.setattr(ShortRuns, "forgotten", lambda self: 0.75)
+    monkeypatch.setattr(advising, "_drawn", lambda tried, best: b"")
+    command("--set=max_new_tokens=8", task="advise", folder="advice")
+    said = capsys.readouterr()
+    assert "the base's answers to general questions are 0.75 nats a token less likely" in said.out
+    assert "train answers of the base too: --set replay=8" in said.err
+
+
+@pytest.mark.parametrize(("steps", "rate"), [(16, 1e-3), (64, 5e-4), (1600, 1e-4)])
+def test_the_rate_of_short_runs_is_lowered_by_the_root_of_the_steps(steps, rate):
+    assert rate_for(Tried(1e-3, 16, 0.4), steps) == rate
 
 
 def test_only_the_longest_runs_decide():
