@@ -19,7 +19,8 @@ _SPELLINGS = {
     "history": "history chathistory dialoghistory dialoguehistory conversationhistory 历史 历史对话 对话历史",
     "tools": "tools functions functiondefinitions availabletools toollist xmltools pythontools 工具",
     "images": "image images img imgs imagepath imagepaths imagefile imagefiles imageurl imageurls picture pictures "
-    "photo photos pic imagename imagenames imagebytes imagedata picturepath photopath screenshot screenshots 图片 图像",
+    "photo photos pic imagename imagenames imagebytes imagedata picturepath photopath screenshot screenshots "
+    "imgpath imgpaths imgfile imgurl imgname jpg jpeg png webp 图片 图像",
     "reasoning": "reasoning reasoningcontent thinking thought thoughts think cot complexcot chainofthought 思考 思维链",
     "role": "role from speaker",
     "content": "content value parts",
@@ -117,6 +118,8 @@ def normal(name: str) -> str:
 
 
 _READ = {spelling: name for name, spellings in _SPELLINGS.items() for spelling in spellings.split()}
+_PICTURE = f"map_fields: {{{{{{0}}: images}}}} shows it to a model that sees; {_LEAVE}"
+_PICTURE_IN_TURN = f'write it as a part of the turn, {{{{"type": "image", "image": ...}}}}; {_LEAVE}'
 _MEANT = dict.fromkeys(_READ, f"{_MAP}; {_LEAVE}") | {
     spelling: remedy for remedy, spellings in _REMEDIES.items() for spelling in spellings.split()
 }
@@ -174,6 +177,12 @@ def judged(name: str, ignored: frozenset[str]) -> Judgement:
             return Judgement("harmless")
         return Judgement("meant", f"did you mean {close[0]}? If not, {_LEAVE.format(_as_yaml(name))}")
     return Judgement("unknown", _LEAVE.format(_as_yaml(name)))
+
+
+def judged_picture(place: str) -> Judgement:
+    """Say what to do about a picture that is not used, by the place of the field that holds it."""
+    remedy = _PICTURE_IN_TURN if "." in place else _PICTURE
+    return Judgement("meant", remedy.format(_as_yaml(place)))
 
 
 def _as_yaml(name: str) -> str:

@@ -153,6 +153,8 @@ def read_example(row: RawRow, rules: RowRules, account: Account) -> Example:
         raise UnusableError("holds half a character (an unpaired surrogate)")
     _account_for_template(fields)
     fields.close(lambda name, value: is_said(name, value, example.messages))
+    if rules.takes_pictures and not any(message.images for message in example.messages):
+        account.mean_pictures()
     return example
 
 
