@@ -343,6 +343,27 @@ class Sequences(_Selected[EncodedExample]):
             yield column[start:end]
 
 
+def followed_by(first: Sequences, rows: Iterable[tuple[Example, EncodedExample]]) -> Sequences:
+    """Return sequences with those of further rows, which have no pictures, behind them."""
+    writer = Writer()
+    for example, sequence in rows:
+        writer.add(example, [sequence], is_cut=False)
+    before, added = first.columns, writer.finished()
+    shifts = {
+        "token_ends": len(before.arrays["ids"]),
+        "text_ends": len(before.arrays["texts"]),
+        "rows": len(before.arrays["text_ends"]),
+        "files": len(before.beginnings),
+    }
+    arrays = {
+        name: np.concatenate([before.arrays[name], column + column.dtype.type(shifts.get(name, 0))])
+        for name, column in added.arrays.items()
+    }
+    start = len(before.arrays["token_ends"])
+    chosen = np.concatenate([first.numbers(), np.arange(start, start + writer.sequences)])
+    return Sequences(Columns(arrays, before.beginnings + added.beginnings, before.pictures), chosen)
+
+
 def _are_equal(one: object, other: object) -> bool:
     return one == other
 

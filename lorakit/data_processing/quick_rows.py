@@ -20,6 +20,7 @@ from lorakit.data_processing.example import Example, Message, Rejected, Unusable
 from lorakit.data_processing.field_names import read_name
 from lorakit.data_processing.formats import RowRules, read_example
 from lorakit.data_processing.ledger import Account, is_empty
+from lorakit.data_processing.picture_values import kind_of_picture
 from lorakit.data_processing.raw import MOST_CHARACTERS, RawRow
 from lorakit.data_processing.reasoning import OTHER_OPENINGS
 from lorakit.data_processing.text_encoding import GUARD
@@ -208,6 +209,8 @@ class QuickRows:
             return None
         if any(_is_opaque(fields[name]) for name in fields if name in account.used):
             return None
+        if account.left and self._rules.takes_pictures:  # what is left may name a picture in one row and not in another
+            return None
         turns = tuple(
             (message.role, _pieces(message.content), message.is_trained is False) for message in example.messages
         )
@@ -301,7 +304,7 @@ def _shape_of(fields: Any) -> tuple[Any, list[str]] | None:
                 return None
             key.append((name, turns))
         elif isinstance(value, list | dict):
-            key.append((name, "some" if value else "none", type(value)))
+            key.append((name, "some" if value else "none", type(value), kind_of_picture(value)))
         else:
             return None
     return tuple(key), contents
