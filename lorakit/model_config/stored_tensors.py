@@ -74,17 +74,23 @@ class StoredTensor:
         return (self.read_part(self.parts[0]) if self.widen is None else self.read())[whole]
 
 
-def narrow_method(settings: Mapping[str, Any]) -> str | None:
-    """Return the method by which a config.json says that weights are in fewer bits, where these are widened here."""
-    how = quantization_settings(settings)
+def narrow_method(folder: Path) -> str | None:
+    """Return the method by which config.json says that weights are in fewer bits, where these are widened here.
+
+    Raises:
+        OSError, ValueError: It is damaged.
+    """
+    how = _quantization_settings(folder)
     method = how.get("quant_method")
     if method == "compressed-tensors" and how.get("format") != "float-quantized":
         return None
     return method if isinstance(method, str) and method in NARROW else None
 
 
-def quantization_settings(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+def _quantization_settings(folder: Path) -> Mapping[str, Any]:
     """Return what a config.json says of weights in fewer bits, the language model's part of it too."""
+    file = folder / "config.json"
+    settings = read_json(file) if file.is_file() else {}
     for part in (settings, settings.get("text_config")):
         how = part.get("quantization_config") if isinstance(part, Mapping) else None
         if isinstance(how, Mapping):
@@ -111,9 +117,7 @@ def stored_tensors(folder: Path, dtype: torch.dtype = torch.float32) -> dict[str
     Raises:
         OSError, ValueError: A file is damaged, or holds numbers in fewer bits in another way.
     """
-    file = folder / "config.json"
-    settings = read_json(file) if file.is_file() else {}
-    method, how = narrow_method(settings), quantization_settings(settings)
+    method, how = narrow_method(folder), _quantization_settings(folder)
     headers = {name: (found["dtype"], tuple(found["shape"])) for name, found in tensor_headers(folder)}
     read = _Files(folder).read
     if method is None:

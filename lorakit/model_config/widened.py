@@ -11,23 +11,22 @@ from lorakit import console
 from lorakit.model_config.sizes import weight_bytes
 from lorakit.model_config.source import ModelSource, weight_files
 from lorakit.model_config.stored_tensors import NARROW, narrow_method, stored_tensors
-from lorakit.model_config.trust import read_settings
 
 
 def quantizer_of(source: ModelSource) -> str | None:
     """Return the name of transformers' settings by which it widens the weights; None where they are whole."""
-    method = narrow_method(read_settings(source))
+    method = narrow_method(source.folder)
     return None if method is None else NARROW[method][1]
 
 
 def is_narrow(source: ModelSource) -> bool:
     """Whether a model's files hold its weights in fewer bits that are widened here."""
-    return narrow_method(read_settings(source)) is not None
+    return narrow_method(source.folder) is not None
 
 
 def say_widened(source: ModelSource, dtype: torch.dtype) -> None:
     """Say what it costs, before it is paid."""
-    kind = NARROW[narrow_method(read_settings(source)) or ""][0]
+    kind = NARROW[narrow_method(source.folder) or ""][0]
     stored = sum(file.stat().st_size for file in weight_files(source.folder))
     wide, name = weight_bytes(source, dtype), str(dtype).removeprefix("torch.")
     console.note(

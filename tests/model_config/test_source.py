@@ -107,7 +107,7 @@ def test_code_is_fetched_only_where_it_is_asked_for(monkeypatch, model_folder, i
     monkeypatch.setattr(
         huggingface_hub,
         "snapshot_download",
-        lambda name, allow_patterns: asked.extend(allow_patterns) or str(model_folder("llama")),
+        lambda name, allow_patterns, ignore_patterns: asked.extend(allow_patterns) or str(model_folder("llama")),
     )
     assert locate_model("owner/name", "huggingface", is_asked_for).runs_own_code == is_asked_for
     assert ("*.py" in asked) == is_asked_for
