@@ -15,6 +15,7 @@ _BROUGHT = Path(__file__).parents[1] / "sample"  # in an installed package, by s
 _CHECKOUT = Path(__file__).parents[2]
 _CONFIG = "config.yaml"
 _ROWS = ("data/train.json", "data/validation.json")
+_FOR_THE_SAMPLE = ("lora_r", "lora_alpha", "learning_rate", "per_device_train_batch_size")  # other rows: the defaults
 _WITH_ROWS_OF_ONES_OWN = {"validation_file": None, "validation_share": 0.1}
 
 
@@ -26,8 +27,10 @@ def run(arguments: Arguments) -> int:
     """
     config = load_config(None, arguments.flags, arguments.assignments)
     given = {name: value for name, value in config.model_dump().items() if name in config.model_fields_set}
-    if "train_file" in given and not {"validation_file", "validation_share"} & given.keys():
-        given |= _WITH_ROWS_OF_ONES_OWN
+    if "train_file" in given:
+        given = {name: getattr(config, name) for name in _FOR_THE_SAMPLE} | given
+        if not {"validation_file", "validation_share"} & given.keys():
+            given |= _WITH_ROWS_OF_ONES_OWN
     text = _source(_CONFIG).read_text(encoding="utf-8")
     wanted = {Path(_CONFIG): with_values(text, given)}
     if "train_file" not in given:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 
+_TRANSFORMERS_SAVE_STEPS = 500  # where trainer_args has none
 SECTIONS = ("Model", "Data", "LoRA", "Training", "Generation", "Evaluation", "Export", "Terminal")
 
 
@@ -316,8 +317,23 @@ class Config(BaseModel):
         description="Stop after so many validations in a row without a better loss, and keep the best adapter. null: "
         "train all epochs.",
     )
-    load_best_model: Annotated[bool, Shown("Training")] = Field(
-        False, description="At the end keep the adapter of the best validation loss rather than the last one."
+    load_best_model: Annotated[Literal["auto"] | bool, Shown("Training")] = Field(
+        "auto",
+        description="At the end keep the adapter of the best validation loss rather than the last one. `auto`: where "
+        "there are validation rows, unless `trainer_args` has validation and checkpoints at different steps.",
+    )
+    replay: Annotated[int, Shown("Training")] = Field(
+        0,
+        ge=0,
+        le=100_000,
+        description="So many general questions are answered by the base before training, and its answers trained with "
+        "the rows, so that less else is forgotten. Published: 100 of them cut the loss of general knowledge from 0.35 "
+        "to 0.07 at equal accuracy on the target ([openreview](https://openreview.net/forum?id=AmQVxvyRJC)).",
+    )
+    replay_file: Annotated[str | None, Shown("Training")] = Field(
+        None,
+        min_length=1,
+        description="File of rows with these questions. null: 100 that lorakit brings, in Chinese and English.",
     )
     trainer_args: Annotated[dict[str, Any], Shown("Training")] = Field(
         {},
@@ -480,10 +496,36 @@ class Config(BaseModel):
         """Whether there are rows to validate on."""
         return self.validation_file is not None or self.validation_share is not None
 
+    @property
+    def keeps_best(self) -> bool:
+        """Whether validation decides which adapter is kept at the end."""
+        named = self.trainer_args.get("load_best_model_at_end")
+        if self.early_stopping_patience or named or self.load_best_model != "auto":
+            return bool(self.early_stopping_patience or named or self.load_best_model)
+        return named is None and self.has_validation and self._saves_where_it_validates
+
+    @property
+    def _saves_where_it_validates(self) -> bool:
+        """Whether there is a checkpoint at every validation, as transformers asks for where the best one is kept."""
+        given: dict[str, Any] = {
+            "eval_strategy": "epoch",
+            "save_strategy": "epoch",
+            "logging_steps": 1,
+        } | self.trainer_args
+        if given["save_strategy"] not in (given["eval_strategy"], "best") or given["eval_strategy"] == "no":
+            return False
+        if given["save_strategy"] != "steps":
+            return True
+        to_save = given.get("save_steps", _TRANSFORMERS_SAVE_STEPS)
+        to_validate = given.get("eval_steps") or given["logging_steps"]
+        is_whole = isinstance(to_save, int) and isinstance(to_validate, int)
+        return is_whole and to_validate > 0 and to_save % to_validate == 0
+
     check_paths = field_validator(
         "model_name_or_path",
         "train_file",
         "validation_file",
+        "replay_file",
         "output_dir",
         "lora_model_path",
         "image",

@@ -47,7 +47,12 @@ def with_turns_chosen(messages: Sequence[Message], chosen: Literal["all", "last"
             decided[place] = replace(messages[place], is_trained=is_trained)
     if answers and all(decided[place].is_trained is False for place in answers):
         switched = "no answer is marked as trained" if chosen == "marked" else "its answers are switched off"
-        raise UnusableError(f"{switched} (train_turns: {chosen}; weight, loss, train or masked of a turn)")
+        raise UnusableError(
+            f"{switched} (train_turns: {chosen}; weight, loss, train or masked of a turn)",
+            'mark those that are to be trained with "weight": 1, or set train_turns: all'
+            if chosen == "marked"
+            else 'take "weight": 0 and its kin out of the answers that are to be trained, or leave the row out',
+        )
     return decided
 
 

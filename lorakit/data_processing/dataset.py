@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,6 @@ from numpy.typing import NDArray
 from lorakit.config import Config
 from lorakit.config.settings import RowSource
 from lorakit.data_processing.chat_format import ChatFormat
-from lorakit.data_processing.columns import Conversations, Sequences
 from lorakit.data_processing.example import Rejected
 from lorakit.data_processing.files import Reading
 from lorakit.data_processing.formats import RowRules
@@ -19,8 +19,9 @@ from lorakit.data_processing.kept_rows import read_or_kept
 from lorakit.data_processing.ledger import FieldFate, field_lines
 from lorakit.data_processing.mixing import held_back, weighted
 from lorakit.data_processing.reading import ReadRows
+from lorakit.data_processing.sequences import Conversations, Sequences
 from lorakit.data_processing.written_rows import Encoding
-from lorakit.errors import DataError
+from lorakit.errors import DataError, SettingsError
 
 _SHOWN_REJECTIONS = 10
 
@@ -162,6 +163,11 @@ def _weighted(rows: ReadRows, sources: Sequence[RowSource], seed: int) -> tuple[
 
 
 def _reading(source: RowSource, config: Config, rules: RowRules) -> Reading:
+    if (source.split or source.config) and Path(source.path).exists():
+        raise SettingsError(
+            f"train_file: {source.path}: split and config are those of a Hub dataset, and this is a file",
+            "leave them out, or name the file that holds the split",
+        )
     limits = [most for most in (source.max_rows, config.max_rows) if most is not None]
     columns = frozenset(rules.renamed)
     return Reading(config.encoding, columns, source.config, source.split, min(limits, default=None))

@@ -6,6 +6,7 @@
 | MOSS             | ``<|Human|>: ...<eoh> <|MOSS|>: ...<eom>``, ``[Human]: ...<eoh> [MOSS]: ...<eoa>``        |
 | Baize            | ``[|Human|] ... [|AI|] ...``                                                            |
 | Guanaco          | ``### Human: ...### Assistant: ...``                                                    |
+| OIG              | ``<human>: ...`` and ``<bot>: ...``, a line each                                        |
 | Belle, Anthropic | ``Human: ...`` and ``Assistant: ...``, a line each                                      |
 """
 
@@ -24,6 +25,7 @@ from lorakit.data_processing.turns import Draft, text_of
 _ROLES: dict[str, Role] = {
     **{"SYSTEM": "system", "USER": "user", "ASSISTANT": "assistant", "FUNCTION RESPONSE": "tool"},
     **{"Human": "user", "User": "user", "MOSS": "assistant", "AI": "assistant", "Assistant": "assistant"},
+    **{"human": "user", "bot": "assistant"},
 }
 
 
@@ -49,11 +51,12 @@ _WAYS = (
     _Way(re.compile(r"<\|(Human|MOSS)\|>:[ \t]*"), re.compile("<eo[hm]>")),
     _Way(re.compile(r"\[(Human|MOSS)\]:[ \t]*"), re.compile("<eo[ha]>")),
     _Way(re.compile(r"\[\|(Human|AI)\|\][ \t]*"), _NO_END),
+    _Way(re.compile(r"(?:^|\n)<(human|bot)>:[ \t]*"), _NO_END),
     _Way(re.compile(r"###[ \t]?(Human|Assistant):[ \t]*"), _NO_END),
     _Way(re.compile(r"(?:^|\n)[ \t]*(Human|User|Assistant)[:\uff1a][ \t]*"), _NO_END),
 )
 # Of which a text with such turns has one.
-MARKS = ("USER:", "<|Human|>", "[Human]", "[|Human|]", "Human:", "Human\uff1a", "User:", "User\uff1a")
+MARKS = ("USER:", "<human>:", "<|Human|>", "[Human]", "[|Human|]", "Human:", "Human\uff1a", "User:", "User\uff1a")
 # The arguments stand in single quotes, which JSON does not know.
 _CALL = re.compile(
     r'<functioncall>\s*\{\s*"name":\s*"([^"]+)"\s*(?:,\s*"arguments":\s*(?:\'(.*)\'|(\{.*\})))?\s*\}', re.DOTALL

@@ -19,7 +19,8 @@ _SPELLINGS = {
     "history": "history chathistory dialoghistory dialoguehistory conversationhistory 历史 历史对话 对话历史",
     "tools": "tools functions functiondefinitions availabletools toollist xmltools pythontools 工具",
     "images": "image images img imgs imagepath imagepaths imagefile imagefiles imageurl imageurls picture pictures "
-    "photo photos pic imagename imagenames imagebytes imagedata picturepath photopath screenshot screenshots 图片 图像",
+    "photo photos pic imagename imagenames imagebytes imagedata picturepath photopath screenshot screenshots "
+    "imgpath imgpaths imgfile imgurl imgname jpg jpeg png webp 图片 图像",
     "reasoning": "reasoning reasoningcontent thinking thought thoughts think cot complexcot chainofthought 思考 思维链",
     "role": "role from speaker",
     "content": "content value parts",
@@ -57,7 +58,9 @@ _NOT_PREFERRED = f"preferences (DPO) are not trained; {_LEAVE} and trains the ot
 _CHOICES = f"write the choices into the question; {_LEAVE}"
 _NO_SOUND = f"only text and pictures are trained; {_LEAVE}"
 _NO_WEIGHT = f"only turns of messages and conversations have switches, 0 or 1; {_LEAVE}"
-
+_INSTEAD = f"{_LEAVE}; beside a question, target_field: {{0}} makes it the answer in place of another field"
+_THOUGHT = f"map_fields: {{{{{{0}}: reasoning}}}} has it thought before the answer to a question; {_LEAVE}"
+_THOUGHT_APART = f"beside turns, write it into that of its answer, as reasoning_content; {_LEAVE}"
 # Fields that carry meaning, whether lorakit can read them or not, and what to do where they are not used.
 _REMEDIES = {
     _NO_PREFERENCES: "chosen rejected preferredoutput preferred margin acceptedresponse responsea responseb",
@@ -67,10 +70,14 @@ _REMEDIES = {
     _NO_SOUND: "video videos audio audios sound sounds speech videopath videopaths audiopath audiopaths videofile "
     "videofiles audiofile audiofiles videourl videourls audiourl audiourls 视频 音频",
     _NO_WEIGHT: "weight weights loss lossmask train trainable trained istrained masked mask label labels sampleweight",
-    f"{_MAP}; {_LEAVE}": "text answers references reference evidence knowledge facts hint hints rationale explanation "
-    "persona prefix suffix schema code table user assistant human scratchpad steps attempt attempts trajectory "
-    "trajectories thinkingtrajectory thinkingtrajectories deepseekattempt geminiattempt deepseekthinkingtrajectory "
-    "geminithinkingtrajectory",
+    _INSTEAD: f"{_SPELLINGS['answer']} {_SPELLINGS['output']} {_SPELLINGS['response']} {_SPELLINGS['solution']} "
+    f"{_SPELLINGS['target']} {_SPELLINGS['completion']} answers attempt attempts deepseekattempt geminiattempt "
+    "referenceanswer goldanswer bestanswer expectedanswer",
+    _THOUGHT_APART: _SPELLINGS["reasoning"],
+    _THOUGHT: "rationale explanation scratchpad trajectory trajectories thinkingtrajectory thinkingtrajectories "
+    "deepseekthinkingtrajectory geminithinkingtrajectory",
+    f"{_MAP}; {_LEAVE}": "text references reference definition story lecture evidence knowledge facts hint hints "
+    "persona prefix suffix schema code table user assistant human steps",
 }
 _HARMLESS_WORDS = (
     "id ids idx index uuid guid hash source sources dataset datasetname category categories tag tags topic topics "
@@ -82,7 +89,7 @@ _HARMLESS_WORDS = (
     "skippromptformatting custominstruction usedintraining geninputconfigs messagetreeid treestate reviewcount "
     "taskcategory othertaskcategory taskcategorygenerator difficultygenerator inputquality qualityexplanation "
     "qualitygenerator llamaguard2 rewardmodel instructreward minneighbordistance repeatcount minsimilaruuid "
-    "instructionlength responselength schemaversion turnidentifier "
+    "answerstart answerend answeridx isimpossible instructionlength responselength schemaversion turnidentifier "
     "编号 序号 来源 类别 标签"
 )
 # Harmless where another field stands beside them: Magpie judges its questions.
@@ -111,9 +118,22 @@ def normal(name: str) -> str:
 
 
 _READ = {spelling: name for name, spellings in _SPELLINGS.items() for spelling in spellings.split()}
+_PICTURE = f"map_fields: {{{{{{0}}: images}}}} shows it to a model that sees; {_LEAVE}"
+_PICTURE_IN_TURN = f'write it as a part of the turn, {{{{"type": "image", "image": ...}}}}; {_LEAVE}'
 _MEANT = dict.fromkeys(_READ, f"{_MAP}; {_LEAVE}") | {
     spelling: remedy for remedy, spellings in _REMEDIES.items() for spelling in spellings.split()
 }
+
+# Of what carries meaning, that which tells of the answer; all else belongs to the question.
+_TOLD = frozenset(
+    " ".join(
+        [_ANSWER_WORDS, "references steps"]
+        + [
+            _REMEDIES[remedy]
+            for remedy in (_INSTEAD, _THOUGHT, _THOUGHT_APART, _NO_PREFERENCES, _NOT_PREFERRED, _NO_WEIGHT)
+        ]
+    ).split()
+)
 
 
 def harmless_beside(name: str) -> str | None:
@@ -124,6 +144,11 @@ def harmless_beside(name: str) -> str | None:
 def is_of_answers(name: str) -> bool:
     """Tell a name that answers have."""
     return normal(name) in _ANSWERS
+
+
+def is_asked(name: str) -> bool:
+    """Tell a name of what belongs to a question, of all that carry meaning: its passage, its pictures, its choices."""
+    return normal(name) not in _TOLD
 
 
 @lru_cache(maxsize=4096)
@@ -152,6 +177,12 @@ def judged(name: str, ignored: frozenset[str]) -> Judgement:
             return Judgement("harmless")
         return Judgement("meant", f"did you mean {close[0]}? If not, {_LEAVE.format(_as_yaml(name))}")
     return Judgement("unknown", _LEAVE.format(_as_yaml(name)))
+
+
+def judged_picture(place: str) -> Judgement:
+    """Say what to do about a picture that is not used, by the place of the field that holds it."""
+    remedy = _PICTURE_IN_TURN if "." in place else _PICTURE
+    return Judgement("meant", remedy.format(_as_yaml(place)))
 
 
 def _as_yaml(name: str) -> str:

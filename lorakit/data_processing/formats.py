@@ -18,7 +18,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,10 +25,11 @@ from lorakit.config import Config
 from lorakit.data_processing.conversation import checked, with_results_in_order, with_turns_chosen
 from lorakit.data_processing.copies import is_said
 from lorakit.data_processing.dialogues import is_of_moss, read_dialogue, read_moss, refuse_unread, turns_written_in
-from lorakit.data_processing.example import Example, Message, Rejected, UnusableError, shortened
-from lorakit.data_processing.field_names import judged
+from lorakit.data_processing.example import Example, Message, Rejected, UnusableError
+from lorakit.data_processing.field_names import is_asked, judged
 from lorakit.data_processing.images import IMAGE_MARK
 from lorakit.data_processing.ledger import Account, Fields, Ledger
+from lorakit.data_processing.missing import missing
 from lorakit.data_processing.pairs import answered, read_pair, read_xlam, with_calls
 from lorakit.data_processing.python_calls import calls_as_python
 from lorakit.data_processing.raw import MOST_CHARACTERS, RawRow
@@ -51,12 +51,10 @@ PAIRS = (
     ("problem", "answer"),
 )
 # Any of the one beside any of the other is a pair too; what then stands beside is named.
-_QUESTIONS = ("text", "instruction", "prompt", "question", "query", "user", "human", "input")
-_ANSWERS = ("target", "output", "completion", "response", "answer", "assistant", "bot")
+_QUESTIONS = ("text", "instruction", "prompt", "question", "query", "user", "human", "input", "problem")
+_ANSWERS = ("target", "output", "completion", "response", "answer", "assistant", "bot", "solution", "answers")
 _PAIRS = (*PAIRS, *((question, answer) for question in _QUESTIONS for answer in _ANSWERS))
-_SHOWN_FIELDS = 20
-_BY_CONTENT = ("data", "items", "chat", "sample", "plain_text", "text", "input", "prompt")
-_RENDERED = ("<|im_start|>", "<|start_header_id|>", "[INST]", "<start_of_turn>")
+_BY_CONTENT = ("data", "items", "texts", "chat", "sample", "plain_text", "text", "input", "prompt")
 
 
 @dataclass(frozen=True)
@@ -155,6 +153,8 @@ def read_example(row: RawRow, rules: RowRules, account: Account) -> Example:
         raise UnusableError("holds half a character (an unpaired surrogate)")
     _account_for_template(fields)
     fields.close(lambda name, value: is_said(name, value, example.messages))
+    if rules.takes_pictures and not any(message.images for message in example.messages):
+        account.mean_pictures()
     return example
 
 
@@ -170,15 +170,21 @@ def read_conversation(
         takes_pictures: Whether the model does; to others a mark is text.
 
     Raises:
-        UnusableError: A turn cannot be read, or pictures do not match their marks.
+        UnusableError: A turn cannot be read, holds what the model would not be shown, or has not its pictures.
     """
-    fields = Fields({"messages": list(turns), "images": list(images)}, Account())
+    account = Account()
+    fields = Fields({"messages": list(turns), "images": list(images)}, account)
     offered = None if tools is None else read_tools(tools)
     drafts = read_turns(fields, "messages", has_tools=offered is not None)
     if images and drafts and not any(IMAGE_MARK in draft.message.content for draft in drafts):
         last = drafts[-1].message
         drafts[-1] = Draft(replace(last, content=IMAGE_MARK * len(images) + last.content))
     messages = place_pictures(drafts, fields, Path(), takes_pictures=None)
+    lost = [
+        place for place, name in sorted(account.left) if judged(name, frozenset()).fate == "meant" and is_asked(name)
+    ]
+    if lost:
+        raise UnusableError(f'has "{lost[0]}", which the model would not be shown', "leave it out")
     if takes_pictures and any(IMAGE_MARK in message.content and not message.images for message in messages):
         raise UnusableError(f"has a mark {IMAGE_MARK} but no picture for it", "name it in images, or take the mark out")
     return [*([Message("tools", offered)] if offered else []), *messages]
@@ -247,7 +253,7 @@ def _reader_for(fields: Fields, rules: RowRules) -> _Reader:
             return reader
     refuse_lone_message(fields)
     refuse_unread(fields)
-    raise _missing(fields, rules)
+    raise missing(fields, (rules.text, rules.target), _QUESTIONS, _ANSWERS)
 
 
 def _reader_of(fields: Fields, is_there: Callable[[str], bool]) -> _Reader | None:
@@ -258,7 +264,9 @@ def _reader_of(fields: Fields, is_there: Callable[[str], bool]) -> _Reader | Non
             return lambda row, has_tools, name=name: _read_conversation(row, name, has_tools)  # type: ignore[misc]
     if (reader := _reader_by_content(fields)) is not None:
         return reader
-    found = next((pair for pair in _PAIRS if is_there(pair[0]) and is_there(pair[1])), None)
+    chosen = {name for name in ("text", "target") if fields.is_chosen(name)}
+    pairs = sorted(_PAIRS, key=lambda pair: -len(chosen.intersection(pair))) if chosen else _PAIRS
+    found = next((pair for pair in pairs if is_there(pair[0]) and is_there(pair[1])), None)
     if found is None and is_there("reasoning") and is_there("content"):  # beside reasoning_content
         found = next(((question, "content") for question in _QUESTIONS if is_there(question)), None)
     return None if found is None else lambda row, has_tools: read_pair(row, *found, has_tools)
@@ -267,7 +275,7 @@ def _reader_of(fields: Fields, is_there: Callable[[str], bool]) -> _Reader | Non
 def _reader_by_content(fields: Fields) -> _Reader | None:
     """Recognise a row by what stands in a field whose name alone says little."""
     values = {name: fields.values[fields.key(name)] for name in _BY_CONTENT if fields.has(name)}
-    for name in ("data", "items"):
+    for name in ("data", "items", "texts"):
         if are_turns(values.get(name)) or is_list_of_texts(values.get(name)):
             return lambda row, has_tools, name=name: read_turns(row, name, has_tools)  # type: ignore[misc]
     if is_of_moss(values.get("chat")):
@@ -281,40 +289,8 @@ def _reader_by_content(fields: Fields) -> _Reader | None:
     return None
 
 
-def _says_nothing(key: str) -> bool:
-    return judged(key, frozenset()).fate == "harmless"
-
-
 def _question_of(fields: Fields) -> str | None:
     return next((name for name in _QUESTIONS if fields.has(name)), None)
-
-
-def _missing(fields: Fields, rules: RowRules) -> UnusableError:
-    keys = [str(key) for key in fields.values]
-    found = shortened(", ".join(islice(keys, _SHOWN_FIELDS))) or "nothing"
-    question = next(filter(fields.has, (*_QUESTIONS, "problem")), None)
-    answer = next(filter(fields.has, _ANSWERS), None)
-    if question and any(mark in str(fields.values[fields.key(question)]) for mark in _RENDERED):
-        return UnusableError(
-            f'"{fields.key(question)}" is text that a chat template has written already',
-            "take the rows that it was made of (messages, or question and answer): lorakit writes the template itself",
-        )
-    if question is not None:
-        reason = f'has "{fields.key(question)}" and no answer (found: {found})'
-        if question == "text":
-            reason = f'"{rules.target}" is missing (found: {found}); rename the answer\'s field, or set target_field'
-        more = "; text that nobody asked for is not trained" if len(keys) == 1 else ""
-        return UnusableError(reason, f"target_field: NAME says which field is the answer{more}")
-    if answer is not None:
-        reason = f'has "{fields.key(answer)}" and no question (found: {found})'
-        if answer == "target":
-            reason = f'"{rules.text}" is missing (found: {found}); rename the question\'s field, or set text_field'
-        return UnusableError(reason, "text_field: NAME says which field is the question")
-    texts = [key for key in keys if isinstance(fields.values[key], str) and not _says_nothing(key)]
-    question, answer = texts if len(texts) == 2 else ("QUESTION", "ANSWER")
-    names = f"text_field: {shortened(question, 40)} and target_field: {shortened(answer, 40)}"
-    reason = f'"{rules.text}" and "{rules.target}" are missing (found: {found})'
-    return UnusableError(reason, f"say which of the fields are question and answer: {names}")
 
 
 def _read_conversation(fields: Fields, name: str, has_tools: bool) -> list[Draft]:

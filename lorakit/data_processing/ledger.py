@@ -14,17 +14,30 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lorakit.data_processing.example import shortened
-from lorakit.data_processing.field_names import Judgement, harmless_beside, judged, normal, read_name
+from lorakit.data_processing.field_names import Judgement, harmless_beside, judged, judged_picture, normal, read_name
+from lorakit.data_processing.picture_values import kind_of_picture
 
+PICTURE = "\0picture"  # in place of the name of a field that holds one
 _MOST_ALIKE = 1000  # accounts that are held
 
 
 @dataclass
 class Account:
-    """What was used of one row, and what was left: places, such as ``messages[].weight``."""
+    """What was used of one row, and what was left: places, such as ``messages[].weight``.
+
+    Attributes:
+        used: As what each place was used.
+        left: Places that were not used, each with its name, or `PICTURE` where it holds one.
+        paths: Those of them that name the file of a picture.
+    """
 
     used: dict[str, str] = field(default_factory=dict)
     left: set[tuple[str, str]] = field(default_factory=set)
+    paths: set[str] = field(default_factory=set)
+
+    def mean_pictures(self) -> None:
+        """Take what names the files of pictures for pictures that should have been shown."""
+        self.left = {(place, PICTURE if place in self.paths else name) for place, name in self.left}
 
 
 def is_empty(value: Any) -> bool:
@@ -47,7 +60,7 @@ class Fields:
         ignored: Places of fields that are left out, so that no reader finds them.
     """
 
-    __slots__ = ("_account", "_ignored", "_keys", "_place", "_taken", "values")
+    __slots__ = ("_account", "_chosen", "_ignored", "_keys", "_place", "_taken", "values")
 
     def __init__(
         self,
@@ -63,7 +76,7 @@ class Fields:
         self._ignored = ignored
         self._taken: set[str] = set()
         self._keys: dict[str, str] = {}
-        chosen = renamed or {}
+        self._chosen = chosen = renamed or {}
         for key in values:
             if ignored and place + str(key) in ignored:
                 continue
@@ -85,6 +98,10 @@ class Fields:
     def key(self, name: str) -> str:
         """Return what the file calls a field."""
         return self._keys.get(name, name)
+
+    def is_chosen(self, name: str) -> bool:
+        """Whether the user has named the field that is this one, by another name than it has for readers."""
+        return self._keys.get(name, name) != name and self._chosen.get(self._keys[name]) == name
 
     def take(self, name: str, purpose: str) -> Any:
         """Use a field; None where it is absent."""
@@ -119,7 +136,11 @@ class Fields:
             twin = self._keys.get(read_name(str(key)))
             if twin is not None and twin in self._taken and self.values[twin] == value:
                 continue
-            if self._is_harmless_here(key):
+            if (picture := kind_of_picture(value)) is not None:
+                self._account.left.add((self._place + str(key), PICTURE if picture == "bytes" else str(key)))
+                if picture == "path":
+                    self._account.paths.add(self._place + str(key))
+            elif self._is_harmless_here(key):
                 self._account.used[self._place + str(key)] = "left out: says nothing of question and answer"
             elif is_said is not None and isinstance(value, str) and is_said(str(key), value):
                 self._account.used[self._place + str(key)] = "says what the conversation says"
@@ -201,7 +222,7 @@ class Ledger:
         return (*used, *(self._left_out(place, name, rows) for (place, name), rows in self._left.items()))
 
     def _left_out(self, place: str, name: str, rows: int) -> FieldFate:
-        judgement = judged(name, self.ignored)
+        judgement = judged_picture(place) if name == PICTURE else judged(name, self.ignored)
         if judgement.fate != "ignored" and place in self.ignored:
             judgement = Judgement("ignored")
         words = {

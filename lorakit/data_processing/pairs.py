@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from lorakit.data_processing.answers import read_answer
 from lorakit.data_processing.dialogues import asked_in_turns, turns_written_in
 from lorakit.data_processing.example import Message, UnusableError
 from lorakit.data_processing.ledger import Fields, parsed_cell
@@ -36,7 +37,7 @@ def answered(fields: Fields, answer: str, has_tools: bool, is_continued: bool = 
     """
     if are_turns(fields.values[fields.key(answer)]):
         return read_turns(fields, answer, has_tools)
-    text = text_of(fields.take(answer, "answer"), fields.key(answer))
+    text = read_answer(fields, answer)
     message = Message("assistant", text.strip() if is_continued else text, reasoning=reasoning_in(fields))
     return [with_calls(Draft(message), fields) if has_tools else Draft(message)]
 
@@ -59,7 +60,10 @@ def _asked(fields: Fields, question: str, has_tools: bool) -> tuple[list[Draft],
     extra = "context" if question == "instruction" and not fields.has("input") else "input"
     if question != "input" and fields.has(extra):
         purpose = "part of the question, after it"
-        text = f"{text}\n{text_of(fields.take(extra, purpose), fields.key(extra))}"
+        beside = parsed_cell(fields.take(extra, purpose)) if fields.is_chosen(extra) else fields.take(extra, purpose)
+        if isinstance(beside, list | tuple) and all(isinstance(one, str) for one in beside):  # passages, a line each
+            beside = "\n".join(beside)
+        text = f"{text}\n{text_of(beside, fields.key(extra))}"
     if (turns_inside := asked_in_turns(text)) is not None:
         fields.note("(turns written into the question)", "turns of their own")
         return [Draft(message) for message in turns_inside], True

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import os
 import re
@@ -12,20 +10,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, unquote_to_bytes
+from urllib.parse import unquote
 
 from lorakit.data_processing.example import Message, UnusableError
 from lorakit.data_processing.images import IMAGE_MARK, ImageError, resolve_image
 from lorakit.data_processing.ledger import Fields, is_empty, parsed_cell
+from lorakit.data_processing.picture_values import held_picture
 from lorakit.data_processing.turns import Draft
 from lorakit.runs.cache import cache_folder
 
 _OTHER_MARKS = re.compile(r"<(video|audio)>")
 _PATH_IN_TEXT = re.compile(r"<img>([^<>]+)</img>")
-_DATA_URL = re.compile(r"data:(?:image/[\w.+-]+)?((?:;[\w=.+-]+)*),", re.ASCII)
-# How the files of common formats begin, and how that looks in base64.
-_MAGIC = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*")
-_LEAST_BASE64 = 64  # characters; a shorter text is a path
 
 
 def place_pictures(
@@ -135,55 +130,19 @@ def _check_marks(draft: Draft, takes_pictures: bool) -> None:
 
 def _path_of(value: Any, name: str, folder: Path) -> str:
     """Return the file of a picture, written first where the row itself holds it; bytes come before any path."""
-    content, hint = _held(value)
+    content, hint = held_picture(value)
     if content is not None:
         return str(_kept(content, hint))
     if isinstance(value, Mapping):
         value = next(
             (value[key] for key in ("path", "url", "file_name", "image") if not is_empty(value.get(key))), None
         )
-        if isinstance(value, Mapping | str) and (content := _held(value)[0]) is not None:
+        if isinstance(value, Mapping | str) and (content := held_picture(value)[0]) is not None:
             return str(_kept(content, hint))
     if not isinstance(value, str) or not value.strip():
         found = "null" if value is None else type(value).__name__
         raise UnusableError(f'"{name}" is not the path of a picture (found: {found})')
     return resolve_image(unquote(value[7:]) if value.startswith("file:///") else value, folder)
-
-
-def _held(value: Any) -> tuple[bytes | None, str]:
-    """Return a picture that the row itself holds, as bytes, a data URL or base64, and what it is called."""
-    if isinstance(value, Mapping):
-        hint = value.get("path")
-        kinds = (value.get("bytes"), value.get("url"), value.get("data") if value.get("type") == "base64" else None)
-        found = (_content_of(held) for held in kinds if not is_empty(held))
-        return next((content for content in found if content is not None), None), hint if isinstance(hint, str) else ""
-    return _content_of(value), ""
-
-
-def _content_of(value: Any) -> bytes | None:
-    if isinstance(value, bytes | bytearray | memoryview):
-        return bytes(value)
-    if isinstance(value, list):  # as JSON writes bytes
-        is_bytes = value and all(isinstance(one, int) and 0 <= one < 256 for one in value)
-        return bytes(value) if is_bytes else None
-    if not isinstance(value, str):
-        return None
-    if url := _DATA_URL.match(value):
-        rest = value[url.end() :]
-        return _decoded(rest) if ";base64" in url[1] else unquote_to_bytes(rest)
-    return _decoded(value, must_be_one=False) if len(value) >= _LEAST_BASE64 else None
-
-
-def _decoded(text: str, must_be_one: bool = True) -> bytes | None:
-    try:
-        content = base64.b64decode("".join(text.split()), validate=True)
-    except (binascii.Error, ValueError):
-        content = b""
-    if content.startswith(_MAGIC) or (must_be_one and content):
-        return content
-    if must_be_one:
-        raise UnusableError("has a picture whose base64 is damaged")
-    return None
 
 
 def _kept(content: bytes, hint: str) -> Path:

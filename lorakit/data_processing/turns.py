@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lorakit.data_processing.example import Message, ToolCall, UnusableError, shortened
-from lorakit.data_processing.field_names import read_name
+from lorakit.data_processing.field_names import normal, read_name
 from lorakit.data_processing.images import IMAGE_MARK
 from lorakit.data_processing.ledger import Fields, is_empty, parsed_cell
 from lorakit.data_processing.tool_calls import as_json, calls_in_text, read_calls, results_in_text
@@ -17,7 +17,7 @@ from lorakit.incoming import has_half_character
 _SPEAKERS: dict[str, tuple[str, ...]] = {
     "system": ("system", "developer", "系统"),
     "user": ("user", "human", "prompter", "用户"),
-    "assistant": ("assistant", "gpt", "bot", "chatbot", "model", "chatgpt", "助手"),
+    "assistant": ("assistant", "gpt", "bot", "chatbot", "model", "chatgpt", "bing", "bard", "助手"),
     "tool": ("tool", "function", "observation", "function_response", "tool_response", "ipython"),
     "call": ("function_call", "tool_call"),
 }
@@ -28,11 +28,13 @@ _REASONING_PARTS = {"thinking", "reasoning", "thought"}
 _IMAGE_PARTS = {"image", "image_url", "input_image"}
 # Question and answer in one turn, as Firefly, Belle's kin and Capybara have them.
 _PAIRS = (("human", "assistant"), ("user", "assistant"), ("human", "bot"), ("input", "output"), ("question", "answer"))
+_TURNS_OF_TWO = [tuple(map(read_name, pair)) for pair in _PAIRS]
 _A_TURN = 'a turn is {"role": "user", "content": "..."}, and an answer {"role": "assistant", "content": "..."}'
 _TURNS_ELSE = f'write turns as {{"messages": [...]}}, where {_A_TURN}'
 _OTHER_KINDS = {
     bool: 'write it as the text that is to be answered, such as "yes" or "no"',
-    list: "write one object a row: pandas does with to_json(FILE, orient='records', lines=True, force_ascii=False)",
+    list: "write it as one text; where it is a whole column, pandas writes one object a row with to_json(FILE, "
+    "orient='records', lines=True, force_ascii=False)",
     dict: f"name a field that is text, or {_TURNS_ELSE}",
 }
 _WHETHER = {"on", "off", "yes", "no", "true", "false", "none"}
@@ -82,6 +84,11 @@ def read_turns(fields: Fields, name: str, has_tools: bool) -> list[Draft]:
         )
         raise UnusableError(f'"{shown}" is not a list of turns', remedy)
     if is_list_of_texts(turns):
+        if normal(shown) == "turns" and not fields.is_chosen(name):  # MT-Bench's are questions all
+            raise UnusableError(
+                f'"{shown}" holds texts of which nothing says who speaks',
+                f"where question and answer follow each other, map_fields: {{{shown}: conversations}}",
+            )
         return _texts_in_turn(turns, shown)
     drafts: list[Draft] = []
     for number, turn in enumerate(turns, start=1):
@@ -121,8 +128,16 @@ def are_turns(value: Any) -> bool:
     if isinstance(value, str) and '"role"' not in value and "'role'" not in value:
         return False
     value = parsed_cell(value)
-    listed = [value] if isinstance(value, Mapping) else value
-    return isinstance(listed, list | tuple) and bool(listed) and all(isinstance(turn, Mapping) for turn in listed)
+    if isinstance(value, Mapping):
+        return "role" in map(read_name, value)
+    return isinstance(value, list | tuple) and bool(value) and all(map(_is_turn, value))
+
+
+def _is_turn(value: Any) -> bool:
+    if not isinstance(value, Mapping):
+        return False
+    names = {read_name(str(name)) for name in value}
+    return "role" in names or any(names.issuperset(pair) for pair in _TURNS_OF_TWO)
 
 
 def reasoning_in(fields: Fields) -> str | None:
@@ -223,6 +238,8 @@ class _Turn:
             part.take("reasoning", "reasoning")
         elif kind in _TEXT_PARTS and "text" in part:
             self._texts.append(_plain(part.take("text", "text"), self._place))
+        elif kind == "refusal":
+            self._texts.append(_plain(part.take("refusal", "text of the answer, a refusal"), self._place))
         elif kind in _IMAGE_PARTS or (kind is None and part.has("images")):
             name = next((name for name in ("images", "path", "url", "source", "bytes") if part.has(name)), "images")
             value = part.values if name == "bytes" else part.take(name, "picture")
@@ -261,6 +278,8 @@ class _Turn:
                 self._calls += read_calls(self._fields.take(name, "calls"), self._fields, self._fields.key(name))
         if (reasoning := reasoning_in(self._fields)) is not None:
             self._reasoning.append(reasoning)
+        if not "".join(self._texts).strip() and self._fields.has("refusal"):  # OpenAI's: it stands for the content
+            self._texts = [_plain(self._fields.take("refusal", "text of the answer, a refusal"), self._place)]
         text = "".join(self._texts)
         if self._has_tools and not self._calls:
             text, calls = calls_in_text(text, self._fields, "tool_call")

@@ -62,7 +62,6 @@ def _settings(config: Config, assistant: Assistant) -> Iterator[tuple[str, str]]
     targets = config.target_modules
     parts = {"the vision tower": config.train_vision, "the projector": config.train_projector}
     listed = [targets] if isinstance(targets, str) else [*targets]
-    keeps_best = config.load_best_model or config.early_stopping_patience is not None
     yield "rank (r)", str(config.lora_r)
     yield "alpha", f"{config.lora_alpha:g}"
     yield "dropout", f"{config.lora_dropout:g}"
@@ -76,7 +75,9 @@ def _settings(config: Config, assistant: Assistant) -> Iterator[tuple[str, str]]
     yield "longest row in tokens", str(config.max_length)
     yield "seed", str(config.seed)
     yield "number format", f"{assistant.bundle.dtype.name}, the adapter float32"
-    yield "adapter kept", "the one of the lowest validation loss" if keeps_best else "the last one"
+    if config.replay:
+        yield "answers of the base trained with the rows", str(config.replay)
+    yield "adapter kept", "the one of the lowest validation loss" if config.keeps_best else "the last one"
 
 
 def _loading(

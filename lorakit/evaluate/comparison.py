@@ -75,6 +75,11 @@ class Comparison:
     shown: tuple[Answers, ...]
     verdict: str = ""
 
+    @property
+    def results(self) -> dict[str, Any]:
+        """As eval_results.json has them."""
+        return {"data": self.data, **self.scores}
+
 
 def dataset_loss(
     model: Any,
@@ -148,9 +153,11 @@ def compare(
     if ranks.is_first:
         lines = (_line(row.example, answers) for row, answers in zip(asked, answered, strict=True))
         write_own_text(folder, PREDICTIONS_FILE, "".join(lines))
-        write_own_json(folder, RESULTS_FILE, {"data": dataset.name, **scores})
     sentence = verdict(scores, dataset.name == trained_on)
-    return Comparison(dataset.name, scores, tuple(answered[:_SHOWN_ANSWERS]), sentence)
+    comparison = Comparison(dataset.name, scores, tuple(answered[:_SHOWN_ANSWERS]), sentence)
+    if ranks.is_first:
+        write_own_json(folder, RESULTS_FILE, comparison.results)
+    return comparison
 
 
 @dataclass(frozen=True)

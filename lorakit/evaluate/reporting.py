@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lorakit.config import Config, as_yaml
@@ -12,13 +12,13 @@ from lorakit.data_processing import Dataset
 from lorakit.data_processing.overview import counts, field_table, marked_tokens, warnings
 from lorakit.evaluate.card import leave_card
 from lorakit.evaluate.comparison import METRIC_NAMES, Comparison
-from lorakit.evaluate.forgetting import general_answers
+from lorakit.evaluate.forgetting import forgetting, say_what_is_forgotten
 from lorakit.evaluate.intervals import bootstrap_intervals
 from lorakit.evaluate.memorisation import memorised
 from lorakit.evaluate.metrics import row_scores, without_reasoning
 from lorakit.inference import Assistant
 from lorakit.report import AnsweredRow, DataOverview, Interval, Memorised, Metric, Report, ShownSequence, write_report
-from lorakit.runs import PREDICTIONS_FILE
+from lorakit.runs import PREDICTIONS_FILE, RESULTS_FILE, write_own_json
 
 _SHOWN_SEQUENCES = 3
 
@@ -50,7 +50,15 @@ def leave_report(folder: Path, evaluated: Evaluated, config: Config) -> Path:
     An adapter's training is looked for in the folder in which the adapter lies.
     """
     answered = _answered(folder)
-    has_adapter = evaluated.assistant.has_adapter
+    has_adapter, comparison = evaluated.assistant.has_adapter, evaluated.comparison
+    found = None
+    if has_adapter and evaluated.adapter is not None:
+        run_folder, loss = evaluated.adapter.parent, comparison.scores["tuned"]["loss"]
+        found = forgetting(evaluated.assistant, config, run_folder, evaluated.dataset.name, loss)
+    if found is not None:
+        own = {name: value for name, value in asdict(found.runs[0]).items() if name != "where"}
+        write_own_json(folder, RESULTS_FILE, comparison.results | {"forgetting": own})
+        say_what_is_forgotten(found, len(evaluated.train.examples) if evaluated.train else 0)
     report = Report(
         task=evaluated.task,
         model=config.model_name_or_path,
@@ -59,11 +67,11 @@ def leave_report(folder: Path, evaluated: Evaluated, config: Config) -> Path:
         evaluated=evaluated.dataset.name,
         configuration=as_yaml(config),
         data=_overview(evaluated),
-        verdict=evaluated.comparison.verdict,
-        metrics=tuple(_metrics(evaluated.comparison, answered)),
+        verdict=comparison.verdict,
+        metrics=tuple(_metrics(comparison, answered)),
         answered=answered,
         memorised=tuple(_memorised(evaluated, answered)) if has_adapter else (),
-        forgetting=tuple(general_answers(evaluated.assistant, config)) if has_adapter else (),
+        forgetting=found,
     )
     file = write_report(folder, report)
     if evaluated.task == "train" and evaluated.adapter:

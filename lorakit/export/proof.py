@@ -19,9 +19,9 @@ from lorakit.config import Config
 from lorakit.data_processing import Message, load_training, load_validation
 from lorakit.engine import release_memory
 from lorakit.errors import ProofError, SettingsError
-from lorakit.export.placing import PROOF_FILE, UNPROVEN
+from lorakit.export.placing import PROOF_FILE, UNPROVEN, hashes_of
 from lorakit.export.probes import FoundEffect, LayerEffect, find_effects, found_share, measure_effects
-from lorakit.export.replay import ANSWER_TOKENS, Agreement, Replayed, replay, replay_reference
+from lorakit.export.rereading import ANSWER_TOKENS, Agreement, Answered, answered_by_reference, read_again
 from lorakit.inference import Assistant
 from lorakit.runs import write_json
 
@@ -69,12 +69,12 @@ class Reference:
 
     Attributes:
         effects: Of its layers.
-        replayed: Questions with its answers.
+        answered: Questions with its answers.
         computed_in: The number format of inference.
     """
 
     effects: tuple[LayerEffect, ...]
-    replayed: tuple[Replayed, ...]
+    answered: tuple[Answered, ...]
     computed_in: str
 
 
@@ -117,9 +117,9 @@ def references(
     if not questions:
         raise SettingsError("validation_file: has no question to prove with", "name a file with rows")
     with TemporaryDirectory(prefix=_ASIDE, dir=folder) as temporary:
-        replayed = replay_reference(assistant, questions, config, Path(temporary))
+        answered = answered_by_reference(assistant, questions, config, Path(temporary))
         effects = measure_effects(assistant.bundle.model)
-        reference = Reference(tuple(effects), tuple(replayed), assistant.bundle.dtype.name)
+        reference = Reference(tuple(effects), tuple(answered), assistant.bundle.dtype.name)
         del assistant  # the caller may want to free its model before this context ends
         release_memory()
         yield reference
@@ -150,7 +150,7 @@ def prove(
     """
     tolerance = _tolerance(written_as, reference.computed_in)
     model = reader.load()
-    agreement = replay(model, assistant, reference.replayed)
+    agreement = read_again(model, assistant, reference.answered)
     found = find_effects(reference.effects, model, tolerance.rounding)
     share = found_share(reference.effects, found)
     by_rounding = [*_kl_faults(agreement, tolerance)]
@@ -169,7 +169,7 @@ def prove(
         "layers": len(found),
         "share_of_effect_found": share,
         "lorakit_version": __version__,
-        "files": sorted(path.name for path in folder.iterdir() if not path.name.startswith(_ASIDE)),
+        "files": hashes_of(path for path in folder.iterdir() if not path.name.startswith(_ASIDE)),
         **facts,
     }
     write_json(folder / PROOF_FILE, record)
@@ -208,7 +208,7 @@ def _layer_faults(found: Sequence[FoundEffect]) -> Iterator[str]:
 def _different_prompts(reader: Reader, reference: Reference) -> Iterator[str]:
     if reader.prompt_ids is None:
         return
-    different = [one for one in reference.replayed if reader.prompt_ids(one.messages) != list(one.prompt)]
+    different = [one for one in reference.answered if reader.prompt_ids(one.messages) != list(one.prompt)]
     if different:
         text = different[0].messages[-1].content[:40]
         yield f"the tokenizer writes {len(different)} prompts in another way, {text!r} among them"

@@ -15,8 +15,10 @@ from lorakit import console
 from lorakit.config import Config
 from lorakit.data_processing import Message
 from lorakit.data_processing.example import Rejected
+from lorakit.data_processing.field_names import is_asked
 from lorakit.data_processing.files import Reading, read_rows
 from lorakit.data_processing.formats import RowRules, to_example
+from lorakit.data_processing.ledger import Ledger, field_lines
 from lorakit.data_processing.raw import RawRow, fault_of_size
 from lorakit.errors import DataError, LorakitError, RunError, SettingsError
 from lorakit.incoming import read_whole
@@ -33,6 +35,7 @@ _ANSWER_FIELDS = {
     "query": "response",
     "instruction": "output",
     "input": "output",
+    "problem": "solution",
 }
 
 
@@ -71,9 +74,7 @@ def answer_questions(assistant: Assistant, config: Config) -> None:
             answered; they are in the file with the reason.
     """
     file = answer_file_of(config)
-    rules = RowRules.of(config, takes_pictures=assistant.chat_format.images is not None)
-    reading = Reading(config.encoding, frozenset(rules.renamed))
-    questions = [_question(row, rules) for row in read_rows(str(config.question_file), reading)]
+    questions = read_questions(str(config.question_file), config, assistant.chat_format.images is not None)
     with _naming(file):
         done = _answered(file, questions)
     if done:
@@ -91,9 +92,29 @@ def answer_questions(assistant: Assistant, config: Config) -> None:
     _refuse_some(str(file), failed, len(questions))
 
 
+def read_questions(file: str, config: Config, takes_pictures: bool) -> list[Question]:
+    """Read a file of rows as questions.
+
+    Args:
+        file: Its name.
+        config: For the names of its fields.
+        takes_pictures: Whether they may have pictures.
+
+    Raises:
+        LorakitError: The file cannot be read.
+    """
+    rules = RowRules.of(config, takes_pictures=takes_pictures)
+    reading = Reading(config.encoding, frozenset(rules.renamed))
+    ledger = Ledger(rules.ignored)
+    questions = [_question(row, rules, ledger) for row in read_rows(file, reading)]
+    _name_unused(file, ledger)
+    return questions
+
+
 def answer_lines(assistant: Assistant, config: Config) -> None:
     """Answer JSON Lines from standard input on standard output, each as it comes; see `answer_questions`."""
     rules = RowRules.of(config, takes_pictures=assistant.chat_format.images is not None)
+    ledger = Ledger(rules.ignored)
     failed = asked = 0
     for number, line in enumerate(iter(console.read_line, "")):
         if not line.strip():
@@ -101,12 +122,13 @@ def answer_lines(assistant: Assistant, config: Config) -> None:
         asked += 1
         origin = f"standard input line {number + 1}"
         try:
-            question = _question(RawRow(json.loads(line), origin), rules)
+            question = _question(RawRow(json.loads(line), origin), rules, ledger)
         except (ValueError, RecursionError) as error:
             question = Question({}, Rejected(origin, f"is not JSON ({error})"))
         [found] = _answers(assistant, [question], config, number)
         failed += ERROR_KEY in found
         console.stream(strict_json(found) + "\n")
+    _name_unused("standard input", ledger)
     _refuse_some("standard input", failed, asked)
 
 
@@ -118,7 +140,13 @@ def _refuse_some(place: str, failed: int, asked: int) -> None:
         )
 
 
-def _question(row: RawRow | Rejected, rules: RowRules) -> Question:
+def _name_unused(place: str, ledger: Ledger) -> None:
+    """Name the fields of questions that the model is not shown, and that nobody knows to be harmless."""
+    for line in field_lines(tuple(fate for fate in ledger.fates() if not fate.is_meant)):
+        console.warn(f"{place}: {line}")
+
+
+def _question(row: RawRow | Rejected, rules: RowRules, ledger: Ledger) -> Question:
     if isinstance(row, Rejected):
         return Question({}, row)
     if (fault := fault_of_size(row)) is not None:
@@ -127,9 +155,13 @@ def _question(row: RawRow | Rejected, rules: RowRules) -> Question:
     if not isinstance(fields, Mapping):
         return Question({}, Rejected(row.origin, "is neither text nor an object with fields"))
     given = {key: value for key, value in fields.items() if key not in (ANSWER_KEY, ERROR_KEY)}
-    example = to_example(replace(row, fields=_with_answer(given, rules)), rules)
-    asked = example if isinstance(example, Rejected) else example.messages[:-1]
-    return Question(dict(fields), asked)
+    own = Ledger(rules.ignored)
+    example = to_example(replace(row, fields=_with_answer(given, rules)), rules, own)
+    if isinstance(example, Rejected):
+        return Question(dict(fields), example)
+    lost = tuple(fate for fate in own.fates() if fate.is_meant and is_asked(fate.place.rpartition(".")[2]))
+    ledger.extend(own)
+    return Question(dict(fields), Rejected(row.origin, "; ".join(field_lines(lost))) if lost else example.messages[:-1])
 
 
 def _with_answer(fields: dict[str, Any], rules: RowRules) -> dict[str, Any]:

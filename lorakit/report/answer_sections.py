@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from lorakit.language import translated
-from lorakit.report.content import AnsweredRow, GeneralAnswers, Interval, Memorised, Metric
+from lorakit.report.content import AnsweredRow, Forgetting, Interval, Memorised, Metric, OneForgetting
 from lorakit.report.differences import marked_differences
 from lorakit.report.markup import Markup, clipped, element, joined, note, section, table, words
 
@@ -96,10 +96,11 @@ def memorisation(rows: Sequence[Memorised]) -> Markup:
     )
 
 
-def forgetting(rows: Sequence[GeneralAnswers]) -> Markup:
-    """Show general questions, answered with and without the adapter."""
-    if not rows:
+def forgetting(found: Forgetting | None) -> Markup:
+    """Show general questions, answered with and without the adapter, and what other trainings have cost."""
+    if found is None:
         return Markup()
+    rows = found.answers
     unchanged = sum(row.base == row.tuned for row in rows)
     explained = (
         "General questions that are no part of the data, answered greedily and briefly. Marked is what "
@@ -117,9 +118,29 @@ def forgetting(rows: Sequence[GeneralAnswers]) -> Markup:
     return section(
         "Other questions",
         words("p", f"{unchanged} of {len(rows)} answers are unchanged ({unchanged / len(rows):.0%})."),
+        _runs(found.runs),
         note(explained),
         table(["question", "base", "tuned"], body, class_="texts"),
     )
+
+
+def _runs(runs: Sequence[OneForgetting]) -> Markup:
+    explained = (
+        "Forgotten is by how much the base's own answers are less likely, in nats a token. Replayed are answers of the "
+        "base that were trained with the rows (replay); earlier runs stand here where all else was the same."
+    )
+    body = [
+        [
+            run.where or translated("this run"),
+            str(run.replay),
+            number_text(run.nats),
+            f"{run.unchanged} / {run.questions}",
+            number_text(run.validation_loss),
+        ]
+        for run in runs
+    ]
+    columns = ["run", "replayed", "forgotten", "unchanged", "loss (nats per target token)"]
+    return joined([note(explained), table(columns, body, class_="numbers")])
 
 
 def _answered(row: AnsweredRow, models: Sequence[str]) -> list[str]:

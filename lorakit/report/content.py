@@ -112,6 +112,40 @@ class GeneralAnswers:
 
 
 @dataclass(frozen=True)
+class OneForgetting:
+    """What one training has cost of the base's answers to general questions.
+
+    Attributes:
+        where: The folder of its run, or None for the run that is shown.
+        replay: How many answers of the base were trained with the rows.
+        nats: By how much the base's own answers have become less likely, a token.
+        unchanged: Answers that are word for word the base's.
+        questions: How many were asked.
+        validation_loss: Of the tuned model, in nats a target token.
+    """
+
+    where: str | None
+    replay: int
+    nats: float
+    unchanged: int
+    questions: int
+    validation_loss: float
+
+
+@dataclass(frozen=True)
+class Forgetting:
+    """General questions, asked of base and tuned model.
+
+    Attributes:
+        answers: To each of them.
+        runs: This training, and earlier ones that differ from it in ``replay`` alone.
+    """
+
+    answers: tuple[GeneralAnswers, ...]
+    runs: tuple[OneForgetting, ...]
+
+
+@dataclass(frozen=True)
 class Report:
     """The content of report.html. What is empty or None is left out.
 
@@ -141,4 +175,4 @@ class Report:
     metrics: tuple[Metric, ...] = ()
     answered: tuple[AnsweredRow, ...] = ()
     memorised: tuple[Memorised, ...] = ()
-    forgetting: tuple[GeneralAnswers, ...] = ()
+    forgetting: Forgetting | None = None

@@ -29,6 +29,7 @@ class RunIdentity:
         kernels: Whether lorakit's own C++ computed what lies between the matrix products.
         template_date: That the chat template wrote; None where it writes none.
         validation_rows: As ``rows``, where the validation loss decides which adapter is kept; else None.
+        replayed: SHA-256 of the base's answers that are trained with the rows; None where there are none.
         mark: Of this run and no other; its checkpoints carry it.
     """
 
@@ -41,6 +42,7 @@ class RunIdentity:
     kernels: bool = False  # those of earlier versions did without
     template_date: str | None = None
     validation_rows: str | None = None
+    replayed: str | None = None
     mark: str = ""
 
     def differences(self, earlier: RunIdentity) -> Iterator[str]:
@@ -53,6 +55,7 @@ class RunIdentity:
         words = {
             "rows": "the training rows have changed",
             "validation_rows": "the validation rows, which decide what is kept, have changed",
+            "replayed": "the replayed answers of the base have changed",
             "base_fingerprint": "the weights of the base model have changed",
             "template_hash": "the chat template has changed",
             "dtype": f"the number format was {earlier.dtype} and is {self.dtype}",

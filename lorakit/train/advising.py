@@ -1,57 +1,34 @@
 """``--task advise``: which learning rate suits these rows, found by a few short runs from the same start.
 
-Rates around the published rule are tried with successive halving: all of them for a few steps, the better half for
-twice as many. They share the loaded model; only the adapter is put back to its first values between them.
+Rates around the published rule are tried; see `lorakit.train.short_runs`.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import io
-import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-
-import torch
 
 from lorakit import console
 from lorakit.config import Config
 from lorakit.config.editing import with_values
-from lorakit.evaluate.comparison import dataset_loss
+from lorakit.evaluate.forgetting import BaseAnswers, advise_replay, answers_of_base
+from lorakit.inference import assistant_for
 from lorakit.invocation import command
 from lorakit.model_config import quiet_libraries
 from lorakit.runs import keep_foreign, open_folder, write_own_bytes, write_own_text
 from lorakit.train.learning_rate import steps_of
-from lorakit.train.planning import RunPlan, plan_run
+from lorakit.train.planning import plan_run
 from lorakit.train.preparing import Prepared, gather, prepare
-from lorakit.train.step import TokenBudget, Trace
-from lorakit.train.trainer import LoraTrainer
+from lorakit.train.short_runs import ShortRuns, Tried, best_of, halved, rate_for
+from lorakit.train.trial import leaving_no_trace
 
 ADVISED_FILE = "advised.yaml"
 PICTURE_FILE = "advice.png"
 _FACTORS = (1 / 3, 1.0, 3.0)
 _HIGHEST_RATE = 1e-2
-_FIRST_SHARE = 0.04  # of a run's steps; all rungs together cost 0.04 * 3 + 0.08 * 2 = 0.28 of one run
-_FEWEST_STEPS = 8
-_KEPT = 2  # in the second rung
 _HELD_BACK = 0.2  # of the rows, where none are there to validate on
 _DIGITS = 2
-
-
-@dataclass(frozen=True)
-class Tried:
-    """One short run.
-
-    Attributes:
-        rate: Peak learning rate.
-        steps: That it was trained.
-        loss: On the held-out rows after them, in nats a target token.
-    """
-
-    rate: float
-    steps: int
-    loss: float
 
 
 def run(config: Config, config_file: str) -> int:
@@ -70,16 +47,22 @@ def run(config: Config, config_file: str) -> int:
     prepared = prepare(config, gathered)
     plan = plan_run(prepared, None)
     first = float(prepared.config.learning_rate)
-    rates = [float(f"{min(first * factor, _HIGHEST_RATE):.{_DIGITS}g}") for factor in _FACTORS]
     steps = steps_of(prepared.config, len(prepared.data.train.encoded), 1)
-    tried = _halved(prepared, plan, rates, steps)
-    best = min((one for one in tried if one.steps == max(two.steps for two in tried)), key=lambda one: one.loss)
-    _show(tried, best, steps, first)
+    tried = halved(ShortRuns(prepared, plan, _general(prepared)), rates_around(first), steps)
+    best = best_of(tried)
+    advised = rate_for(best, steps)
+    _show(tried, best, steps, first, advised)
+    if best.forgotten is not None and not config.replay:
+        console.result(
+            f"after {best.steps} steps the base's answers to general questions are {best.forgotten:.2f} nats a token "
+            "less likely"
+        )
+        advise_replay(best.forgotten, len(prepared.data.train.examples))
     keep_foreign(folder, (PICTURE_FILE, ADVISED_FILE), console.note)
     write_own_bytes(folder, PICTURE_FILE, _drawn(tried, best))
     file = Path(config_file)
     text = file.read_text(encoding="utf-8-sig") if file.is_file() else ""
-    write_own_text(folder, ADVISED_FILE, with_values(text, {"learning_rate": best.rate}))
+    write_own_text(folder, ADVISED_FILE, with_values(text, {"learning_rate": advised}))
     console.note(
         f"written: {folder / ADVISED_FILE}, which is {config_file} with that rate, and {folder / PICTURE_FILE}"
     )
@@ -87,59 +70,30 @@ def run(config: Config, config_file: str) -> int:
     return 0
 
 
-def _halved(prepared: Prepared, plan: RunPlan, rates: Sequence[float], steps: int) -> list[Tried]:
-    """Try all rates briefly, then the better ones for twice as long."""
-    start = {
-        name: value.detach().clone() for name, value in prepared.bundle.model.named_parameters() if value.requires_grad
-    }
-    brief = min(max(round(steps * _FIRST_SHARE), _FEWEST_STEPS), steps)
-    rungs = ((brief, len(rates)), (min(2 * brief, steps), _KEPT))
-    tried: list[Tried] = []
-    left = list(dict.fromkeys(rates))
-    for length, kept in rungs:
-        before = {one.rate: one.loss for one in tried}
-        left = sorted(left, key=lambda rate: before.get(rate, 0.0))[:kept]
-        for rate in left:
-            with console.progress(None, f"trying learning_rate {rate:g} for {length} steps"):
-                tried.append(Tried(rate, length, _loss_after(prepared, plan, start, rate, length)))
-    return tried
+def _general(prepared: Prepared) -> BaseAnswers | None:
+    """Ask the base general questions, from whose answers it can be told what a run forgets."""
+    model = prepared.bundle.model
+    with leaving_no_trace(model, prepared.bundle.device), console.progress(None, "asking general questions"):
+        model.eval()
+        assistant = assistant_for(prepared.bundle, prepared.chat_format, prepared.config, prepared.record)
+        return answers_of_base(assistant, prepared.config)
 
 
-def _loss_after(prepared: Prepared, plan: RunPlan, start: dict[str, torch.Tensor], rate: float, steps: int) -> float:
-    """Train from the start with a rate; return the loss on the held-out rows."""
-    model, device = prepared.bundle.model, prepared.bundle.device
-    with torch.no_grad():
-        for name, value in model.named_parameters():
-            if name in start:
-                value.copy_(start[name])
-    with tempfile.TemporaryDirectory() as aside:
-        arguments = dataclasses.replace(
-            prepared.arguments,
-            output_dir=aside,
-            learning_rate=rate,
-            max_steps=steps,
-            save_strategy="no",
-            eval_strategy="no",
-            load_best_model_at_end=False,
-        )
-        arguments._n_gpu = prepared.arguments._n_gpu
-        trainer = LoraTrainer(
-            model=model,
-            args=arguments,
-            train_sequences=prepared.data.train.encoded,
-            budget=TokenBudget(plan.record, 0, 0),
-            validation_sequences=None,
-            trace=Trace("advice", None),
-            callbacks=[],
-        )
-        trainer.train()
-    assert prepared.data.validation is not None
-    return dataset_loss(model, prepared.data.validation.encoded, device).mean
+def rates_around(first: float) -> list[float]:
+    """Return the rates that are tried: a third of the one to begin with, itself, and three times as much."""
+    rates = [float(f"{min(first * factor, _HIGHEST_RATE):.{_DIGITS}g}") for factor in _FACTORS]
+    return list(dict.fromkeys(rates))
 
 
-def _show(tried: Sequence[Tried], best: Tried, steps: int, first: float) -> None:
+def _show(tried: Sequence[Tried], best: Tried, steps: int, first: float, advised: float) -> None:
     cost = sum(one.steps for one in tried) / steps
-    console.result(f"learning_rate {best.rate:g} is the best of those tried; the rule's own is {first:g}")
+    console.result(f"learning_rate {advised:g} is advised; the rule's own is {first:g}")
+    console.result(
+        f"{best.rate:g} is the best of those tried, for {best.steps} steps; the best rate for {steps} is lower by the "
+        "square root"
+        if best.steps < steps
+        else f"{best.rate:g} is the best of those tried"
+    )
     lengths = list(dict.fromkeys(one.steps for one in tried))
     rows = [
         [f"{rate:g}", *(_loss_text(tried, rate, length) for length in lengths)]

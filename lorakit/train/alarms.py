@@ -36,14 +36,24 @@ class Alarms:
         vocabulary: Tokens of the model.
         lora_b: Returns the trained second matrices, zero at the beginning of a new adapter.
         warn: Where warnings go.
+        keeps_best: Whether the adapter of the best validation loss is kept.
     """
 
     def __init__(
-        self, vocabulary: int, lora_b: Callable[[], Sequence[torch.Tensor]], warn: Callable[[str], None] = console.warn
+        self,
+        vocabulary: int,
+        lora_b: Callable[[], Sequence[torch.Tensor]],
+        warn: Callable[[str], None] = console.warn,
+        keeps_best: bool = False,
     ) -> None:
         self._guessing_nats = math.log(vocabulary)
         self._lora_b = lora_b
         self._warn = warn
+        self._validation_advice = (
+            "the best adapter is the one that is kept; fewer epochs take less time"
+            if keeps_best
+            else "set early_stopping_patience, or load_best_model, or fewer epochs"
+        )
         self._warned: set[str] = set()
         self._losses: deque[float] = deque(maxlen=_RECENT_STEPS)
         self._norms: deque[float] = deque(maxlen=_RECENT_STEPS)
@@ -127,8 +137,8 @@ class Alarms:
             self._once(
                 "validation",
                 f"the validation loss has risen {_RISES} times in a row, to {record.loss:.3f} from "
-                f"{min(self._validation):.3f} at its best: the adapter learns the rows by heart; set "
-                "early_stopping_patience, or load_best_model, or fewer epochs",
+                f"{min(self._validation):.3f} at its best: the adapter learns the rows by heart; "
+                f"{self._validation_advice}",
             )
 
     def _once(self, rule: str, text: str) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,11 +13,13 @@ import torch
 from lorakit import console
 from lorakit.config import Config
 from lorakit.engine import Ranks
+from lorakit.inference import assistant_for
 from lorakit.train.planning import RunPlan, plan_run
 from lorakit.train.preparing import Prepared, gather, prepare
 from lorakit.train.remedies import CHECKPOINTING, DoesNotFitError, Remedy, any_of, applied
+from lorakit.train.replay import answers_of_base, read_replayed, stand_ins
 from lorakit.train.resuming import EarlierRun
-from lorakit.train.trial import Effort, Trial, try_out
+from lorakit.train.trial import Effort, Trial, leaving_no_trace, try_out
 
 # What a trial may cost of a training; a short one shows its faults soon by itself. Shares are counted in tokens, as a
 # busy machine can make the estimate of the time ten times too long.
@@ -41,26 +44,48 @@ def effort_before_training(plan: RunPlan) -> Effort:
     return Effort(tokens=share * plan.tokens_to_train, seconds=_ALWAYS_SECONDS)
 
 
-def settle(config: Config, earlier: EarlierRun | None, effort: Callable[[RunPlan], Effort]) -> Settled:
+def settle(
+    config: Config, earlier: EarlierRun | None, effort: Callable[[RunPlan], Effort], asks: bool = True
+) -> Settled:
     """Load a run, decide how it computes, and try it out.
 
     Args:
         config: Of the run.
         earlier: The run that it resumes, whose decisions it keeps; None for a new run.
         effort: From the plan to how much is tried.
+        asks: Let the base answer the general questions whose answers are trained too; else these are taken to be as
+            long as they may be.
 
     Raises:
         LorakitError: Something in the settings, the rows or the model is wrong, or it does not fit into memory.
     """
     gathered = gather(config, earlier)
     while True:
-        outcome = _attempt(prepare(config, gathered), earlier, effort)
+        prepared = _with_replay(prepare(config, gathered), gathered.general_questions, earlier, asks)
+        outcome = _attempt(prepared, earlier, effort)
+        del prepared
         if isinstance(outcome, Settled):
             return outcome
         config = outcome
         gc.collect()  # the model must be gone before it is loaded anew
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def _with_replay(prepared: Prepared, questions: Sequence[str], earlier: EarlierRun | None, asks: bool) -> Prepared:
+    """Let the base answer general questions, or take what it has answered for the run that is resumed."""
+    if not questions:
+        return prepared
+    config, bundle = prepared.config, prepared.bundle
+    if earlier is not None and earlier.identity.replayed is not None:
+        replayed = read_replayed(Path(config.output_dir), earlier.identity)
+    else:
+        with leaving_no_trace(bundle.model, bundle.device):
+            bundle.model.eval()
+            assistant = assistant_for(bundle, prepared.chat_format, config, prepared.record)
+            answer = answers_of_base if asks else stand_ins
+            replayed = Ranks.of_environment().decided_by_first(lambda: answer(assistant, questions, config))
+    return replace(prepared, data=replace(prepared.data, replayed=replayed))
 
 
 def _attempt(prepared: Prepared, earlier: EarlierRun | None, effort: Callable[[RunPlan], Effort]) -> Settled | Config:

@@ -100,7 +100,7 @@ def plan_run(prepared: Prepared, earlier: PlanRecord | None) -> RunPlan:
         DoesNotFitError: Not even the short pass fits into memory.
     """
     config, model, arguments = prepared.config, prepared.bundle.model, prepared.arguments
-    sequences = prepared.data.train.encoded
+    sequences = prepared.data.trained
     tokens = _tokens_to_train(config, arguments, sequences)
     found, has_tried_longest = _probed(prepared, tokens)
     failed = Ranks.of_environment().collect([found is None])
@@ -113,7 +113,7 @@ def plan_run(prepared: Prepared, earlier: PlanRecord | None) -> RunPlan:
     features = kept_feature_bytes(base_model(model), sequences.pictures())
     planner = MemoryPlanner(model, arguments.device, found, optimizer_values(str(arguments.optim)), features)
     step_tokens = _largest_step_tokens(config, sequences)
-    longest = prepared.data.train.longest
+    longest = int(sequences.lengths().max())
     if earlier is not None:
         budget, is_checkpointed = earlier.max_tokens, earlier.is_checkpointed
     else:
@@ -136,7 +136,7 @@ def plan_run(prepared: Prepared, earlier: PlanRecord | None) -> RunPlan:
 
 def longest_micro_batch(prepared: Prepared, max_tokens: int) -> MicroBatch:
     """Return the longest micro-batch that a step could have under a token budget, on the model's device."""
-    rows = fullest_rows(prepared.data.train.encoded, rows_per_step(prepared.config), max_tokens)
+    rows = fullest_rows(prepared.data.trained, rows_per_step(prepared.config), max_tokens)
     return pack(rows, shares_beginning(prepared.bundle.model.train())).to(prepared.bundle.device)
 
 
@@ -145,7 +145,7 @@ def _probed(prepared: Prepared, tokens: float) -> tuple[Probe | None, bool]:
     model, config, arguments = prepared.bundle.model, prepared.config, prepared.arguments
     asked = config.max_tokens_per_microbatch
     longest = longest_micro_batch(prepared, _enough_tokens(arguments) if asked == "auto" else asked)
-    average = pack(_probe_sequences(prepared.data.train.encoded)).to(arguments.device)
+    average = pack(_probe_sequences(prepared.data.trained)).to(arguments.device)
     is_small = longest.tokens <= _MOST_PROBE_TOKENS
     for micro_batch in (longest, average) if is_small else (average,):
         try:

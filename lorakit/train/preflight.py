@@ -32,7 +32,7 @@ def run(config: Config) -> int:
     if not Ranks.of_environment().is_first:
         console.silence()
     effort = Effort(passes=2, is_estimate=True, new_tokens=_ANSWERED_TOKENS)
-    settled = settle(config, None, lambda _: effort)
+    settled = settle(config, None, lambda _: effort, asks=False)
     answering = answering_seconds(settled.prepared) if settled.trial.tokens else 0.0
     console.facts("plan", _facts(settled, answering), console.result)
     console.suggest("train", this_command("train"))
@@ -73,6 +73,6 @@ def _seconds(prepared: Prepared, plan: RunPlan, trial: Trial) -> tuple[float, fl
     """Estimate the seconds of training, and of all validations."""
     training = trial.step_seconds / trial.tokens * plan.tokens_to_train
     loss_seconds = trial.loss_seconds / trial.loss_tokens * prepared.held_out.tokens
-    epochs = plan.tokens_to_train / prepared.data.train.tokens * prepared.arguments.world_size
+    epochs = plan.tokens_to_train / int(prepared.data.trained.lengths().sum()) * prepared.arguments.world_size
     validations = math.ceil(epochs) if prepared.data.validation else 0
     return training, loss_seconds * (validations + 2)  # and once more by base and tuned model

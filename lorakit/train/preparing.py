@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import datetime
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from transformers import PreTrainedTokenizerBase, TrainingArguments, set_seed
 
 from lorakit import console
 from lorakit.config import Config
-from lorakit.data_processing import ChatFormat, Dataset, Example, load_datasets
+from lorakit.data_processing import ChatFormat, Dataset, Example, Sequences, load_datasets
 from lorakit.data_processing.overview import names_without_rows, warnings
+from lorakit.data_processing.sequences import followed_by
 from lorakit.engine import (
     Backend,
     DtypeChoice,
@@ -42,6 +44,7 @@ from lorakit.model_config.trust import read_settings
 from lorakit.train.arguments import training_arguments
 from lorakit.train.learning_rate import steps_of, with_rate
 from lorakit.train.remedies import Remedy, any_of, applied, fitting
+from lorakit.train.replay import Replayed, general_questions
 from lorakit.train.resuming import EarlierRun
 
 ROWS_ANSWERED_AT_END = 20
@@ -49,10 +52,16 @@ ROWS_ANSWERED_AT_END = 20
 
 @dataclass(frozen=True)
 class Data:
-    """The rows of a run."""
+    """The rows of a run, and the answers of the base that are trained with them."""
 
     train: Dataset
     validation: Dataset | None
+    replayed: Replayed = field(default_factory=Replayed)
+
+    @cached_property
+    def trained(self) -> Sequences:
+        """All sequences that are trained."""
+        return followed_by(self.train.encoded, self.replayed.rows) if self.replayed else self.train.encoded
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,7 @@ class Gathered:
     device: torch.device
     dtype: DtypeChoice
     backend: Backend
+    general_questions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -116,6 +126,7 @@ def gather(config: Config, earlier: EarlierRun | None) -> Gathered:
     if chat_format.date is None and config.template_date == "today":
         chat_format = chat_format.dated(_first_day(None))
     _, position_limit = read_model_type(source)
+    asked = general_questions(config)
     data = _load_data(config, chat_format, position_limit)
     _check_sharding(config, data)
     dtype = choose_format(config, source, device, earlier.dtype if earlier else None)
@@ -125,7 +136,7 @@ def gather(config: Config, earlier: EarlierRun | None) -> Gathered:
         backend = choose_backend(config.cpu_kernels, device, dtype.dtype)
     else:
         backend = choose_backend(earlier.identity.kernels, device, dtype.dtype, "as in the run that is resumed")
-    return Gathered(source, tokenizer, chat_format, data, device, dtype, backend)
+    return Gathered(source, tokenizer, chat_format, data, device, dtype, backend, asked)
 
 
 def _first_day(earlier: EarlierRun | None) -> str:
@@ -142,13 +153,14 @@ def prepare(config: Config, gathered: Gathered) -> Prepared:
         LorakitError: Something in the settings or the model is wrong, or its weights do not fit into memory.
     """
     source, tokenizer, device, dtype = gathered.source, gathered.tokenizer, gathered.device, gathered.dtype
-    steps = steps_of(config, len(gathered.data.train.encoded), Ranks.of_environment().count)
+    rows = len(gathered.data.train.encoded) + len(gathered.general_questions)
+    steps = steps_of(config, rows, Ranks.of_environment().count)
     config = with_rate(config, read_settings(source), steps)
     arguments = training_arguments(config, dtype, device)  # before the weights: a wrong argument should not wait
     config = _with_weights_that_fit(config, gathered)
     quantization = quantization_of(config, device)
-    rows = len(tokenizer) if config.add_tokens else 0
-    bundle = load_model(source, tokenizer, dtype, device, quantization, rows, gathered.backend)
+    token_rows = len(tokenizer) if config.add_tokens else 0
+    bundle = load_model(source, tokenizer, dtype, device, quantization, token_rows, gathered.backend)
     set_seed(config.seed)
     adapted = attach_new_adapter(bundle, config)
     chat_format = gathered.chat_format

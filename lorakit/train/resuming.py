@@ -49,6 +49,7 @@ _WITHOUT_EFFECT = {
     "compile_layers",
     "cpu_kernels",
     "resume",
+    "replay_file",
     "trainer_args",
 }
 _SECTIONS_WITHOUT_EFFECT = {"Generation", "Evaluation", "Export", "Terminal"}
@@ -183,17 +184,12 @@ def _completed(identity: RunIdentity) -> RunIdentity:
     return replace(identity, settings={**defaults, **identity.settings})
 
 
-def keeps_best(config: Config) -> bool:
-    """Tell whether validation decides which adapter is kept."""
-    named = config.trainer_args.get("load_best_model_at_end")
-    return bool(config.early_stopping_patience or config.load_best_model or named)
-
-
 def effective_settings(config: Config) -> dict[str, Any]:
     """Return the settings that change what is learnt, or which adapter is kept."""
     names = [setting.name for setting in settings() if setting.section not in _SECTIONS_WITHOUT_EFFECT]
     chosen = {name: getattr(config, name) for name in names if name not in _WITHOUT_EFFECT}
-    without_effect = _ARGUMENTS_WITHOUT_EFFECT + (() if keeps_best(config) else _ARGUMENTS_OF_THE_BEST)
+    chosen["load_best_model"] = config.keeps_best
+    without_effect = _ARGUMENTS_WITHOUT_EFFECT + (() if config.keeps_best else _ARGUMENTS_OF_THE_BEST)
     arguments = {
         f"trainer_args.{name}": value
         for name, value in config.trainer_args.items()

@@ -23,6 +23,7 @@ def show_plan(prepared: Prepared, plan: RunPlan, steps: int, after_step: int) ->
     in_short = [
         ("model", f"{bundle.source.name} ({tested or bundle.family}), {bundle.dtype.name} on {bundle.device}"),
         ("rows", f"{len(data.examples)} rows from {data.name}" + (f", {len(data.cut)} cut" if data.cut else "")),
+        *_replayed_line(prepared),
         ("validation", f"{len(validation.examples)} rows from {validation.name}" if validation else "none"),
         ("steps", f"{steps} of {rows_a_step} rows" + (f", {after_step} done before" if after_step else "")),
         ("time", f"about {duration(plan.seconds)} to train, validation and answers not counted"),
@@ -44,6 +45,13 @@ def show_plan(prepared: Prepared, plan: RunPlan, steps: int, after_step: int) ->
         ("compiled", f"{'yes' if plan.is_compiled else 'no'} ({plan.compile_reason})"),
     ]
     console.details("in detail", details)
+
+
+def _replayed_line(prepared: Prepared) -> list[tuple[str, str]]:
+    replayed = prepared.data.replayed
+    if not replayed:
+        return []
+    return [("replayed", f"{len(replayed)} answers of the base to general questions, {replayed.tokens:,} tokens")]
 
 
 def duration(seconds: float) -> str:

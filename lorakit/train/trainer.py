@@ -86,7 +86,12 @@ class LoraTrainer(SavingTrainer):
         self._step: Step | None = None
         self._objective = SupervisedLoss(args.label_smoothing_factor)
         self._ranks = Ranks.of_environment()
-        self._alarms = Alarms(model.config.get_text_config().vocab_size, lambda: second_matrices(self.model))
+        self._alarms = Alarms(
+            model.config.get_text_config().vocab_size,
+            lambda: second_matrices(self.model),
+            trace.warn,
+            keeps_best=bool(args.load_best_model_at_end),
+        )
         self._step_started = time.perf_counter()
         super().__init__(
             model=model,
@@ -132,6 +137,12 @@ class LoraTrainer(SavingTrainer):
             self.control.should_training_stop = True
         else:
             super()._run_epoch(*args, **kwargs)
+
+    @property
+    def best(self) -> tuple[int, float] | None:
+        """Step and validation loss of the adapter that is kept, where validation decides which one."""
+        step, loss = self.state.best_global_step, self.state.best_metric
+        return (step, loss) if self.args.load_best_model_at_end and step and loss is not None else None
 
     @property
     def planned_steps(self) -> int:

@@ -60,13 +60,13 @@ from lorakit.train.planning import RunPlan, longest_micro_batch, optimizer_value
 from lorakit.train.preparing import Data, Prepared
 from lorakit.train.progress import ShowProgress
 from lorakit.train.rehearsal import check_schedule
+from lorakit.train.replay import save_replayed
 from lorakit.train.resuming import (
     EarlierRun,
     check_same,
     clear_the_way,
     effective_settings,
     find_earlier_run,
-    keeps_best,
     resumed_settings,
 )
 from lorakit.train.sharding import gather_trained
@@ -163,7 +163,7 @@ def _train_into(folder: Path, config: Config, ranks: Ranks) -> int:
     if earlier:
         check_same(earlier, identity, is_forced=config.resume == "force")
     if ranks.is_first:
-        _start_records(config, prepared, folder, earlier)
+        _start_records(config, prepared, folder, earlier, mark)
         identity.save(folder)
     stop = StopOnSignal()
     with _saying_what_is_saved(folder), stop.listening():  # until nobody waits for this process any more
@@ -179,7 +179,7 @@ def _train_into(folder: Path, config: Config, ranks: Ranks) -> int:
 
 
 def _identity(config: Config, prepared: Prepared, mark: str) -> RunIdentity:
-    validation = prepared.data.validation if keeps_best(config) else None
+    validation = prepared.data.validation if config.keeps_best else None
     return RunIdentity(
         settings=effective_settings(config),
         rows=prepared.data.train.encoded.digest(),
@@ -190,6 +190,7 @@ def _identity(config: Config, prepared: Prepared, mark: str) -> RunIdentity:
         kernels=prepared.backend.is_native,
         template_date=prepared.chat_format.date,
         validation_rows=validation.encoded.digest() if validation else None,
+        replayed=prepared.data.replayed.digest,
         mark=mark,
     )
 
@@ -200,16 +201,19 @@ def _disk_needed(prepared: Prepared) -> tuple[int, str]:
     values = sum(parameter.numel() for parameter in prepared.bundle.model.parameters() if parameter.requires_grad)
     adapter = 4 * values
     checkpoint = adapter + int(4 * values * optimizer_values(str(arguments.optim)))
-    kept = (arguments.save_total_limit or 1) + 1 if arguments.save_strategy != "no" else 0
+    most = max(arguments.save_total_limit or 1, 2 if arguments.load_best_model_at_end else 1)  # the newest and the best
+    kept = most + 1 if arguments.save_strategy != "no" else 0
     return kept * checkpoint + adapter + _FILES_BESIDE_BYTES, f"{kept} checkpoints and the adapter"
 
 
-def _start_records(config: Config, prepared: Prepared, folder: Path, earlier: EarlierRun | None) -> None:
+def _start_records(config: Config, prepared: Prepared, folder: Path, earlier: EarlierRun | None, mark: str) -> None:
     if earlier is None and (archive := archive_previous_run(folder)):
         console.note(f"an earlier run was moved to {archive}")
     if earlier is not None:
         clear_the_way(earlier, folder)
     write_own_text(folder, USED_CONFIG_FILE, as_yaml(config))
+    if prepared.data.replayed:
+        save_replayed(prepared.data.replayed, folder, mark)
     _write_unused_rows(folder, prepared.data)
 
 
@@ -227,7 +231,7 @@ def _train_steps(config: Config, prepared: Prepared, plan: RunPlan, folder: Path
     stop, earlier = run.stop, run.earlier
     after_step = earlier.step if earlier else 0
     validation = prepared.data.validation
-    model, sequences = prepared.bundle.model, prepared.data.train.encoded
+    model, sequences = prepared.bundle.model, prepared.data.trained
     _check_has_a_step(prepared)
     records = RecordLog(folder, after_step) if prepared.arguments.process_index == 0 else None
     if records and not earlier:
@@ -265,12 +269,14 @@ def _train_steps(config: Config, prepared: Prepared, plan: RunPlan, folder: Path
     seconds = time.perf_counter() - started
     peak = _peak_note(prepared, plan, records, steps)
     console.note(f"trained {steps - after_step} steps in {duration(seconds)}")
+    if best := trainer.best:
+        console.note(f"kept: the adapter of step {best[0]}, whose validation loss of {best[1]:.4f} is the lowest")
     console.detail(peak)
     return True
 
 
 def _check_has_a_step(prepared: Prepared) -> None:
-    rows = len(prepared.data.train.encoded)
+    rows = len(prepared.data.trained)
     wanted = rows_per_step(prepared.config) * prepared.arguments.world_size
     if prepared.arguments.dataloader_drop_last and rows < wanted:
         raise SettingsError(

@@ -107,7 +107,7 @@ def try_out(prepared: Prepared, plan: RunPlan, effort: Effort) -> tuple[Trial, R
     allowance = _Allowance(effort, plan.seconds_per_token)
     trial = Trial()
     reset_peak(device)
-    with _leaving_no_trace(model, device):
+    with leaving_no_trace(model, device):
         batch = longest_micro_batch(prepared, plan.max_tokens)
         tokens = batch.tokens
         if tokens <= plan.tried_tokens and not effort.is_estimate:  # by the pass that planned the memory
@@ -143,7 +143,8 @@ class _Allowance:
 
 
 @contextmanager
-def _leaving_no_trace(model: Any, device: torch.device) -> Iterator[None]:
+def leaving_no_trace(model: Any, device: torch.device) -> Iterator[None]:
+    """Leave gradients, mode and random numbers as they were."""
     was_training = model.training
     of_python, of_numpy = random.getstate(), np.random.get_state()
     of_mps = torch.mps.get_rng_state() if device.type == "mps" else None

@@ -9,7 +9,7 @@ import yaml
 from conftest import ROOT
 
 from lorakit.cli import main
-from lorakit.config import load_config
+from lorakit.config import Config, load_config
 from lorakit.interrupts import leave_at_once, leave_in_order
 
 
@@ -59,6 +59,9 @@ def test_with_rows_of_ones_own_a_share_of_them_is_held_back(here):
     assert sorted(contents(here)) == ["config.yaml", "mine.json"]
     config = load_config("config.yaml", {}, [])
     assert (config.train_file, config.validation_file, config.validation_share) == ("mine.json", None, 0.1)
+    others = Config()
+    for name in ("lora_r", "lora_alpha", "learning_rate", "per_device_train_batch_size"):
+        assert getattr(config, name) == getattr(others, name)
 
 
 def test_a_wrong_flag_of_init_writes_nothing(here):

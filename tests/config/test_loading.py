@@ -1,7 +1,7 @@
 import pytest
 from conftest import ROOT
 
-from lorakit.config import load_config
+from lorakit.config import Config, load_config
 from lorakit.config.loading import make_config
 from lorakit.errors import SettingsError
 
@@ -156,3 +156,31 @@ def test_a_setting_of_the_wrong_kind_is_shown_as_it_is_written(setting, value, e
     with pytest.raises(SettingsError) as caught:
         make_config({setting: value}, "here")
     assert example in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "kept"),
+    [
+        ({"validation_file": None}, False),
+        ({}, True),
+        ({"validation_file": None, "validation_share": 0.1}, True),
+        ({"load_best_model": False}, False),
+        ({"load_best_model": False, "early_stopping_patience": 2}, True),
+        ({"trainer_args": {"load_best_model_at_end": False}}, False),
+        ({"trainer_args": {"eval_strategy": "no"}}, False),
+        ({"trainer_args": {"save_strategy": "no"}}, False),
+        ({"trainer_args": {"save_strategy": "steps", "save_steps": 50}}, False),
+        ({"trainer_args": {"save_strategy": "best"}}, True),
+        (
+            {"trainer_args": {"save_strategy": "steps", "eval_strategy": "steps", "save_steps": 9, "eval_steps": 3}},
+            True,
+        ),
+        (
+            {"trainer_args": {"save_strategy": "steps", "eval_strategy": "steps", "save_steps": 9, "eval_steps": 2}},
+            False,
+        ),
+        ({"trainer_args": {"save_strategy": "steps", "eval_strategy": "steps", "eval_steps": 0.1}}, False),
+    ],
+)
+def test_the_best_adapter_is_kept_by_itself_where_validation_and_checkpoints_go_together(settings, kept):
+    assert Config.model_validate({"validation_file": "validation.json"} | settings).keeps_best is kept

@@ -15,6 +15,7 @@ from lorakit.data_processing.example import Rejected, UnusableError
 from lorakit.data_processing.files import RawRow, read_rows
 from lorakit.data_processing.formats import RowRules, read_conversation, to_example
 from lorakit.data_processing.images import ImageError
+from lorakit.data_processing.ledger import Ledger
 from lorakit.inference.session import question
 
 TOKENIZER = vision_tokenizer()
@@ -186,3 +187,69 @@ def test_a_conversation_that_is_asked_has_its_pictures_at_its_marks_or_before_it
     assert plain[-1].content == "<image>b"
     with pytest.raises(UnusableError, match="has 2 pictures but 1 marks"):
         read_conversation([{**first, "content": "<image>a"}], images=["x", "y"])
+
+
+# Each of them holds the picture, or names it, under a name that says nothing of pictures.
+UNNAMED = {
+    "file_name": lambda _: "a.png",
+    "path": lambda _: "./some folder/A.JPEG",
+    "url": lambda _: "https://pictures.org/a.webp?size=3",
+    "frames": lambda _: ["a.png", "b.png"],
+    "decoded": content,
+    "cell": in_base64,
+    "link": lambda folder: f"data:image/png;base64,{in_base64(folder)}",
+    "thing": lambda folder: {"bytes": content(folder), "path": None},
+    "object": lambda _: {"bytes": None, "path": "a.png"},
+}
+
+
+def fates(fields, folder, takes_pictures=True):
+    ledger = Ledger()
+    row = RawRow({"question": "Farbe?", "answer": "rot", **fields}, "here", folder)
+    assert isinstance(to_example(row, RowRules(takes_pictures=takes_pictures), ledger), Example)
+    return {fate.place: fate for fate in ledger.fates()}
+
+
+@pytest.mark.parametrize("name", UNNAMED)
+def test_a_field_that_holds_a_picture_stops_the_run_whatever_it_is_called(name, place):
+    value = UNNAMED[name](place)
+    fate = fates({name: value}, place)[name]
+    assert fate.is_meant
+    assert fate.remedy.startswith(f"map_fields: {{{name}: images}}")
+    if name not in ("url", "path"):  # which name no picture that is there
+        row = RawRow({**MARKED, name: value[:1] if isinstance(value, list) else value}, "here", place)
+        example = to_example(row, RowRules(takes_pictures=True, map_fields={name: "images"}))
+        assert [Path(path).read_bytes() for path in example.messages[0].images] == [content(place)]
+
+
+def test_a_picture_in_a_turn_stops_the_run_too(place):
+    ledger = Ledger()
+    turns = [{"role": "user", "content": "Farbe?", "file": "a.png"}, ANSWER]
+    to_example(RawRow({"messages": turns}, "here", place), RowRules(takes_pictures=True), ledger)
+    [fate] = [fate for fate in ledger.fates() if fate.is_meant]
+    assert fate.place == "messages[].file"
+    assert '"type": "image"' in fate.remedy
+
+
+def test_to_a_model_of_texts_the_name_of_a_picture_is_a_name_and_its_bytes_are_not(place):
+    assert not fates({"file_name": "a.png"}, place, takes_pictures=False)["file_name"].is_meant
+    assert fates({"cell": in_base64(place)}, place, takes_pictures=False)["cell"].is_meant
+
+
+def test_beside_a_picture_that_is_shown_a_file_name_is_a_name(place):
+    assert not fates({"image": "a.png", "file_name": "a.png"}, place)["file_name"].is_meant
+
+
+def test_texts_that_are_no_pictures_are_none(place):
+    for text in (
+        "png",
+        "see a.png, please",
+        "a.txt",
+        "iVBORw0KGgo",
+        "word " * 30,
+        "a.png\nb",
+        ["x"],
+        {"path": "x"},
+        b"GI",
+    ):
+        assert not fates({"remark": text}, place)["remark"].is_meant

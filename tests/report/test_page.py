@@ -9,10 +9,12 @@ from lorakit.language import speak_language
 from lorakit.report import (
     AnsweredRow,
     DataOverview,
+    Forgetting,
     GeneralAnswers,
     Interval,
     Memorised,
     Metric,
+    OneForgetting,
     Report,
     ShownSequence,
     write_report,
@@ -60,7 +62,10 @@ def full(run_folder, text="text"):
         metrics=(Metric(text, {"base": 1.0, "tuned": interval}, interval),),
         answered=(AnsweredRow(text, text, text, {"base": text, "tuned": "other"}),),
         memorised=(Memorised(text, text, 0.5, None, True),),
-        forgetting=(GeneralAnswers(text, text, text), GeneralAnswers(text, text, "other")),
+        forgetting=Forgetting(
+            (GeneralAnswers(text, text, text), GeneralAnswers(text, text, "other")),
+            (OneForgetting(None, 20, 0.25, 1, 2, 1.5), OneForgetting("previous/3", 0, 0.75, 0, 2, 1.4)),
+        ),
     )
 
 
@@ -71,6 +76,8 @@ def test_all_sections_are_there(run_folder):
         assert f"<strong>{title}</strong>" in shown
     assert "0.5000 <small>[0.2500, 0.7500]</small>" in shown
     assert "1 of 2 answers are unchanged (50%)" in shown
+    for cells in (("this run", "20", "0.2500", "1 / 2", "1.5000"), ("previous/3", "0", "0.7500", "0 / 2", "1.4000")):
+        assert "".join(f"<td>{cell}</td>" for cell in cells) in shown
     assert "1 of 1 tuned answers are a training answer word for word" in shown
     assert "secret" not in shown
     assert "<td>3.000</td>" in shown  # planned, in GB

@@ -15,9 +15,9 @@ MOVED, STILL = [torch.ones(2)], [torch.zeros(2)]
 class Run:
     """A run as the alarms see it."""
 
-    def __init__(self, lora_b=MOVED, vocabulary=1000):
+    def __init__(self, lora_b=MOVED, vocabulary=1000, keeps_best=False):
         self.warnings = []
-        self.alarms = Alarms(vocabulary, lambda: lora_b, self.warnings.append)
+        self.alarms = Alarms(vocabulary, lambda: lora_b, self.warnings.append, keeps_best)
         self.steps = 0
 
     def step(self, loss=2.0, norm=1.0, rate=1e-3, is_scaled=False):
@@ -98,3 +98,10 @@ def test_a_validation_loss_that_rises_three_times_in_a_row_and_far_is_named():
     assert run.warnings == []
     run.evaluate(1.2)
     assert "risen 3 times in a row, to 1.200 from 0.800" in run.warnings[0]
+    assert "set early_stopping_patience, or load_best_model" in run.warnings[0]
+
+
+def test_where_the_best_adapter_is_kept_a_rising_validation_loss_costs_only_time():
+    run = Run(keeps_best=True)
+    run.evaluate(0.8, 0.9, 1.0, 1.2)
+    assert "the best adapter is the one that is kept; fewer epochs take less time" in run.warnings[0]

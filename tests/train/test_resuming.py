@@ -78,6 +78,18 @@ def test_the_best_adapter_is_kept_though_no_checkpoint_was_due_at_its_step(comma
     assert all(torch.equal(tensor, best[name]) for name, tensor in adapter_weights(folder).items())
 
 
+@pytest.mark.parametrize(("extra", "kept"), [((), 3), (("--set=load_best_model=false",), 6)], ids=["auto", "false"])
+def test_with_validation_rows_the_best_adapter_is_kept_by_itself(command, monkeypatch, capsys, extra, kept):
+    found = iter([4.0, 5.0])
+    monkeypatch.setattr(trainer, "dataset_loss", lambda *_: LossSum(next(found), 1))
+    code, folder = command("--num_train_epochs", "2", *extra)
+    assert code == 0
+    last = load_file(folder / f"checkpoint-{kept}" / "adapter_model.safetensors")
+    assert all(torch.equal(tensor, last[name]) for name, tensor in adapter_weights(folder).items())
+    said = "kept: the adapter of step 3, whose validation loss of 4.0000 is the lowest"
+    assert (said in capsys.readouterr().err) is (kept == 3)
+
+
 def test_a_run_that_had_come_to_its_end_is_only_finished(command):
     for extra in (BEST, ("--num_train_epochs", "2", "--set", "trainer_args={max_steps: 5, save_strategy: steps}")):
         _, folder = command(*extra, folder=str(len(extra)))
@@ -123,6 +135,7 @@ def test_a_halved_token_budget_is_recorded_and_kept(command, monkeypatch):
     assert_same_adapter(unbroken, stopped, rtol=0, atol=0)
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize(
     ("first", "second", "said"),
     [
@@ -142,8 +155,9 @@ def test_settings_that_change_what_is_kept_are_held_to(command, capsys, first, s
 
 def test_other_validation_rows_matter_only_where_they_decide(command, write_rows, capsys):
     other = f"--set=validation_file={write_rows(ROWS[2:], 'other.json')}"
-    command("--num_train_epochs", "1", folder="last")
-    assert command("--num_train_epochs", "1", other, "--set=resume=true", folder="last")[0] == 0
+    last = ("--num_train_epochs", "1", "--set=load_best_model=false")
+    command(*last, folder="last")
+    assert command(*last, other, "--set=resume=true", folder="last")[0] == 0
     command(*BEST, folder="best")
     assert command(*BEST, other, "--set=resume=true", folder="best")[0] == 2
     assert "the validation rows, which decide what is kept, have changed" in capsys.readouterr().err

@@ -23,7 +23,7 @@ ANSWER_TOKENS = 24  # of each answer; more would be the same evidence again
 
 
 @dataclass(frozen=True)
-class Replayed:
+class Answered:
     """One question with the answer of the adapter on its base.
 
     Attributes:
@@ -61,9 +61,9 @@ class Agreement:
     questions: int
 
 
-def replay_reference(
+def answered_by_reference(
     assistant: Assistant, conversations: Sequence[Sequence[Message]], config: Config, folder: Path
-) -> list[Replayed]:
+) -> list[Answered]:
     """Answer questions greedily and keep what the model thought of each token.
 
     Args:
@@ -74,29 +74,29 @@ def replay_reference(
     """
     length = min(config.max_new_tokens, ANSWER_TOKENS)
     greedy = SamplingParams(length)
-    replayed: list[Replayed] = []
+    answered: list[Answered] = []
     longest = max(len(assistant.prompt_ids(messages)) for messages in conversations)
     at_once = max(1, min(_MOST_AT_ONCE, _TOKENS_AT_ONCE // (longest + length)))
     for start in range(0, len(conversations), at_once):
         batch = conversations[start : start + at_once]
         for messages, answer in zip(batch, answer_ids(assistant, batch, greedy), strict=True):
             prompt = tuple(assistant.prompt_ids(messages))
-            one = Replayed(tuple(messages), prompt, answer, folder / f"{len(replayed)}.npy")
+            one = Answered(tuple(messages), prompt, answer, folder / f"{len(answered)}.npy")
             numpy.save(one.file, _log_probabilities(assistant.bundle.model, assistant, one).numpy())
-            replayed.append(one)
-    return replayed
+            answered.append(one)
+    return answered
 
 
-def replay(model: Any, assistant: Assistant, replayed: Sequence[Replayed]) -> Agreement:
+def read_again(model: Any, assistant: Assistant, answered: Sequence[Answered]) -> Agreement:
     """Let another model read the same questions and answers.
 
     Args:
         model: Of transformers, without lorakit's layers.
         assistant: The one that answered, for the pictures of its questions.
-        replayed: What it answered.
+        answered: What it answered.
     """
     divergences, same = [], []
-    for one in replayed:
+    for one in answered:
         found = _log_probabilities(model, assistant, one)
         reference = torch.from_numpy(numpy.load(one.file))
         width = min(reference.shape[1], found.shape[1])  # a format may leave out rows that stand for no token
@@ -105,10 +105,10 @@ def replay(model: Any, assistant: Assistant, replayed: Sequence[Replayed]) -> Ag
         same.append(found.argmax(-1) == reference.argmax(-1))  # [answer]
     together = torch.cat(divergences)
     tokens, answers = int(torch.cat(same).sum()), sum(bool(one.all()) for one in same)
-    return Agreement(len(together), float(together.mean()), float(together.max()), tokens, answers, len(replayed))
+    return Agreement(len(together), float(together.mean()), float(together.max()), tokens, answers, len(answered))
 
 
-def _log_probabilities(model: Any, assistant: Assistant, one: Replayed) -> torch.Tensor:
+def _log_probabilities(model: Any, assistant: Assistant, one: Answered) -> torch.Tensor:
     """Return log-probabilities at each token of the answer, [answer, vocabulary] in float32."""
     device = assistant.bundle.device
     ids = torch.tensor([[*one.prompt, *one.answer[:-1]]], device=device)  # [1, prompt + answer - 1]
@@ -127,7 +127,7 @@ def _taken(model: Any, **settings: Any) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name in names}
 
 
-def _pictures(model: Any, assistant: Assistant, one: Replayed, ids: torch.Tensor) -> dict[str, Any]:
+def _pictures(model: Any, assistant: Assistant, one: Answered, ids: torch.Tensor) -> dict[str, Any]:
     images = assistant.chat_format.images
     pictures = assistant.chat_format.pictures(one.messages)
     if images is None or not pictures:
