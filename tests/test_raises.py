@@ -64,7 +64,6 @@ CAUGHT_ELSEWHERE = {
     ),
     "what this very task has written, or has read before": (
         "lorakit/evaluate/reporting.py _answered",
-        "lorakit/export/checkpoint.py",
         "lorakit/export/gguf_export.py",
         "lorakit/export/gguf_reading.py read_gguf",
         "lorakit/export/merging.py",
@@ -90,7 +89,9 @@ CAUGHT_ELSEWHERE = {
     ),
     "the loading of a model catches it": (
         "lorakit/model_config/fingerprint.py",
-        "lorakit/model_config/source.py _tensors",
+        "lorakit/model_config/source.py tensor_headers",
+        "lorakit/model_config/stored_tensors.py",
+        "lorakit/model_config/widened.py",
     ),
     "the model's checksum is held to before": ("lorakit/model_config/starter.py _convert",),
     "the reading of a checkpoint catches it": (

@@ -22,6 +22,7 @@ from lorakit.model_config.unchanged import FolderState
 
 _HUB_NAME = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
 _SMALL_FILES = ["*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken"]
+_OTHER_LAYOUTS = ["*/*.safetensors"]  # gpt-oss has its weights in two more, as large as the first
 _NOTES = {"_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache", "architectures"}
 _CONVERTER = "SFconvertbot"
 _WHILE_READ = "wait until whatever writes there has come to its end, then run this again"
@@ -177,10 +178,11 @@ def _fetch(name: str, hub: str, runs_own_code: bool) -> Path:
     snapshot_download, hub_name = {"huggingface": _huggingface, "modelscope": _modelscope}[hub]()
     wanted = [*_SMALL_FILES, "*.safetensors", *(["*.py"] if runs_own_code else [])]
     try:
-        folder = Path(snapshot_download(name, allow_patterns=wanted))
+        folder = Path(snapshot_download(name, allow_patterns=wanted, ignore_patterns=_OTHER_LAYOUTS))
         if hub == "huggingface" and not list(folder.glob("*.safetensors")):
             revision = _converted_revision(name, folder)
-            folder = Path(snapshot_download(name, allow_patterns=wanted, revision=revision)) if revision else folder
+            if revision:
+                folder = Path(snapshot_download(name, allow_patterns=wanted, revision=revision))
     except Exception as error:  # HTTP, authentication, cache and naming errors share no base class
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
@@ -225,21 +227,12 @@ def _modelscope() -> tuple[Callable[..., str], str]:
     return snapshot_download, "ModelScope"
 
 
-def tensor_shapes(folder: Path) -> Iterator[tuple[str, list[int]]]:
-    """Read name and shape of every tensor from the headers of a model's files.
+def tensor_headers(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Read what the headers of a model's files say of each of its tensors: ``dtype``, such as ``BF16``, and ``shape``.
 
     Raises:
         OSError, ValueError, KeyError, struct.error: A file is damaged.
     """
-    return ((name, tensor["shape"]) for name, tensor in _tensors(folder))
-
-
-def tensor_formats(folder: Path) -> Iterator[tuple[str, str]]:
-    """Read name and number format of every tensor, such as ``BF16``; see `tensor_shapes`."""
-    return ((name, tensor["dtype"]) for name, tensor in _tensors(folder))
-
-
-def _tensors(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     for file in weight_files(folder):
         with open(file, "rb") as stream:
             for name, tensor in read_header(stream).items():
