@@ -1,10 +1,11 @@
-"""Pictures of the terminal for the READMEs, from a real run: ``python scripts/draw_terminal.py`` (needs tmux).
+"""Pictures of the terminal for the READMEs, from a real run: ``python scripts/draw_terminal.py [NAME ...]``.
 
-A terminal of 80 columns runs the command; what stands on its screen, with its colours, becomes an SVG.
+Needs tmux. A terminal of 80 columns runs the command; what stands on its screen, with its colours, becomes an SVG.
 """
 
 from __future__ import annotations
 
+import html
 import io
 import re
 import shlex
@@ -13,9 +14,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich._export_format import CONSOLE_SVG_FORMAT
+from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
@@ -24,6 +27,8 @@ PICTURES = ROOT / "docs" / "pictures"
 _COLUMNS = 80
 _LONGEST_SECONDS = 1200
 _MOST_BYTES = 200_000
+_TEXT = re.compile(r'(<text [^>]*x="[^"]*"[^>]*textLength=")[^"]*("[^>]*>)([^<]*)(?=</text>)')
+_CELL_WIDTH = 12.2  # of rich's picture, which takes letters for cells
 _FONTS = re.compile(r"\s*@font-face \{\{.*?\}\}", re.DOTALL)  # would be fetched from elsewhere
 
 
@@ -74,28 +79,41 @@ def draw(screen: str, file: Path) -> None:
     for line in screen.splitlines():
         console.print(Text.from_ansi(line), no_wrap=True, crop=True)
     picture = console.export_svg(title="lorakit", code_format=_FONTS.sub("", CONSOLE_SVG_FORMAT))
+    picture = _TEXT.sub(_as_wide_as_its_cells, picture)
     if len(picture.encode()) > _MOST_BYTES:
         raise SystemExit(f"{file.name} has more than {_MOST_BYTES} bytes")
     file.write_text(re.sub(r"[ \t]+$", "", picture, flags=re.MULTILINE), encoding="utf-8")
 
 
-def main() -> None:
-    """Draw the pictures."""
+def _as_wide_as_its_cells(found: re.Match[str]) -> str:
+    """Give a text the width of its cells: two for each Chinese letter."""
+    start, middle, text = found.groups()
+    return f"{start}{cell_len(html.unescape(text)) * _CELL_WIDTH:.1f}{middle}{text}"
+
+
+def main(names: Sequence[str]) -> None:
+    """Draw the pictures, or some of them."""
     if shutil.which("tmux") is None:
         raise SystemExit("tmux is not installed")
     PICTURES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         wanted = {
-            "preview": (["--task", "preview"], 70, r"what a training would take"),
-            "training": (["--task", "train", "--output_dir", folder], 24, r"epoch 6/10[^\n]*\n(.*\n)*.*training.*/80"),
+            "preview": (["--task", "preview"], 130, r"what a training would take", r"\n[^\n]*item 3:"),
+            "training": (
+                ["--task", "train", "--output_dir", folder],
+                24,
+                r"epoch 6/10[^\n]*\n(.*\n)*.*training.*/80",
+                r"\Z",
+            ),
         }
-        for name, (words, rows, pattern) in wanted.items():
+        for name in names or wanted:
+            words, rows, pattern, end = wanted[name]
             terminal = Terminal([sys.executable, "main.py", *words], rows)
             try:
-                draw(terminal.wait_for(pattern).partition("counts")[0].rstrip(), PICTURES / f"{name}.svg")
+                draw(re.split(end, terminal.wait_for(pattern))[0].rstrip(), PICTURES / f"{name}.svg")
             finally:
                 terminal.close()
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

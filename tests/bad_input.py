@@ -99,11 +99,13 @@ def setting(name: str, assignment: str, *words: str) -> Case:
     return Case(name, lambda lab: lab.command("train", f"--set={assignment}"), words)
 
 
-def data(name: str, content: str | bytes, *words: str, file: str = "bad.json") -> Case:
-    """A case of a file of rows."""
+def data(name: str, content: str | bytes | Callable[[], bytes], *words: str, file: str = "bad.json") -> Case:
+    """A case of a file of rows; what takes a while to make is made when the case is tried."""
     return Case(
         name,
-        lambda lab: lab.command("train", f"--set=train_file={lab.write(file, content)}"),
+        lambda lab: lab.command(
+            "train", f"--set=train_file={lab.write(file, content() if callable(content) else content)}"
+        ),
         (file, *words),
     )
 

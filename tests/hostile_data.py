@@ -77,15 +77,17 @@ def _pipe(lab: Lab, name: str) -> list[str]:
 
 
 FILES = [
-    data("two columns of one name", _parquet("text", "text", "target"), "has two columns", file="bad.parquet"),
-    data("a Parquet file without rows of ours", _parquet("a", "b"), file="bad.parquet"),
-    data("a Parquet file cut in the middle", _parquet("text", "target")[:-20], "Parquet", file="bad.parquet"),
+    data("two columns of one name", lambda: _parquet("text", "text", "target"), "has two columns", file="bad.parquet"),
+    data("a Parquet file without rows of ours", lambda: _parquet("a", "b"), file="bad.parquet"),
+    data("a Parquet file cut in the middle", lambda: _parquet("text", "target")[:-20], "Parquet", file="bad.parquet"),
     data("a Parquet file of other bytes", b"PAR1" + b"\xff" * 300 + b"PAR1", "Parquet", file="bad.parquet"),
     data("a picture for a file of rows", b"\x89PNG\r\n\x1a\n" + bytes(60), file="bad.json"),
     data("a pickle for a file of rows", b"\x80\x04\x95\x10\x00\x00\x00", file="bad.json"),
     data("an archive for a file of rows", b"PK\x03\x04" + bytes(40), "is a damaged ZIP archive", file="bad.json"),
     data("gzip for a file of rows", b"\x1f\x8b\x08" + bytes(40), "is a damaged packed file", file="bad.jsonl"),
-    data("a packed file of noughts alone", gzip.compress(bytes(101_000_000), 1), "unpacks to more than 100 times"),
+    data(
+        "a packed file of noughts alone", lambda: gzip.compress(bytes(101_000_000), 1), "unpacks to more than 100 times"
+    ),
     data(
         "an archive of other files", _archive("notes.txt"), "is a ZIP archive or an OpenDocument file", file="bad.zip"
     ),
@@ -93,23 +95,23 @@ FILES = [
         "an archive of a version to come", archive_of_a_version_to_come(), "is a damaged ZIP archive", file="bad.xlsx"
     ),
     data("a spreadsheet of nothing", _archive("xl/workbook.xml"), "is a damaged spreadsheet", file="bad.xlsx"),
-    data("Parquet rows without end", _repeated(1, 1_000_000), TOO_MUCH, file="bad.parquet"),
-    data("Parquet texts without end", _repeated(1_000_000, 200), TOO_MUCH, file="bad.parquet"),
+    data("Parquet rows without end", lambda: _repeated(1, 1_000_000), TOO_MUCH, file="bad.parquet"),
+    data("Parquet texts without end", lambda: _repeated(1_000_000, 200), TOO_MUCH, file="bad.parquet"),
     data(
         "a spreadsheet of noughts alone",
-        _sheet("xl/worksheets/sheet1.xml", bytes(25_000_000)),
+        lambda: _sheet("xl/worksheets/sheet1.xml", bytes(25_000_000)),
         TOO_MUCH,
         file="bad.xlsx",
     ),
     data(
         "a spreadsheet with a row far down",
-        _sheet("xl/worksheets/sheet1.xml", _FAR_DOWN),
+        lambda: _sheet("xl/worksheets/sheet1.xml", _FAR_DOWN),
         "has more than 1048576 rows",
         file="bad.xlsx",
     ),
     data(
         "a spreadsheet of empty cells",
-        _sheet("xl/worksheets/sheet1.xml", _FAR_RIGHT),
+        lambda: _sheet("xl/worksheets/sheet1.xml", _FAR_RIGHT),
         "consists of empty cells",
         file="bad.xlsx",
     ),
@@ -124,7 +126,7 @@ FILES = [
     ),
     data(
         "columns without end in Parquet",
-        _parquet("text", "target", *map(str, range(20_000))),
+        lambda: _parquet("text", "target", *map(str, range(20_000))),
         "has more than 20000 columns",
         file="bad.parquet",
     ),

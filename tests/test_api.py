@@ -86,6 +86,7 @@ def test_a_conversation_is_answered_in_its_context(model):
     assert model.generate(turns) != model.generate("C?")
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize(
     ("attempt", "said"),
     [

@@ -78,3 +78,12 @@ def test_a_configuration_shows_the_command_that_uses_it(file):
     assert f"python main.py --config configs/{file.name} --task train" in text
     for device in ("# CPU", "# 8 GB GPU", "# 16 GB GPU"):
         assert device in text
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])
+def test_the_first_thing_seen_are_pictures_of_the_terminal_the_preview_and_the_report(name):
+    opening = (ROOT / name).read_text(encoding="utf-8").partition("\n## ")[0]
+    pictures = re.findall(r"!\[[^\]]+\]\((docs/pictures/[^)]+)\)", opening)
+    assert [picture.rpartition("/")[2] for picture in pictures] == ["training.svg", "preview.svg", "report.png"]
+    for picture in pictures:
+        assert 5_000 < (ROOT / picture).stat().st_size < 200_000

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lorakit.data_processing.columns import Sequences
 from lorakit.data_processing.example import EncodedExample
 from lorakit.data_processing.positions import mrope_positions
+from lorakit.data_processing.sequences import Sequences
 from lorakit.engine import IGNORED_LABEL, MicroBatch, Picture
 
 # A shorter common beginning saves less than the attention over it costs.

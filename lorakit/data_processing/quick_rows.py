@@ -10,19 +10,18 @@ of a shape that cannot be learnt are read one by one.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lorakit.data_processing.chat_format import ChatFormat
 from lorakit.data_processing.dialogues import MARKS
 from lorakit.data_processing.example import Example, Message, Rejected, UnusableError
-from lorakit.data_processing.field_names import read_name
 from lorakit.data_processing.formats import RowRules, read_example
-from lorakit.data_processing.ledger import Account, is_empty
-from lorakit.data_processing.picture_values import kind_of_picture
+from lorakit.data_processing.ledger import Account
 from lorakit.data_processing.raw import MOST_CHARACTERS, RawRow
 from lorakit.data_processing.reasoning import OTHER_OPENINGS
+from lorakit.data_processing.row_shape import is_opaque, marked, shape_of
 from lorakit.data_processing.text_encoding import GUARD
 from lorakit.data_processing.tool_calls import PREAMBLES
 from lorakit.data_processing.written_parts import ConversationParts, Part
@@ -144,7 +143,7 @@ class QuickRows:
             account: What became of its fields.
             sequences: What became of it.
         """
-        shape = _shape_of(row.fields)
+        shape = shape_of(row.fields)
         if shape is None or shape[0] in self._plans or len(self._plans) >= _MOST_SHAPES or not self._is_plain(shape[1]):
             return
         for equal in ((), _equal(shape[1])):
@@ -155,7 +154,7 @@ class QuickRows:
             self._plans[shape[0]] = None
 
     def _planned(self, row: RawRow) -> tuple[_Plan, list[str]] | None:
-        shape = _shape_of(row.fields)
+        shape = shape_of(row.fields)
         if shape is None:
             return None
         key, contents = shape
@@ -202,12 +201,12 @@ class QuickRows:
         marks = iter([f"lorakitfield{same.get(number, number):03d}x" for number in range(count)])
         account = Account()
         try:
-            example = read_example(RawRow(_marked(fields, marks), ""), self._rules, account)
+            example = read_example(RawRow(marked(fields, marks), ""), self._rules, account)
         except UnusableError:
             return None
         if not all(map(_is_text_alone, example.messages)):
             return None
-        if any(_is_opaque(fields[name]) for name in fields if name in account.used):
+        if any(is_opaque(fields[name]) for name in fields if name in account.used):
             return None
         if account.left and self._rules.takes_pictures:  # what is left may name a picture in one row and not in another
             return None
@@ -274,80 +273,3 @@ def _is_text_alone(message: Message) -> bool:
 def _pieces(text: str) -> Pieces:
     parts = _MARK.split(text)
     return tuple(int(part[-4:-1]) if place % 2 else part for place, part in enumerate(parts) if place % 2 or part)
-
-
-def _shape_of(fields: Any) -> tuple[Any, list[str]] | None:
-    """Take the texts out of a row.
-
-    Returns:
-        What is left, which rows of one shape have in common, and the texts in order; None where a row has more than
-        texts, numbers and turns in it.
-    """
-    if type(fields) is not dict:
-        return None
-    key: list[Any] = []
-    contents: list[str] = []
-    for name, value in fields.items():
-        if type(value) is str:
-            if value and not value.isspace():
-                contents.append(value)
-                key.append(name)
-            else:
-                key.append((name, ""))
-        elif value is None or type(value) is bool:
-            key.append((name, value))
-        elif isinstance(value, float | int):
-            key.append((name, "nan" if is_empty(value) else "number"))
-        elif isinstance(value, list) and value and all(type(turn) is dict for turn in value):
-            turns = _turns_of(value, contents)
-            if turns is None:
-                return None
-            key.append((name, turns))
-        elif isinstance(value, list | dict):
-            key.append((name, "some" if value else "none", type(value), kind_of_picture(value)))
-        else:
-            return None
-    return tuple(key), contents
-
-
-def _turns_of(turns: list[dict[str, Any]], contents: list[str]) -> tuple[Any, ...] | None:
-    key: list[Any] = []
-    for turn in turns:
-        for name, value in turn.items():
-            if type(value) is str:
-                if read_name(name) == "role":
-                    key.append((name, value))
-                elif value and not value.isspace():
-                    contents.append(value)
-                    key.append(name)
-                else:
-                    key.append((name, ""))
-            elif value is None or value is True or value is False or (type(value) is int and value in (0, 1)):
-                key.append((name, value, type(value)))
-            else:
-                return None
-        key.append(0)
-    return tuple(key)
-
-
-def _marked(fields: Mapping[str, Any], marks: Iterator[str]) -> dict[str, Any]:
-    """Put marks in the place of the texts that `_shape_of` takes out."""
-    return {name: _marked_value(value, marks) for name, value in fields.items()}
-
-
-def _marked_value(value: Any, marks: Iterator[str]) -> Any:
-    if type(value) is str:
-        return next(marks) if value and not value.isspace() else value
-    if isinstance(value, list) and value and all(type(turn) is dict for turn in value):
-        return [
-            {name: own if read_name(name) == "role" else _marked_value(own, marks) for name, own in turn.items()}
-            for turn in value
-        ]
-    return value
-
-
-def _is_opaque(value: Any) -> bool:
-    """Tell a value of which the shape of a row says only that there is one."""
-    if isinstance(value, list):
-        return not (value and all(type(turn) is dict for turn in value))
-    return isinstance(value, dict) or (isinstance(value, float | int) and type(value) is not bool)

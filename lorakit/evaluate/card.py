@@ -13,6 +13,7 @@ from lorakit.inference import Assistant
 from lorakit.language import translated
 from lorakit.model_config import AdapterRecord, ModelSource, read_record
 from lorakit.model_config.starter import STARTER
+from lorakit.model_config.widened import quantizer_of
 from lorakit.outgoing import strict_json
 from lorakit.report import Card, Loading, Report, write_card
 
@@ -99,6 +100,7 @@ def _loading(
         lorakit_base=placeholder if origin == "folder" else name,
         is_from_modelscope=origin == "modelscope",
         has_gguf=assistant.bundle.family in FAMILIES,
+        quantizer=quantizer_of(source),
     )
 
 

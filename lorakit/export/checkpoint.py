@@ -9,6 +9,7 @@ import torch
 from lorakit.errors import ModelError
 from lorakit.export.tensors import ModelTensors
 from lorakit.model_config.source import weight_files
+from lorakit.model_config.stored_tensors import stored_tensors
 from lorakit.outgoing import strict_json
 
 _INDEX = "model.safetensors.index.json"
@@ -23,32 +24,13 @@ def read_checkpoint(folder: Path) -> ModelTensors:
     Raises:
         ModelError: A file that the folder's index names is not there.
     """
-    from safetensors import safe_open
-
-    places = _places(folder)
-    shapes: dict[str, tuple[int, ...]] = {}
-    for file in sorted(set(places.values())):
-        with safe_open(file, framework="pt") as opened:
-            shapes |= {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
-
-    def read(name: str) -> torch.Tensor:
-        with safe_open(places[name], framework="pt") as opened:
-            tensor: torch.Tensor = opened.get_tensor(name)
-        return tensor
-
-    return ModelTensors({name: shapes[name] for name in places}, read)
-
-
-def _places(folder: Path) -> dict[str, Path]:
-    from safetensors import safe_open
-
-    places: dict[str, Path] = {}
-    for file in weight_files(folder):
-        if not file.is_file():
-            raise ModelError(f"{folder}: its index names {file.name}, which is missing", "fetch the model again")
-        with safe_open(file, framework="pt") as opened:
-            places |= dict.fromkeys(opened.keys(), file)
-    return places
+    missing = next((file for file in weight_files(folder) if not file.is_file()), None)
+    if missing is not None:
+        raise ModelError(f"{folder}: its index names {missing.name}, which is missing", "fetch the model again")
+    stored = stored_tensors(folder)
+    shapes = {name: tensor.shape for name, tensor in stored.items()}
+    widened = frozenset(name for name, tensor in stored.items() if tensor.widen is not None)
+    return ModelTensors(shapes, lambda name: stored[name].read(), widened)
 
 
 def write_checkpoint(folder: Path, tensors: ModelTensors, bytes_each: int, shard_bytes: int = SHARD_BYTES) -> None:

@@ -46,7 +46,7 @@ def merged_tensors(model: Any, base: ModelTensors, dtype: torch.dtype | None) ->
 
     def read(name: str) -> torch.Tensor:
         before = base.read(name) if name in base.shapes else None
-        wanted = dtype or (before.dtype if before is not None else format_of(base))
+        wanted = dtype or (format_of(base) if before is None or name in base.widened else before.dtype)
         if name in changed:
             return changed[name]().to(wanted)
         assert before is not None
@@ -67,8 +67,10 @@ def chosen_format(config: Config, base: ModelTensors) -> torch.dtype:
 
 
 def format_of(base: ModelTensors) -> torch.dtype:
-    """Return the number format of a base's files: that of its largest tensor."""
+    """Return the number format of a base's files: that of its largest tensor, bfloat16 where it is in fewer bits."""
     largest = max(base.shapes, key=lambda name: torch.Size(base.shapes[name]).numel())
+    if base.widened:
+        return torch.bfloat16
     dtype = base.read(largest).dtype
     return dtype if dtype in NAMES else torch.float32
 

@@ -20,6 +20,7 @@ from lorakit.export.proof import Reader, Reference
 from lorakit.incoming import leads_out
 from lorakit.inference import Adapters, Assistant
 from lorakit.model_config import ModelBundle
+from lorakit.model_config.widened import is_narrow, read_widened
 
 WEIGHTS = "adapter_model.safetensors"
 
@@ -78,7 +79,10 @@ def _read(folder: Path, keys: Mapping[str, str], kind: Any, bundle: ModelBundle)
     from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
     from safetensors.torch import load_file
 
-    base = read_plainly(bundle.source.folder, kind, bundle)
+    if is_narrow(bundle.source):
+        base = read_widened(bundle.source, kind, bundle.dtype.dtype, {})[0].to(bundle.device)
+    else:
+        base = read_plainly(bundle.source.folder, kind, bundle)
     model = get_peft_model(base, LoraConfig.from_pretrained(str(folder)))
     back = {new: old for old, new in keys.items()}
     tensors = {renamed(key, back): tensor for key, tensor in load_file(folder / WEIGHTS).items()}

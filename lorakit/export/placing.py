@@ -1,17 +1,18 @@
 """Where what is merged or exported is written: aside, by one process at a time, and named only when it is proven.
 
 What a failed proof leaves to be looked at is called ``*.unproven``. Only what carries a ``proof.json`` is ever
-replaced, and of that only the files that it lists.
+replaced, and of that only the files that it lists, as long as nobody has changed them.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from lorakit import console
 from lorakit.errors import ProofError, SettingsError
 from lorakit.incoming import read_json
 from lorakit.runs import (
@@ -21,6 +22,7 @@ from lorakit.runs import (
     open_folder,
     place_folder,
     settle_folder,
+    sha256_of,
     write_json,
 )
 
@@ -70,34 +72,47 @@ def _check_replaceable(folder: Path) -> None:
 
 
 def _take_over(folder: Path, writing: Path) -> None:
-    """Give what somebody has added to an earlier folder, such as a README.md, a place in the new one too."""
+    """Give what somebody has added to an earlier folder or changed in it a place in the new one too."""
     if not folder.exists():
         return
-    own = _files_of(folder)
+    listed = _listed(folder)
     for path in folder.iterdir():
-        if path.name in own:
+        if path.name in listed and _is_as_listed(path, listed[path.name]):
             continue
         place = writing / path.name
         while os.path.lexists(place):  # lorakit now writes a file that is called so
             place = place.with_name(f"{place.name}.kept")
+        if place.name != path.name:
+            console.note(f"{path.name}: not as lorakit wrote it, and kept as {place.name}")
         if path.is_dir() and not path.is_symlink():
             shutil.copytree(path, place, symlinks=True)
         else:
             shutil.copy2(path, place, follow_symlinks=False)
 
 
-def _files_of(folder: Path) -> set[str]:
-    """Return the names in a folder that lorakit has written."""
+def hashes_of(files: Iterable[Path]) -> dict[str, str]:
+    """Return the names of files with the hash of their content, in their order."""
+    return {file.name: sha256_of(file) for file in sorted(files)}
+
+
+def _listed(folder: Path) -> dict[str, str | None]:
+    """Return the names in a folder that lorakit has written; None for a hash that is not known."""
     with suppress(OSError, ValueError, KeyError, TypeError):
-        return {PROOF_FILE, *map(str, read_json(folder / PROOF_FILE)["files"])}
-    return {PROOF_FILE}
+        files = read_json(folder / PROOF_FILE)["files"]
+        hashes = files if isinstance(files, dict) else dict.fromkeys(files)  # once it was names alone
+        return {PROOF_FILE: None, **{str(name): one and str(one) for name, one in hashes.items()}}
+    return {PROOF_FILE: None}
+
+
+def _is_as_listed(file: Path, sha256: str | None) -> bool:
+    return sha256 is None or (file.is_file() and not file.is_symlink() and sha256_of(file) == sha256)
 
 
 def _leave_unproven(folder: Path, writing: Path, error: ProofError) -> Path:
     """Rename what is not proven, in place of an earlier one of its kind, but of nothing else."""
     if not (writing / PROOF_FILE).is_file():
-        written = sorted(path.name for path in writing.iterdir())
-        write_json(writing / PROOF_FILE, {"proven": False, "faults": [error.message], "files": written})
+        record = {"proven": False, "faults": [error.message], "files": hashes_of(writing.iterdir())}
+        write_json(writing / PROOF_FILE, record)
     number, kept = 1, folder.with_name(folder.name + UNPROVEN)
     while os.path.lexists(kept) and not (kept / PROOF_FILE).is_file():
         number += 1

@@ -8,13 +8,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from lorakit import console
 from lorakit.config import Config
 from lorakit.errors import SettingsError
 from lorakit.export.proof import Reader, Reference, proof_bytes, prove, questions_of, references
 from lorakit.inference import Adapters, Assistant, open_adapters
-from lorakit.model_config import locate_model, quantization_of, weights_hash
-from lorakit.model_config.source import tensor_shapes, weight_files
+from lorakit.model_config import locate_model, quantization_of, weight_bytes, weights_hash
+from lorakit.model_config.source import weight_files
+from lorakit.model_config.stored_tensors import tensor_shapes
+from lorakit.model_config.widened import is_narrow
 from lorakit.runs import check_room
 
 _BYTES_OF_A_VALUE = {
@@ -27,7 +31,7 @@ _BYTES_OF_A_VALUE = {
     "q5_k_m": 4.8,
     "q4_k_m": 4.7,
 }
-_SMALL_BYTES = 10**9  # of a base's files
+_SMALL_BYTES = 10**9  # of a base's weights in bfloat16
 
 
 @dataclass(frozen=True)
@@ -74,17 +78,17 @@ def _computed_exactly(config: Config) -> Config:
     if config.torch_dtype != "auto":
         return config
     source = locate_model(config.model_name_or_path, config.model_hub, config.trust_remote_code)
-    size = sum(file.stat().st_size for file in source.folder.glob("*.safetensors"))
+    size = weight_bytes(source, torch.bfloat16)
     return config.model_copy(update={"torch_dtype": "float32"}) if size <= _SMALL_BYTES else config
 
 
 def model_bytes(adapters: Adapters, config: Config) -> int:
     """Return what a whole model takes on the disk in ``export_dtype``."""
     source = adapters.assistant.bundle.source
-    if config.export_dtype == "auto":
+    if config.export_dtype == "auto" and not is_narrow(source):
         return sum(file.stat().st_size for file in weight_files(source.folder))
     values = sum(math.prod(shape) for _, shape in tensor_shapes(source.folder))
-    return int(values * _BYTES_OF_A_VALUE[config.export_dtype])
+    return int(values * _BYTES_OF_A_VALUE["bf16" if config.export_dtype == "auto" else config.export_dtype])
 
 
 def adapter_bytes(adapters: Adapters, config: Config) -> int:
@@ -112,6 +116,7 @@ def produce(
 
     Raises:
         RunError: There is no room for it.
+        LorakitError: Base or adapters have changed meanwhile.
         ProofError: What was written is not the adapter on its base.
     """
     assistant = adapters.assistant
@@ -124,8 +129,9 @@ def produce(
     needed = taken_bytes(adapters, config) + proof_bytes(assistant, len(questions))
     console.note(check_room(folder, needed, "what is written and its proof", "export_dir"))
     with references(assistant, questions, config, folder) as reference:
-        written = write(adapters, config, reference, folder)
-        facts = facts_of(adapters)
+        with adapters.unchanged():
+            written = write(adapters, config, reference, folder)
+            facts = facts_of(adapters)
         if closes:
             assistant = replace(assistant, bundle=replace(assistant.bundle, model=None))
             adapters.close()

@@ -19,7 +19,7 @@ from lorakit.config import Config
 from lorakit.data_processing import Message, load_training, load_validation
 from lorakit.engine import release_memory
 from lorakit.errors import ProofError, SettingsError
-from lorakit.export.placing import PROOF_FILE, UNPROVEN
+from lorakit.export.placing import PROOF_FILE, UNPROVEN, hashes_of
 from lorakit.export.probes import FoundEffect, LayerEffect, find_effects, found_share, measure_effects
 from lorakit.export.rereading import ANSWER_TOKENS, Agreement, Answered, answered_by_reference, read_again
 from lorakit.inference import Assistant
@@ -169,7 +169,7 @@ def prove(
         "layers": len(found),
         "share_of_effect_found": share,
         "lorakit_version": __version__,
-        "files": sorted(path.name for path in folder.iterdir() if not path.name.startswith(_ASIDE)),
+        "files": hashes_of(path for path in folder.iterdir() if not path.name.startswith(_ASIDE)),
         **facts,
     }
     write_json(folder / PROOF_FILE, record)

@@ -15,7 +15,9 @@ class ModelTensors:
     Attributes:
         shapes: Of each tensor.
         read: From a name to the tensor, which is not kept.
+        widened: Names of those that files hold in fewer bits than any format that is written; they are read in float32.
     """
 
     shapes: dict[str, tuple[int, ...]]
     read: Callable[[str], torch.Tensor]
+    widened: frozenset[str] = frozenset()

@@ -83,7 +83,9 @@ def answer_questions(assistant: Assistant, config: Config) -> None:
     with _opened(file) as answers, console.progress(len(questions), "answering") as bar:
         for start in range(done, len(questions), config.per_device_eval_batch_size):
             batch = questions[start : start + config.per_device_eval_batch_size]
-            for found in _answers(assistant, batch, config, start):
+            found_all = list(_answers(assistant, batch, config, start))
+            assistant.bundle.source.check_in_use()
+            for found in found_all:
                 failed += ERROR_KEY in found
                 answers.write(strict_json(found) + "\n")
             answers.flush()

@@ -26,7 +26,7 @@ from lorakit.model_config.computing import let_engine_compute
 from lorakit.model_config.config_bounds import check_generation_file, check_sizes
 from lorakit.model_config.model_class import check_is_whole, class_to_read
 from lorakit.model_config.quantization import loading_arguments
-from lorakit.model_config.source import ModelSource, tensor_formats
+from lorakit.model_config.source import ModelSource, tensor_headers
 from lorakit.model_config.trust import (
     check_own_code,
     check_weight_files,
@@ -35,6 +35,7 @@ from lorakit.model_config.trust import (
     needs_own_code,
     read_settings,
 )
+from lorakit.model_config.widened import is_narrow, read_widened, say_widened
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -78,11 +79,16 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     """Load the tokenizer that belongs to a model.
 
     Raises:
-        ModelError: Its files are missing or damaged.
+        ModelError: Its files are missing or damaged, or have changed since the model was found.
     """
+    quiet_libraries()
+    with source.unchanged():
+        return _read_tokenizer(source)
+
+
+def _read_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
-    quiet_libraries()
     check_own_code(source)
     check_sizes(source, read_settings(source))
     check_generation_file(source)
@@ -161,9 +167,10 @@ def load_model(
 
     Raises:
         ModelError: They are missing or damaged, do not belong to the tokenizer, or the model is none that could be
-            trained or asked.
+            trained or asked; or its files have changed since it was found.
     """
-    model = _read_weights(source, dtype, loading_arguments(quantization, dtype.dtype, device))
+    with source.unchanged():
+        model = _read_weights(source, dtype, loading_arguments(quantization, dtype.dtype, device))
     own_rows = model.get_input_embeddings().weight.shape[0]
     if rows > own_rows:
         grow(model, rows)
@@ -198,15 +205,20 @@ def _read_weights(source: ModelSource, dtype: DtypeChoice, arguments: dict[str, 
     check_weight_files(source)
     kind = class_to_read(source)
     try:
-        model, report = kind.from_pretrained(
-            source.folder,
-            dtype="auto" if dtype.is_half else dtype.dtype,  # as it is in the files, to be read without a copy
-            local_files_only=True,
-            use_safetensors=True,
-            trust_remote_code=source.runs_own_code,
-            output_loading_info=True,
-            **arguments,
-        )
+        if is_narrow(source):
+            format_of_weights = torch.bfloat16 if dtype.is_half else dtype.dtype
+            say_widened(source, format_of_weights)
+            model, report = read_widened(source, kind, format_of_weights, arguments)
+        else:
+            model, report = kind.from_pretrained(
+                source.folder,
+                dtype="auto" if dtype.is_half else dtype.dtype,  # as it is in the files, to be read without a copy
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=source.runs_own_code,
+                output_loading_info=True,
+                **arguments,
+            )
     except BaseException as error:  # a dozen classes, from safetensors' own to OSError
         if not is_fault(error):
             raise
@@ -244,10 +256,11 @@ def _check_bits(source: ModelSource, model: PreTrainedModel) -> None:
 def _check_formats(source: ModelSource, model: PreTrainedModel) -> None:
     """Refuse whole numbers where the model has weights: transformers would take them for such."""
     read = {name for name, parameter in model.named_parameters() if parameter.is_floating_point()}
-    for name, written in tensor_formats(source.folder):
-        if name in read and written not in FRACTIONS:
+    for name, header in tensor_headers(source.folder):
+        if name in read and header["dtype"] not in FRACTIONS:
             raise ModelError(
-                f"{source.name}: the model cannot be loaded ({name} is written as {written}, which are no weights)",
+                f"{source.name}: the model cannot be loaded ({name} is written as {header['dtype']}, which are no "
+                "weights)",
                 "fetch the model again, or choose another one",
             )
 

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from lorakit.config import Config
-from lorakit.model_config.source import ModelSource, tensor_shapes
+from lorakit.model_config.source import ModelSource
+from lorakit.model_config.stored_tensors import tensor_shapes
 
 # By bitsandbytes, with the scales of a row or a block; the gentler kind first.
 _BYTES_PER_WEIGHT = {"8bit": 1.01, "4bit": 0.52}

@@ -10,7 +10,7 @@ from lorakit.errors import ModelError
 from lorakit.incoming import read_json
 from lorakit.model_config.source import ModelSource
 
-_QUANTIZED = ("bitsandbytes", "gptq", "awq", "compressed-tensors")
+_QUANTIZED = ("bitsandbytes", "gptq", "awq", "compressed-tensors", "mxfp4", "fp8")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 

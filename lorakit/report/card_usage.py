@@ -36,6 +36,7 @@ class Loading:
         lorakit_base: The base as lorakit's settings name it.
         is_from_modelscope: Whether it comes from there.
         has_gguf: Whether lorakit exports GGUF files of its family.
+        quantizer: transformers' settings by which a base in fewer bits is given back its width; None for whole weights.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Loading:
     lorakit_base: str
     is_from_modelscope: bool = False
     has_gguf: bool = True
+    quantizer: str | None = None
 
 
 def usage(loading: Loading) -> Iterator[str]:
@@ -76,6 +78,8 @@ def _peft(loading: Loading) -> str:
         question=translated(_QUESTION),
         picture=_PICTURE,
         pixels=loading.pixels,
+        quantizer=f", {loading.quantizer}" if loading.quantizer else "",
+        widened=f", quantization_config={loading.quantizer}(dequantize=True)" if loading.quantizer else "",
     )
 
 
@@ -85,13 +89,13 @@ def _system_code(loading: Loading) -> str:
 
 _PEFT = """\
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer{quantizer}
 
 {base_code}
 adapter = "{adapter}"
 
 tokenizer = AutoTokenizer.from_pretrained(adapter)
-model = AutoModelForCausalLM.from_pretrained(base, dtype="auto")
+model = AutoModelForCausalLM.from_pretrained(base, dtype="auto"{widened})
 model = PeftModel.from_pretrained(model, adapter).eval()
 
 messages = [
@@ -109,7 +113,7 @@ print(tokenizer.decode(ids[0, prompt["input_ids"].shape[1] :], skip_special_toke
 
 _PEFT_PICTURES = """\
 from peft import PeftModel
-from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
+from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokenizer{quantizer}
 
 {base_code}
 adapter = "{adapter}"
@@ -117,7 +121,7 @@ adapter = "{adapter}"
 tokenizer = AutoTokenizer.from_pretrained(adapter)
 processor = AutoProcessor.from_pretrained(base)
 processor.image_processor.size = {{"shortest_edge": {pixels[0]}, "longest_edge": {pixels[1]}}}
-model = AutoModelForImageTextToText.from_pretrained(base, dtype="auto")
+model = AutoModelForImageTextToText.from_pretrained(base, dtype="auto"{widened})
 model = PeftModel.from_pretrained(model, adapter).eval()
 
 messages = [

@@ -36,7 +36,14 @@ from lorakit.runs.names import (
     USED_CONFIG_FILE,
     WRITTEN_FILE,
 )
-from lorakit.runs.ownership import keep_foreign, list_written, write_own_bytes, write_own_json, write_own_text
+from lorakit.runs.ownership import (
+    keep_foreign,
+    list_written,
+    sha256_of,
+    write_own_bytes,
+    write_own_json,
+    write_own_text,
+)
 from lorakit.runs.records import EvaluationRecord, MemoryRecord, PlanRecord, RecordLog, StepRecord, read_records
 from lorakit.runs.storage import (
     clear_working_folder,
@@ -98,6 +105,7 @@ __all__ = [
     "read_records",
     "settle_folder",
     "settle_folders",
+    "sha256_of",
     "step_of",
     "working_folder",
     "write_bytes",

@@ -49,7 +49,7 @@ def list_written(folder: Path, name: str, written: Path) -> None:
         name: What the folder will be called in it.
         written: Where it stands yet.
     """
-    _list(folder, {f"{name}/{file.relative_to(written).as_posix()}": _sha256(file) for file in files_in(written)})
+    _list(folder, {f"{name}/{file.relative_to(written).as_posix()}": sha256_of(file) for file in files_in(written)})
 
 
 def keep_foreign(folder: Path, names: Iterable[str], say: Callable[[str], None]) -> None:
@@ -70,7 +70,7 @@ def _foreign_pieces(folder: Path, names: Iterable[str]) -> list[Path]:
 
     def is_own(file: Path) -> bool:
         hashes = known.get(file.relative_to(folder).as_posix(), ())
-        return bool(hashes) and file.is_file() and not file.is_symlink() and _sha256(file) in hashes
+        return bool(hashes) and file.is_file() and not file.is_symlink() and sha256_of(file) in hashes
 
     return [folder / name for name in names if not all(map(is_own, _files(folder / name)))]
 
@@ -97,6 +97,7 @@ def _list(folder: Path, hashes: dict[str, str]) -> None:
         write_json(folder / WRITTEN_FILE, {"files": listed})
 
 
-def _sha256(file: Path) -> str:
+def sha256_of(file: Path) -> str:
+    """Return the hash of a regular file's content."""
     with open_file(file, sys.maxsize) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -40,6 +40,8 @@ def run(config: Config, config_file: str) -> int:
     """
     quiet_libraries()
     folder = open_folder(Path(config.output_dir))
+    file = Path(config_file)
+    text = file.read_text(encoding="utf-8-sig") if file.is_file() else ""  # as it was when this task began
     if not config.has_validation:
         console.note(f"no rows to validate on: {_HELD_BACK:.0%} of the training rows are held back for this")
         config = config.model_copy(update={"validation_share": _HELD_BACK})
@@ -60,8 +62,6 @@ def run(config: Config, config_file: str) -> int:
         advise_replay(best.forgotten, len(prepared.data.train.examples))
     keep_foreign(folder, (PICTURE_FILE, ADVISED_FILE), console.note)
     write_own_bytes(folder, PICTURE_FILE, _drawn(tried, best))
-    file = Path(config_file)
-    text = file.read_text(encoding="utf-8-sig") if file.is_file() else ""
     write_own_text(folder, ADVISED_FILE, with_values(text, {"learning_rate": advised}))
     console.note(
         f"written: {folder / ADVISED_FILE}, which is {config_file} with that rate, and {folder / PICTURE_FILE}"

@@ -26,7 +26,6 @@ DEFAULTS: dict[str, Any] = {
 }
 # transformers' words for: the adapter with the lowest validation loss is the one that counts.
 _BEST_KEPT: dict[str, Any] = {
-    "load_best_model_at_end": True,
     "metric_for_best_model": "eval_loss",
     "greater_is_better": False,
     "restore_callback_states_from_checkpoint": True,  # how long the loss has not improved
@@ -41,7 +40,7 @@ def training_arguments(config: Config, dtype: DtypeChoice, device: torch.device)
     """
     given = DEFAULTS | {"eval_strategy": "epoch" if config.has_validation else "no"} | config.trainer_args
     if config.keeps_best:
-        given |= _BEST_KEPT
+        given = _BEST_KEPT | given | {"load_best_model_at_end": True}
     if given["save_strategy"] == "best":
         given.setdefault("metric_for_best_model", "eval_loss")
     given.setdefault("dataloader_pin_memory", device.type == "cuda")

@@ -12,8 +12,8 @@ from transformers import PreTrainedTokenizerBase, TrainingArguments, set_seed
 from lorakit import console
 from lorakit.config import Config
 from lorakit.data_processing import ChatFormat, Dataset, Example, Sequences, load_datasets
-from lorakit.data_processing.columns import followed_by
 from lorakit.data_processing.overview import names_without_rows, warnings
+from lorakit.data_processing.sequences import followed_by
 from lorakit.engine import (
     Backend,
     DtypeChoice,

@@ -16,6 +16,7 @@ import torch
 
 from lorakit import console
 from lorakit.data_processing import EncodedExample
+from lorakit.errors import RunError
 from lorakit.evaluate.comparison import dataset_loss
 from lorakit.evaluate.forgetting import BaseAnswers
 from lorakit.train.planning import RunPlan
@@ -85,16 +86,22 @@ class ShortRuns:
 
         Returns:
             The loss on the held-out rows after the last step, in nats a target token; the lowest of all validations
-            where there are some.
+            where there are some. Infinity where an alarm has ended the run, as with a rate that is far too high.
         """
         model, device = self._prepared.bundle.model, self._prepared.bundle.device
         self.begin_again()
         with tempfile.TemporaryDirectory() as aside:
             trainer = self._trainer(aside, rate, steps, validates)
-            trainer.train()
+            try:
+                trainer.train()
+            except RunError as error:
+                console.detail(f"learning_rate {rate:g}: {error.message}")
+                model.zero_grad(set_to_none=True)
+                return math.inf
         if validates and trainer.state.best_metric is not None:
             return float(trainer.state.best_metric)
-        return dataset_loss(model, self._held_out, device).mean
+        loss = dataset_loss(model, self._held_out, device).mean
+        return loss if math.isfinite(loss) else math.inf
 
     def forgotten(self) -> float | None:
         """Return what the run that was just trained has forgotten; see `Tried`."""
@@ -121,7 +128,7 @@ class ShortRuns:
             train_sequences=sequences,
             budget=TokenBudget(self._plan.record, 0, 0),
             validation_sequences=self._held_out if validates else None,
-            trace=Trace("advice", None),
+            trace=Trace("advice", None, console.detail),
             callbacks=[],
         )
 
@@ -148,9 +155,19 @@ def halved(runs: ShortRuns, rates: Sequence[float], steps: int) -> list[Tried]:
 
 
 def best_of(tried: Sequence[Tried]) -> Tried:
-    """Return the one of the lowest loss among those that were trained longest."""
+    """Return the one of the lowest loss among those that were trained longest.
+
+    Raises:
+        RunError: None of them has one.
+    """
     longest = max(one.steps for one in tried)
-    return min((one for one in tried if one.steps == longest), key=lambda one: one.loss)
+    best = min((one for one in tried if one.steps == longest), key=lambda one: one.loss)
+    if not math.isfinite(best.loss):
+        raise RunError(
+            "no learning_rate that was tried gave a loss on the held-out rows",
+            "set a lower learning_rate to try others around it, or torch_dtype: float32",
+        )
+    return best
 
 
 def rate_for(best: Tried, steps: int) -> float:

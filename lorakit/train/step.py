@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from lorakit import console
 from lorakit.data_processing import EncodedExample
 from lorakit.engine import MicroBatch, is_out_of_memory, token_logprobs
 from lorakit.errors import RunError
@@ -62,10 +63,12 @@ class Trace:
     Attributes:
         mark: Carried by its checkpoints.
         records: Where every step and every validation is written; None on ranks that write nothing.
+        warn: Where the warnings of its alarms go.
     """
 
     mark: str
     records: RecordLog | None
+    warn: Callable[[str], None] = console.warn
 
 
 @dataclass(frozen=True)

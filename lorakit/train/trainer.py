@@ -89,6 +89,7 @@ class LoraTrainer(SavingTrainer):
         self._alarms = Alarms(
             model.config.get_text_config().vocab_size,
             lambda: second_matrices(self.model),
+            trace.warn,
             keeps_best=bool(args.load_best_model_at_end),
         )
         self._step_started = time.perf_counter()

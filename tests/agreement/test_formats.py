@@ -63,6 +63,7 @@ def loaded(kind, dtype):
     return model
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("kind", FAULTS)
 def test_what_fails_in_the_format_of_the_run_alone_is_found_before_it(kind):
     dtype, fault = FAULTS[kind]
@@ -72,7 +73,7 @@ def test_what_fails_in_the_format_of_the_run_alone_is_found_before_it(kind):
     assert prove(loaded(kind, torch.float32)).format_fault is None
 
 
-@pytest.mark.every(2)
+@pytest.mark.every(5)
 @pytest.mark.parametrize(
     "family", ["llama", "gpt2", "modernbert-decoder", "qwen3_moe", "recurrent_gemma", "gemma3_text"]
 )

@@ -30,7 +30,7 @@ FAMILIES = {
 }
 
 
-@pytest.mark.every(3)
+@pytest.mark.every(2)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_serves_a_family_computes_what_its_own_code_computes(family):
     model = small_model(family)
@@ -93,6 +93,7 @@ def doctored(kind):
     return model
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("kind", DOCTORED)
 def test_code_of_one_s_own_is_computed_as_it_says(kind):
     model = doctored(kind)

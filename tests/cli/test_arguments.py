@@ -119,7 +119,7 @@ def test_garbage_is_collected_again_once_a_task_is_imported(monkeypatch):
 def test_triton_is_left_out_where_there_is_no_gpu(monkeypatch, has_gpu, is_left_out):
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: has_gpu)
     monkeypatch.delitem(sys.modules, "triton", raising=False)
-    libraries.leave_out_triton()
+    libraries.start_libraries()
     assert ("triton" in sys.modules) is is_left_out
     monkeypatch.delitem(sys.modules, "triton", raising=False)
 

@@ -76,7 +76,7 @@ def template_names():
     )
 
 
-@pytest.mark.every(3)
+@pytest.mark.every(5)
 @pytest.mark.parametrize("name", template_names())
 def test_the_contract_holds_for_the_templates_of_other_makers(name):
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "<bos>"]

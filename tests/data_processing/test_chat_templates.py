@@ -68,7 +68,7 @@ def expected_rest(name, answer, prompt, whole):
     return whole[len(prompt) :] + ("<eos>" if name in WITHOUT_END else "")
 
 
-@pytest.mark.every(3)
+@pytest.mark.every(5)
 @pytest.mark.parametrize(("name", "kind"), [(name, KINDS[n % 4]) for n, name in enumerate(template_names())])
 def test_a_template_is_trained_as_transformers_writes_it(name, kind):
     check(name, kind)
@@ -94,7 +94,7 @@ def training_variant(name):
         return real_template(name) if "generation %}" in real_template(name) else None
 
 
-@pytest.mark.every(3)
+@pytest.mark.every(5)
 @pytest.mark.parametrize("name", [name for name in template_names() if training_variant(name)])
 def test_what_is_trained_is_what_the_variant_for_training_marks(name):
     if name in OPENED + WITHOUT_END:

@@ -95,6 +95,7 @@ def test_a_field_that_says_what_the_conversation_says_stops_nothing(name, value,
     assert (fate.fate == "says what the conversation says") is is_copy
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(
     "name",

@@ -82,7 +82,7 @@ def raw_rows(name, tmp_path):
     return [row for row in read_rows(str(file), Reading(config.encoding, columns)) if isinstance(row, RawRow)], config
 
 
-@pytest.mark.every(5)
+@pytest.mark.every(9)
 @pytest.mark.generated
 @pytest.mark.parametrize("name", SHAPES)
 def test_any_rows_of_this_shape_are_what_they_are_one_by_one(name, tmp_path):

@@ -62,6 +62,7 @@ def load(shape, tokenizer, tmp_path):
     return dataset
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("name", SHAPES)
 def test_a_row_of_this_shape_has_the_tokens_and_the_mask_of_the_conversation_that_it_is(name, tmp_path):
     shape = SHAPES[name]
@@ -72,6 +73,7 @@ def is_plain(shape):
     return not shape.tools and not any("reasoning_content" in message for message in shape.messages)
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("name", [name for name, shape in SHAPES.items() if is_plain(shape)])
 def test_the_same_where_the_template_keeps_history(name, tmp_path):
     shape = SHAPES[name]

@@ -43,6 +43,7 @@ def trained_text(tokenizer, row):
     return "".join(tokenizer.decode(labels, clean_up_tokenization_spaces=False) for labels in kept)
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("name", template_names())
 def test_calls_are_trained_and_results_are_not_or_the_row_is_refused(name):
     tokenizer = tokenizer_of("byte-level", name, "<eos>")

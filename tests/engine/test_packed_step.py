@@ -41,7 +41,7 @@ def case_of(model_folder):
     return case
 
 
-@pytest.mark.every(5)
+@pytest.mark.every(11)
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("budget", [20, 10_000])
 @pytest.mark.parametrize("attention", ["sdpa", PACKED, "computed anew", "own kernels"])

@@ -26,6 +26,7 @@ def dataset(folder, file):
     return load_dataset(file, Config(), chat_format)
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("tokens_a_pass", [40, 1024])
 def test_the_loss_is_the_model_s_own_weighted_by_target_tokens(
@@ -77,7 +78,7 @@ def test_every_answer_is_written_and_the_number_of_answers_can_be_bounded(model_
     assert (results["base"]["rows"], results["base"]["generated_rows"]) == (5, 3)
 
 
-@pytest.mark.every(2)
+@pytest.mark.every(3)
 @pytest.mark.parametrize(
     ("family", "temperature"), [*((family, "0") for family in FAMILIES), ("llama", "1.5"), ("gpt2", "0.7")]
 )

@@ -31,6 +31,7 @@ def export(tmp_path, write_rows, capsys):
     return run
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_gguf_file_computes_what_the_adapter_does(family, export, model_folder, tmp_path):
     base = model_folder(family)
@@ -72,6 +73,7 @@ def test_other_families_are_exported_with_what_adapters_do_to_their_experts(fami
     assert (tmp_path / "out" / "adapter.gguf").exists() is not bool(experts)
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("dtype", ["f16", "bf16", "q8_0"])
 def test_fewer_bits_are_proven_too(dtype, export, model_folder, tmp_path):
     base = model_folder("llama")
@@ -117,6 +119,7 @@ def test_a_wrong_gguf_file_is_found(export, model_folder, tmp_path, monkeypatch)
     assert not proof_of(tmp_path / "out.unproven")["proven"]
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_wrong_adapter_file_is_found(family, export, model_folder, tmp_path, monkeypatch):
     right = gguf_export.adapter_weights

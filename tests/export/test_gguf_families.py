@@ -34,6 +34,7 @@ def test_in_f32_the_logits_are_those_of_the_source(family, tied, tmp_path):
     torch.testing.assert_close(logits(found, IDS), logits(model, IDS), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("family", [*READ_HERE, *READ_BY_TRANSFORMERS])
 def test_what_is_read_here_is_what_was_written(family, tmp_path):
     model, tokenizer = other_family(family)

@@ -20,6 +20,7 @@ SIZES = {"qwen3": {"head_dim": 128}, "llama": {}, "gpt2": {}}
 YARN = {"rope_type": "yarn", "factor": 4.0, "rope_theta": 1e4, "original_max_position_embeddings": 512}
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("family", GGUF_FAMILIES)
 def test_in_f32_the_logits_are_those_of_the_source(family, tied, tmp_path):

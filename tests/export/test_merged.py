@@ -42,6 +42,7 @@ def by_hand(base, adapter):
     return {name: value + changed.pop(name, 0) for name, value in files.items()}, changed
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("lora", [{}, {"use_rslora": True, "lora_alpha": 3}])
 def test_every_tensor_is_that_of_the_formula_and_the_others_are_the_bases(family, lora, model_folder, tmp_path):

@@ -1,6 +1,7 @@
 """`--task merge`: a model that plain transformers answers with as the adapter does, or a folder called unproven."""
 
 import errno
+import hashlib
 import json
 from dataclasses import replace
 
@@ -86,7 +87,7 @@ def test_several_adapters_become_one_model_by_their_weights(merge, model_folder,
     ]
 
 
-@pytest.mark.every(2)
+@pytest.mark.every(3)
 @pytest.mark.parametrize("combination", ["linear", "svd", "ties", "dare_linear", "dare_ties"])
 def test_pefts_combinations_are_proven_too(combination, merge, model_folder, tmp_path):
     base = model_folder("qwen3")
@@ -160,6 +161,7 @@ def _embeddings_lost(tensors, own):
     return lambda name: torch.zeros_like(own.read(name)) if "embed" in name else tensors.read(name)
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("spoil", [_doubled, _one_left_out, _transposed, _embeddings_lost])
 def test_a_wrong_merge_ends_with_1_in_a_folder_called_unproven(
     spoil, merge, model_folder, tmp_path, monkeypatch, capsys
@@ -251,6 +253,19 @@ def test_a_full_disk_is_explained_and_leaves_nothing(merge, model_folder, tmp_pa
     assert merge(base, save_random_adapter(base, tmp_path / "a")) == 2
     assert "can no longer be written (No space left on device)" in capsys.readouterr().err
     assert not list(tmp_path.glob("merged*"))
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "model.safetensors"])
+def test_what_somebody_has_changed_in_an_earlier_merge_is_kept_beside_it(merge, model_folder, tmp_path, capsys, name):
+    base, merged = model_folder("llama"), tmp_path / "merged"
+    assert merge(base, save_random_adapter(base, tmp_path / "a")) == 0
+    written = {path.name for path in merged.iterdir()}
+    (merged / name).write_text("mine")
+    assert merge(base, save_random_adapter(base, tmp_path / "b", 2)) == 0
+    assert {path.name for path in merged.iterdir()} == written | {f"{name}.kept"}
+    assert (merged / f"{name}.kept").read_text() == "mine"
+    assert f"{name}: not as lorakit wrote it, and kept as {name}.kept" in capsys.readouterr().err
+    assert proof_of(merged)["files"][name] == hashlib.sha256((merged / name).read_bytes()).hexdigest()
 
 
 def test_an_earlier_merge_is_replaced_when_the_new_one_is_proven(merge, model_folder, tmp_path):

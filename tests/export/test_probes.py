@@ -31,6 +31,7 @@ def case(measured):
     return effects, copy.deepcopy(merged), base
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize(("dtype", "rounding"), FORMATS.items())
 def test_a_right_merge_passes(case, dtype, rounding):
     effects, merged, _ = case
@@ -64,6 +65,7 @@ def _negated(effects, merged, base):
     weight.data = 2 * own - weight
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize("spoil", [_scaled, _left_out, _transposed, _negated])
 @pytest.mark.parametrize(("dtype", "rounding"), FORMATS.items())
 def test_a_wrong_merge_is_found(case, spoil, dtype, rounding):

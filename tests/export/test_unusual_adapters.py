@@ -123,6 +123,7 @@ def test_what_cannot_be_added_up_is_refused(lora, words, run, model_folder, tmp_
     assert f"'b' has {words}, which cannot be added up" in said
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("family", ["llama", "gpt2"])  # with an output layer of its own, and with a tied one
 def test_tokens_of_an_adapter_s_own_become_rows_of_the_model(family, run, model_folder, tmp_path):
     base = model_folder(family)

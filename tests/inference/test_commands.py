@@ -103,6 +103,7 @@ def test_help_names_every_command(say):
     assert all(f"  {name}" in shown for name in COMMANDS)
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize(
     ("line", "said"),
     [
@@ -167,6 +168,7 @@ def test_a_chinese_question_is_not_taken_for_a_command(say):
     assert say("/睡").out.strip() != ""
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize(
     "line", ["/help me", "/use", "/use nobody", "/load /nope", "/image x.png", "/base now", "/mix"]
 )

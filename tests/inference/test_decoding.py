@@ -77,6 +77,7 @@ def test_what_is_sampled_with_a_seed_does_not_depend_on_the_others(model):
     assert together != written(model, params=params, seeds=seeds[::-1])
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("packing", ["int8", "int4"])
 @pytest.mark.parametrize("penalty", [1.0, 1.3])
 def test_answers_from_packed_weights_do_not_depend_on_the_batch(model, packing, penalty):

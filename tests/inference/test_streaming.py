@@ -63,6 +63,7 @@ def test_the_rest_of_a_text_with_loops_in_loops_is_shown():
     assert found.endswith(text[-4:])
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize(("text", "cleaned"), LOOPS)
 def test_loops_are_not_shown(text, cleaned):
     assert "".join(shown(text)) == cleaned

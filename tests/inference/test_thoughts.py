@@ -80,6 +80,7 @@ def test_thoughts_with_control_tokens_get_the_tags_that_rows_have(name, kind):
     assert answer_text(assistant, answered(assistant), False) == SAID
 
 
+@pytest.mark.every(9)
 @pytest.mark.parametrize("name", CHANNELS)
 @pytest.mark.parametrize("reasoning", [None, THOUGHT])
 def test_a_stream_shows_what_a_batch_gives(name, reasoning):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from conftest import FAMILIES
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from lorakit.config import Config
@@ -42,9 +43,9 @@ def test_a_damaged_file_is_left_to_the_loading(model_folder, tmp_path, content):
 
 
 def test_only_the_files_of_the_index_count(model_folder, tmp_path):
-    weights = (model_folder("llama") / "model.safetensors").read_bytes()
-    for name in ("part-1.safetensors", "copy.safetensors"):
-        (tmp_path / name).write_bytes(weights)
+    weights = load_file(model_folder("llama") / "model.safetensors")
+    save_file(weights, tmp_path / "part-1.safetensors")
+    save_file({f"copy.{name}": tensor for name, tensor in weights.items()}, tmp_path / "copy.safetensors")
     (tmp_path / "config.json").write_text("{}")
     source = locate_model(str(tmp_path), "huggingface")
     whole = locate_model(str(model_folder("llama")), "huggingface")

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import huggingface_hub
 import pytest
 from conftest import save_family
+from huggingface_hub.utils import filter_repo_objects
 from transformers import AutoModelForCausalLM
 
 from lorakit.errors import ModelError
@@ -38,17 +39,18 @@ def test_a_folder_that_is_no_model_is_named(tmp_path):
 def test_a_hub_name_is_fetched_without_weights_in_other_formats(monkeypatch, model_folder):
     asked = []
 
-    def snapshot_download(name, allow_patterns):
-        asked.append((name, allow_patterns))
+    def snapshot_download(name, allow_patterns, ignore_patterns):
+        asked.append((name, allow_patterns, ignore_patterns))
         return str(model_folder("llama"))
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
     source = locate_model("Qwen/Qwen3-0.6B", "huggingface")
     assert source.reference == "Qwen/Qwen3-0.6B"
-    [(name, patterns)] = asked
+    [(name, allowed, ignored)] = asked
     assert name == "Qwen/Qwen3-0.6B"
-    assert "*.safetensors" in patterns
-    assert "pytorch_model*.bin" not in patterns
+    files = ["model.safetensors", "pytorch_model.bin", "original/model.safetensors", "config.json"]
+    found = list(filter_repo_objects(files, allow_patterns=allowed, ignore_patterns=ignored))
+    assert found == ["model.safetensors", "config.json"]
 
 
 @pytest.fixture
@@ -59,7 +61,7 @@ def old_repository(monkeypatch, tmp_path, model_folder):
     (fetched / "config.json").write_text("{}")
     asked = []
 
-    def snapshot_download(name, allow_patterns, revision=None):
+    def snapshot_download(name, allow_patterns, ignore_patterns=None, revision=None):
         asked.append((revision, allow_patterns))
         return str(model_folder("opt") if revision == "refs/pr/7" else fetched)
 
@@ -105,14 +107,14 @@ def test_code_is_fetched_only_where_it_is_asked_for(monkeypatch, model_folder, i
     monkeypatch.setattr(
         huggingface_hub,
         "snapshot_download",
-        lambda name, allow_patterns: asked.extend(allow_patterns) or str(model_folder("llama")),
+        lambda name, allow_patterns, ignore_patterns: asked.extend(allow_patterns) or str(model_folder("llama")),
     )
     assert locate_model("owner/name", "huggingface", is_asked_for).runs_own_code == is_asked_for
     assert ("*.py" in asked) == is_asked_for
 
 
 def test_a_hub_that_does_not_answer_names_the_three_ways(monkeypatch):
-    def snapshot_download(name, allow_patterns):
+    def snapshot_download(name, allow_patterns, ignore_patterns):
         raise ConnectionError("no route\nto host")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
@@ -123,7 +125,9 @@ def test_a_hub_that_does_not_answer_names_the_three_ways(monkeypatch):
 
 
 def test_modelscope_is_asked_where_it_is_the_hub(monkeypatch, model_folder):
-    fetched = SimpleNamespace(snapshot_download=lambda name, allow_patterns: str(model_folder("llama")))
+    fetched = SimpleNamespace(
+        snapshot_download=lambda name, allow_patterns, ignore_patterns: str(model_folder("llama"))
+    )
     monkeypatch.setitem(sys.modules, "modelscope", fetched)
     assert locate_model("Qwen/Qwen3-0.6B", "modelscope").folder == model_folder("llama")
 

@@ -69,6 +69,13 @@ def test_hubs_read_the_front_matter(card, tmp_path):
     assert found.tags == ["lora", "lorakit", "base_model:adapter:owner/base"]
 
 
+@pytest.mark.parametrize("pixels", [None, (256, 4096)])
+def test_a_base_in_fewer_bits_is_widened_in_the_code_that_loads_it(card, pixels):
+    text = card_text(replace(card, loading=loading(quantizer="Mxfp4Config", pixels=pixels)))
+    assert "AutoTokenizer, Mxfp4Config\n" in text
+    assert 'from_pretrained(base, dtype="auto", quantization_config=Mxfp4Config(dequantize=True))' in text
+
+
 def test_a_model_of_pictures_is_called_one(card):
     shown = card_text(
         replace(card, record=record(pixels=(256, 4096)), loading=loading(pixels=(256, 4096), has_gguf=False))

@@ -1,6 +1,6 @@
 """Any run, cut at any step by a stop or at any call by a kill, and resumed, equals the uncut one bit for bit.
 
-Settings are drawn by a seed, so that all combinations of any two of `FEATURES` are there. Two runs are in the fast tier
+Settings are drawn by a seed, so that all combinations of any two of `FEATURES` are there. One is in the fast tier
 (`test_a_few_points.py`).
 """
 

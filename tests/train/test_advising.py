@@ -1,12 +1,15 @@
 """Advice on the learning rate: short runs from the same start, and a configuration with its comments."""
 
+import math
 import re
 
 import pytest
 import yaml
 
+from lorakit.errors import RunError
 from lorakit.train import advising
 from lorakit.train.short_runs import ShortRuns, Tried, best_of, rate_for
+from lorakit.train.trainer import LoraTrainer
 
 
 @pytest.fixture
@@ -93,6 +96,26 @@ def test_where_much_is_forgotten_the_base_s_answers_are_advised_to_be_trained_to
 @pytest.mark.parametrize(("steps", "rate"), [(16, 1e-3), (64, 5e-4), (1600, 1e-4)])
 def test_the_rate_of_short_runs_is_lowered_by_the_root_of_the_steps(steps, rate):
     assert rate_for(Tried(1e-3, 16, 0.4), steps) == rate
+
+
+def test_a_rate_with_which_the_loss_ends_is_the_worst_and_the_others_go_on(command, monkeypatch, capsys):
+    real = LoraTrainer.train
+
+    def train(self, *args, **kwargs):
+        if self.args.learning_rate > 1e-3:
+            raise RunError("step 3: the loss is not finite", "lower it")
+        return real(self, *args, **kwargs)
+
+    monkeypatch.setattr(LoraTrainer, "train", train)
+    code, folder = command("--num_train_epochs", "2", task="advise", folder="advice")
+    assert code == 0
+    assert "inf" in capsys.readouterr().out
+    assert (folder / "advice.png").is_file()
+
+
+def test_where_no_rate_gives_a_loss_there_is_no_advice():
+    with pytest.raises(RunError, match="no learning_rate that was tried gave a loss"):
+        best_of([Tried(1e-3, 8, math.inf), Tried(1e-4, 8, math.inf)])
 
 
 def test_only_the_longest_runs_decide():

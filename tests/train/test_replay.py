@@ -10,8 +10,9 @@ from trained import ROWS, adapter_weights, assert_same_adapter, recorded
 from transformers import AutoModelForCausalLM
 
 from lorakit.config import Config
-from lorakit.data_processing.columns import Sequences, Writer, followed_by
+from lorakit.data_processing.columns import Writer
 from lorakit.data_processing.example import EncodedExample, Example, Message
+from lorakit.data_processing.sequences import Sequences, followed_by
 from lorakit.errors import LorakitError
 from lorakit.evaluate import forgetting
 from lorakit.runs import StepRecord, checkpoints, read_identity

@@ -135,6 +135,7 @@ def test_a_halved_token_budget_is_recorded_and_kept(command, monkeypatch):
     assert_same_adapter(unbroken, stopped, rtol=0, atol=0)
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize(
     ("first", "second", "said"),
     [

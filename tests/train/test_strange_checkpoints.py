@@ -99,6 +99,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("kind", REFUSED)
 def test_a_part_that_cannot_be_read_is_named(lab, capsys, kind):
     name, damage = REFUSED[kind]
@@ -164,6 +165,7 @@ EVENTS = {
 }
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("kind", EVENTS)
 def test_a_whole_line_that_is_no_record_is_named(lab, capsys, kind):
     with open(lab.folder / "out" / "events.jsonl", "a") as stream:
@@ -211,7 +213,7 @@ TAKEN = {
 }
 
 
-@pytest.mark.every(2)
+@pytest.mark.every(5)
 @pytest.mark.parametrize("name", TAKEN)
 def test_a_file_where_a_folder_should_be_and_the_reverse_is_one_sentence(lab, capsys, name):
     TAKEN[name](lab.folder / "out" / name)

@@ -22,7 +22,7 @@ def _not_probed(monkeypatch):
     monkeypatch.setattr(planning, "_MOST_PROBE_TOKENS", 0)
 
 
-@pytest.mark.every(3)
+@pytest.mark.every(5)
 @pytest.mark.parametrize("budget", ["auto", "80"])
 @pytest.mark.parametrize("longest_for_a_probe", [0, 10_000])
 def test_no_micro_batch_of_the_training_is_longer_than_the_one_tried_before_it(

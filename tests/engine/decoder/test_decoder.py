@@ -105,6 +105,7 @@ def test_each_token_has_the_logits_of_plain_transformers(name):
         assert_close(model, found, plain_logits(model, text))
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("cuts", [(17,), (1, 16), (5, 4, 8)])
 def test_a_prompt_computed_in_parts_is_the_same(name, cuts):
@@ -123,6 +124,7 @@ def test_a_prompt_computed_in_parts_is_the_same(name, cuts):
         start = end
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("active", [[], ["one"], ["other"], ["one", "other"]])
 @pytest.mark.parametrize("name", ["llama", "qwen2", "qwen3"])
 def test_adapters_are_added_as_peft_adds_them_and_the_base_stays(name, active):

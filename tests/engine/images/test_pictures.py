@@ -99,7 +99,7 @@ def opted_in(request, folder, rows):
     return request.param, reference(bundle(folder, **request.param), rows)
 
 
-@pytest.mark.every(11)
+@pytest.mark.every(21)
 @pytest.mark.parametrize(
     ("budget", "is_half"),
     [(20, False), (10_000, False), (10_000, True)],
@@ -142,6 +142,7 @@ def outputs_of(model, pictures):
     return picture_inputs(model.get_base_model(), pictures)["mm_encoder_outputs"]["image"]
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("settings", [{}, {"train_projector": True}], ids=["frozen", "adapted projector"])
 @pytest.mark.parametrize("is_half", [False, True], ids=["float32", "float16 products"])
 @pytest.mark.parametrize("folder", SOME_FAMILIES, indirect=True)

@@ -40,7 +40,7 @@ def calls(monkeypatch):
     return noted
 
 
-@pytest.mark.every(3)
+@pytest.mark.every(7)
 @pytest.mark.parametrize("family", ["qwen3", "llama"])
 @pytest.mark.parametrize("change", CHANGES)
 def test_whatever_is_asked_of_a_layer_its_values_are_its_own(model_folder, calls, family, change):

@@ -40,7 +40,7 @@ def large_weights(model):
     return {name: module.weight for name, module in model.named_modules() if isinstance(module, Half)}
 
 
-@pytest.mark.every(3)
+@pytest.mark.every(7)
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(("budget", "is_native"), [(20, False), (10_000, True)], ids=["PyTorch", "own kernels"])
 @pytest.mark.usefixtures("widened")

@@ -44,7 +44,7 @@ ROWS = {
 }
 
 
-@pytest.mark.every(3)
+@pytest.mark.every(7)
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", ROWS)
 def test_only_wanted_tokens_go_through_the_last_mlp_with_the_same_result(model_folder, family, name):

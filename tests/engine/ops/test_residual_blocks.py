@@ -55,7 +55,7 @@ def projections_of(shapes, adapted, has_dropout=False, dtype=torch.float64, toke
     return projections, trained
 
 
-@pytest.mark.every(3)
+@pytest.mark.every(7)
 @pytest.mark.parametrize("has_norms", [False, True])
 @pytest.mark.parametrize("has_dropout", [False, True])
 @pytest.mark.parametrize("adapted", ["qkvo", "qv", "o", ""])
@@ -66,6 +66,7 @@ def test_attention_has_the_gradients_of_finite_differences(has_norms, has_dropou
     assert torch.autograd.gradcheck(lambda x, *_: add_attention(x, norm, heads, projections, PLAIN), (x, *trained))
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("has_dropout", [False, True])
 @pytest.mark.parametrize("adapted", [("gate", "up", "down"), ("gate",), ("down",), ()])
 def test_the_mlp_has_the_gradients_of_finite_differences(has_dropout, adapted):

@@ -31,7 +31,7 @@ def _tiles(request, monkeypatch):
         monkeypatch.setattr(layout, "_LONGEST_KEPT_SEQUENCE", 0)
 
 
-@pytest.mark.every(2)
+@pytest.mark.every(3)
 @pytest.mark.parametrize("key_heads", [6, 2, 1])
 @pytest.mark.usefixtures("_tiles")
 def test_the_gradient_is_that_of_finite_differences(key_heads):
@@ -77,6 +77,7 @@ def by_definition(query, key, value, limits):
     return torch.stack(heads)[None]
 
 
+@pytest.mark.every(5)
 @pytest.mark.parametrize(
     "limits",
     [

@@ -81,7 +81,7 @@ ROWS = {
 }
 
 
-@pytest.mark.every(5)
+@pytest.mark.every(11)
 @pytest.mark.parametrize("dtype", FORMATS)
 @pytest.mark.parametrize("rows", ROWS.values(), ids=ROWS)
 @pytest.mark.parametrize(("heads", "key_heads", "size"), [(6, 2, 24), (3, 3, 64), (4, 1, 80), (2, 1, 7)])
@@ -106,7 +106,7 @@ LIMITS = {
 }
 
 
-@pytest.mark.every(5)
+@pytest.mark.every(11)
 @pytest.mark.parametrize("dtype", FORMATS)
 @pytest.mark.parametrize("rows", [ROWS["tiles"], ROWS["both"]], ids=["tiles", "both"])
 @pytest.mark.parametrize("limits", LIMITS.values(), ids=LIMITS)
