@@ -1,11 +1,9 @@
 """Run lorakit from a checkout: ``python main.py --task train``."""
 
-import os
-import signal
-
 if __name__ == "__main__":
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # Ctrl-C from the first line on
-        signal.signal(signal.SIGINT, lambda number, frame: os._exit(130))
+    from lorakit.interrupts import leave_at_once
+
+    leave_at_once()  # before anything else is imported
     from lorakit.__main__ import run
 
     raise SystemExit(run())

@@ -3,13 +3,9 @@
 Importing the package is light: torch and transformers load only when a task, or `load`, needs them.
 """
 
-from __future__ import annotations
-
-import importlib
-from typing import TYPE_CHECKING, Any
-
 __version__ = "0.1.0"
 
+TYPE_CHECKING = False  # typing is 10 ms more in which Ctrl-C would still be Python's own
 if TYPE_CHECKING:
     from lorakit.api import LoadedModel as LoadedModel
     from lorakit.api import load as load
@@ -17,10 +13,12 @@ if TYPE_CHECKING:
 _IN_API = ("load", "LoadedModel")
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Import the Python interface when it is first asked for (PEP 562)."""
     if name not in _IN_API:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
     from lorakit.libraries import settle_libraries
 
     settle_libraries()
@@ -28,4 +26,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_IN_API])
+    return sorted([*(name for name in globals() if name != "TYPE_CHECKING"), *_IN_API])

@@ -3,11 +3,13 @@
 Older Pythons than lorakit needs must be able to read this file, to be told so.
 """
 
-import os
-import signal
-import sys
-
 from lorakit.interrupts import INTERRUPTED, leave_at_once
+
+if __name__ == "__main__":
+    leave_at_once()
+
+import os
+import sys
 
 _OLDEST = (3, 11)
 
@@ -20,6 +22,8 @@ def run() -> int:
     except KeyboardInterrupt:
         code = INTERRUPTED
     if code == INTERRUPTED:  # whoever holds Ctrl-C down would meet the interpreter that is taking itself apart
+        import signal
+
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     return code
 

@@ -4,15 +4,16 @@ Importing PyTorch takes seconds, and Python's own KeyboardInterrupt may come up 
 a package, or in the middle of an import, which is tried again another way. Older Pythons must be able to read this.
 """
 
+# Built in: what surrounds it in signal.py is milliseconds more, in which Ctrl-C would still be Python's own.
+import _signal as signal  # type: ignore[import-not-found]
 import os
-import signal
 
 INTERRUPTED = 130  # the shell's own convention for a program ended by Ctrl-C
 
 
 def leave_at_once() -> None:
     """End this process by the next interrupt; whoever has it ignored (``&``) is heeded."""
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
         signal.signal(signal.SIGINT, _leave)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import sys
@@ -24,6 +25,12 @@ _SETTINGS = {
 # Each says something of what nobody here has asked for. bitsandbytes, which PEFT imports where it is installed, looks
 # for faster products with 4 bits on CPUs, where lorakit does not use them.
 _IRRELEVANT = ("bitsandbytes.backends.cpu.ops",)
+# What is imported first of each library, its name, and how the variables begin that it reads then.
+_READ_THE_ENVIRONMENT = {
+    "torch": ("PyTorch", ("TORCH", "PYTORCH", "CUDA")),
+    "huggingface_hub.constants": ("huggingface_hub", ("HF_", "HUGGING", "DO_NOT_TRACK", "DISABLE_TELEMETRY")),
+    "transformers": ("transformers", ("TRANSFORMERS", "HF_", "USE_", "ENV_VARS")),
+}
 _MISSES_TRITON = "torch.utils.flop_counter"
 
 
@@ -35,23 +42,28 @@ def settle_libraries() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def leave_out_triton() -> None:
-    """Without a GPU nothing is compiled with triton, which PyTorch's compiler loads all the same: 79 MB.
+def start_libraries() -> None:
+    """Import PyTorch and what else reads the environment when it is imported, so that nonsense there is a sentence.
 
-    PyTorch's counter of operations, which nobody uses, would complain that it is not there.
+    Without a GPU nothing is compiled with triton, which PyTorch's compiler loads all the same: 79 MB. PyTorch's counter
+    of operations, which nobody uses, would complain that it is not there.
 
     Raises:
-        RunError: PyTorch does not start.
+        RunError: One of them does not start.
     """
-    try:
-        import torch
-    except ImportError:
-        raise  # `lorakit.__main__` says how to start instead
-    except Exception as error:  # what is in its variables of the environment
-        reason = " ".join(str(error).split())[:_MOST_SHOWN]
-        raise RunError(
-            f"PyTorch does not start ({reason})", "unset what begins with TORCH in the environment"
-        ) from error
+    for module, (name, beginnings) in _READ_THE_ENVIRONMENT.items():
+        try:
+            importlib.import_module(module)
+        except ImportError:
+            raise  # `lorakit.__main__` says how to start instead
+        except Exception as error:  # what is in its variables of the environment
+            reason = " ".join(str(error).split())[:_MOST_SHOWN]
+            set_here = ", ".join(sorted(found for found in os.environ if found.startswith(beginnings)))
+            raise RunError(
+                f"{name} does not start ({reason})",
+                f"unset what it cannot read in the environment ({set_here or '-'})",
+            ) from error
+    import torch
 
     if not torch.accelerator.is_available():
         sys.modules.setdefault("triton", None)  # type: ignore[arg-type]

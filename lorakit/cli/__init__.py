@@ -19,7 +19,7 @@ from lorakit.cli.failures import fault_of_surroundings, report_internal_error
 from lorakit.errors import LorakitError, RunError
 from lorakit.interrupts import INTERRUPTED, leave_in_order
 from lorakit.language import error_lines, language_of_arguments, speak_language, translated
-from lorakit.libraries import leave_out_triton, settle_libraries
+from lorakit.libraries import settle_libraries, start_libraries
 from lorakit.outgoing import for_a_screen, let_go
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ def _run_of(task: str) -> Callable[..., int]:
     """
     gc.disable()
     try:
-        leave_out_triton()
+        start_libraries()
         return importlib.import_module(_TASK_MODULES[task]).run  # type: ignore[no-any-return]
     finally:
         gc.enable()

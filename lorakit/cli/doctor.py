@@ -17,7 +17,7 @@ from typing import Any
 
 from lorakit import __version__, console
 from lorakit.cli.arguments import Arguments
-from lorakit.libraries import leave_out_triton
+from lorakit.libraries import start_libraries
 from lorakit.report.surroundings import processor_name
 from lorakit.runs import cache_folder
 
@@ -33,7 +33,7 @@ _LITTLE_ROOM_GB = 2
 def run(arguments: Arguments) -> int:
     """Print what was found; what cannot be found out is said so."""
     del arguments
-    leave_out_triton()
+    start_libraries()
     rows = [(name, _found(find)) for name, find in _CHECKS.items()]
     console.facts(f"lorakit {__version__}", rows, console.result)
     advice = list(_advice())

@@ -16,7 +16,7 @@ from lorakit.config.settings import BOUNDS, Config, number_text
 from lorakit.config.trainer_arguments import check_trainer_arguments
 from lorakit.config.yaml_values import read_mapping, read_value
 from lorakit.errors import SettingsError
-from lorakit.incoming import fault_of_file, has_half_character
+from lorakit.incoming import fault_of_file, has_half_character, read_whole
 from lorakit.invocation import command
 from lorakit.outgoing import holds_secret
 
@@ -114,7 +114,7 @@ def _from_file(config_file: str, faults: list[Fault]) -> dict[str, Given]:
         )
         return {}
     try:
-        mapping = read_mapping(Path(config_file).read_bytes().decode("utf-8-sig"))
+        mapping = read_mapping(read_whole(Path(config_file), _MOST_BYTES).decode("utf-8-sig"))
     except OSError as error:
         faults.append(Fault(config_file, f"cannot be read ({error.strerror})", "name a readable file with --config"))
     except UnicodeDecodeError:

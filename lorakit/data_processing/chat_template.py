@@ -1,4 +1,4 @@
-"""What a tokenizer's chat template writes, and how it must be asked: templates differ in more than their tokens."""
+"""What a tokenizer's chat template writes of a conversation, and of an answer in it."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import json
 import re
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise, takewhile
 from typing import TYPE_CHECKING, Any
 
 from lorakit.data_processing.bounded import LimitError, apply_chat_template
-from lorakit.data_processing.example import Message, ToolCall
-from lorakit.data_processing.images import IMAGE_MARK
-from lorakit.data_processing.reasoning import CLOSING, OPENING, joined, split_reasoning
-from lorakit.data_processing.tool_rendering import lost_of_tools, written_call
+from lorakit.data_processing.example import Message
+from lorakit.data_processing.reasoning import split_reasoning
+from lorakit.data_processing.template_ways import Ways, learn_ways
+from lorakit.data_processing.tool_rendering import lost_of_tools
 from lorakit.data_processing.written_shapes import WrittenShape, WrittenShapes
 from lorakit.errors import DataError
 
@@ -33,18 +33,11 @@ PLAIN_TEMPLATE = (
     "{%- if add_generation_prompt %}{{ '### Answer:\n' }}{%- endif %}"
 )
 
-_PROBE, _THOUGHT = "lorakitprobe", "lorakitthought"
-_QUESTION, _ANSWER = Message("user", "a"), Message("assistant", _PROBE)
-_CALL = ToolCall("lorakitcall", "{}")
 _CLOCK = "strftime_now"
 _CLOCK_CALL = re.compile(_CLOCK + r"\(\s*(['\"])((?:(?!\1).)*+)\1\s*\)")
-# Names under which templates look for reasoning, and words by which one shows that it knows of it.
-_REASONING_KEYS = ("reasoning_content", "reasoning", "thinking")
-_REASONING_WORDS = re.compile("think|reasoning")
 _TAG = "think>"
 _OPENING_TAG = re.compile(r"\s*<([A-Za-z_]+)>\s*")
 _CLOSING_TAG = re.compile(r"\s*</[A-Za-z_]+>\s*")
-_ENDS_OPEN = re.compile(r"<think>\s*$")
 _LONGEST_BEGINNING = 40  # characters of an answer that a prompt may begin
 
 
@@ -71,27 +64,6 @@ class Turn:
     has_calls: bool = False
 
 
-@dataclass(frozen=True)
-class _Ways:
-    """How a template wants to be asked.
-
-    Attributes:
-        has_parts_only: Content must be a list of parts, text too.
-        knows_reasoning: It does something about reasoning, whatever that is.
-        has_reasoning_inline: Reasoning is handed to it within the text; else apart from it.
-        opens_reasoning: A prompt for a reasoned answer ends with the opening tag.
-        thought: What it writes around a thought, where it leaves out that of final answers.
-        cuts_at_tag: It takes what stands before a closing tag for reasoning, in prose too, unless told of reasoning.
-    """
-
-    has_parts_only: bool = False
-    knows_reasoning: bool = False
-    has_reasoning_inline: bool = False
-    opens_reasoning: bool = False
-    thought: tuple[str, str] | None = None
-    cuts_at_tag: bool = False
-
-
 class ChatTemplate:
     """The chat template of a tokenizer, with everything that must be known to train what it writes.
 
@@ -104,12 +76,8 @@ class ChatTemplate:
         self._tokenizer = tokenizer
         self._date = date
         self._shapes: WrittenShapes | None = None
-        self._ways = _Ways()
-        self._ways = replace(self._ways, has_parts_only=self._needs_parts())
-        if _REASONING_WORDS.search(str(tokenizer.chat_template)):
-            self._ways = self._learnt_reasoning()
-        else:
-            self._ways = replace(self._ways, has_reasoning_inline=True)
+        self._ways = Ways()
+        self._ways = learn_ways(self._tried, str(tokenizer.chat_template))
 
     @property
     def date(self) -> datetime.date | None:
@@ -133,7 +101,7 @@ class ChatTemplate:
         Raises:
             TemplateError: The template fails, or loses a part of the answer.
         """
-        answer = self._apart(answer)
+        answer = self._ways.apart(answer)
         reasoning = (answer.reasoning or "").strip()
         prompt, written = self._written(before, answer, thinking=bool(reasoning))
         if answer.content.strip() not in written:
@@ -164,7 +132,7 @@ class ChatTemplate:
         for message in before:
             if message.role == "tools" or message.images or message.tool_calls:
                 continue
-            text = self._apart(message).content.strip()
+            text = self._ways.apart(message).content.strip()
             if (place := prompt.find(text, place)) < 0:
                 raise TemplateError(
                     "the chat template loses a turn where two of one role stand side by side, or an answer comes first",
@@ -211,7 +179,7 @@ class ChatTemplate:
         tools = next((json.loads(message.content) for message in messages if message.role == "tools"), None)
         return apply_chat_template(
             self._tokenizer,
-            [self._as_expected(message, has_arguments_as_text) for message in messages if message.role != "tools"],
+            [self._ways.as_expected(message, has_arguments_as_text) for message in messages if message.role != "tools"],
             tools=tools,
             chat_template=self.text(tools),
             add_generation_prompt=answering,
@@ -279,80 +247,10 @@ class ChatTemplate:
         tag = _OPENING_TAG.fullmatch(begun)  # the thought that the prompt begins is closed, an empty one too
         return (f"{reasoning}\n</{tag[1]}>\n\n" if tag else "") + written[place:]
 
-    def _apart(self, message: Message) -> Message:
-        """Take the reasoning out of an answer's text, where the template knows the difference."""
-        if message.role != "assistant" or message.reasoning or not self._ways.knows_reasoning:
-            return message
-        reasoning, content = split_reasoning(message.content, self._ways.opens_reasoning)
-        return replace(message, reasoning=reasoning, content=content)
-
-    def _as_expected(self, message: Message, has_arguments_as_text: bool) -> dict[str, Any]:
-        message = self._apart(message)
-        written: dict[str, Any] = {"role": message.role, "content": self._content(message)}
-        if message.reasoning and not self._ways.has_reasoning_inline:
-            written |= dict.fromkeys(_REASONING_KEYS, message.reasoning)
-        elif self._ways.cuts_at_tag and CLOSING in message.content and message.role == "assistant":
-            written[_REASONING_KEYS[0]] = ""
-        if message.tool_calls:
-            written["tool_calls"] = [written_call(call, has_arguments_as_text) for call in message.tool_calls]
-        if message.name is not None:
-            written["name"] = message.name
-        if message.call_id is not None:
-            written["tool_call_id"] = message.call_id
-        return written
-
-    def _content(self, message: Message) -> str | list[dict[str, str]]:
-        """Write the content as text, or as parts of text and pictures."""
-        text = message.content
-        if message.reasoning and self._ways.has_reasoning_inline:
-            text = joined(message.reasoning, text)
-        if not message.images and not self._ways.has_parts_only:
-            return text
-        parts: list[dict[str, str]] = []
-        for number, between in enumerate(text.split(IMAGE_MARK, len(message.images))):
-            if number:
-                parts.append({"type": "image"})
-            if between or not message.images:
-                parts.append({"type": "text", "text": between})
-        return parts
-
-    def _needs_parts(self) -> bool:
-        probe = [Message("user", _PROBE)]
-        if _PROBE in self._tried(probe):
-            return False
-        self._ways = _Ways(has_parts_only=True)
-        return _PROBE in self._tried(probe)
-
-    def _learnt_reasoning(self) -> _Ways:
-        """Find out how reasoning is handed over so that the template writes it."""
-        known = self._ways = replace(self._ways, knows_reasoning=True)
-        prompt = self._tried([_QUESTION], answering=True)
-        known = self._ways = replace(known, opens_reasoning=_ENDS_OPEN.search(prompt) is not None)
-        prose = replace(_ANSWER, content=f"{_PROBE} {OPENING} {CLOSING} {_THOUGHT}")
-        known = self._ways = replace(known, cuts_at_tag=_PROBE not in self._tried([_QUESTION, prose]))
-        reasoned = [_QUESTION, replace(_ANSWER, reasoning=_THOUGHT)]
-        if _THOUGHT in self._tried(reasoned):
-            return known
-        if (thought := self._learnt_thought(prompt)) is not None:
-            return replace(known, thought=thought)
-        self._ways = replace(known, has_reasoning_inline=True)
-        written = self._tried(reasoned)
-        has_both = _THOUGHT in written and _PROBE in written and _TAG in str(self._tokenizer.chat_template)
-        return self._ways if has_both else known
-
-    def _learnt_thought(self, prompt: str) -> tuple[str, str] | None:
-        """Learn from an answer with a call what is written around a thought: some leave out that of other answers."""
-        calling = Message("assistant", "", tool_calls=(_CALL,))
-        without, written = (
-            self._tried([_QUESTION, answer])[len(prompt) :]
-            for answer in (calling, replace(calling, reasoning=_THOUGHT))
-        )
-        before, found, after = written.removesuffix(without).partition(_THOUGHT)
-        return (before, after) if found and written.endswith(without) else None
-
-    def _tried(self, messages: Sequence[Message], answering: bool = False, thinking: bool = True) -> str:
+    def _tried(self, ways: Ways, messages: Sequence[Message], answering: bool = False) -> str:
+        self._ways = ways
         try:
-            return self.render(messages, answering, thinking)
+            return self.render(messages, answering, thinking=True)
         except TemplateError:
             return ""
 

@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
+import os
 import re
 import sys
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from lorakit import console
 from lorakit.data_processing.encodings import decode
 from lorakit.data_processing.example import Rejected, shortened
 from lorakit.data_processing.json_rows import read_json_text
 from lorakit.data_processing.raw import RawRow, fault_of_size
-from lorakit.data_processing.tables import check_unpacked, most_unpacked_bytes, read_csv, read_parquet, read_xlsx
+from lorakit.data_processing.tables import (
+    check_unpacked,
+    most_unpacked_bytes,
+    read_csv,
+    read_parquet,
+    read_xlsx,
+    size_of,
+)
 from lorakit.errors import DataError
-from lorakit.incoming import fault_of_file, is_folder, is_missing
+from lorakit.incoming import fault_of_file, is_folder, is_missing, open_file
 
 _HUB_NAME = re.compile(r"^[\w.-]+/[\w.-]+(:[\w.\-\[\]%:]+)?$")
 _ROWS = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".xlsx")
@@ -122,26 +130,44 @@ def _read_folder(folder: Path, name: str, reading: Reading) -> Iterator[RawRow |
 
 
 def _read_file(path: Path, name: str, reading: Reading) -> Iterator[RawRow | Rejected]:
+    """Read one file by one opening of it: whatever takes its place meanwhile is another file."""
     try:
-        with open(path, "rb") as file:
+        with open_file(path, sys.maxsize) as file:
+            before = _version(file)
             first = file.read(8)
-        if (foreign := next((said for magic, said in _FOREIGN.items() if first.startswith(magic)), None)) is not None:
-            raise DataError(f"{name}: {foreign[0]}", foreign[1])
-        if first.startswith(b"PAR1"):
-            yield from read_parquet(path, name)
-        elif first.startswith(b"PK\x03\x04"):
-            yield from _read_zip(path, name)
-        elif (content := _unpacked(path, first, name)) is not None:
-            yield from _read_unpacked(content, name, reading)
-        else:
-            yield from _read_text(path.read_bytes(), name, reading)
+            file.seek(0)
+            foreign = next((said for magic, said in _FOREIGN.items() if first.startswith(magic)), None)
+            if foreign is not None:
+                raise DataError(f"{name}: {foreign[0]}", foreign[1])
+            if first.startswith(b"PAR1"):
+                yield from read_parquet(file, name)
+            elif first.startswith(b"PK\x03\x04"):
+                yield from _read_zip(file, name)
+            elif (content := _unpacked(file, first, name)) is not None:
+                yield from _read_unpacked(content, name, reading)
+            else:
+                content = file.read()
+                _check_unchanged(file, before, name)
+                yield from _read_text(content, name, reading)
+            _check_unchanged(file, before, name)
     except OSError as error:
         raise DataError(f"{name}: cannot be read ({error.strerror})", "check the file's permissions") from error
 
 
-def _read_zip(path: Path, name: str) -> Iterator[RawRow | Rejected]:
+def _version(file: BinaryIO) -> tuple[int, int]:
+    """Return what changes when something is written into a file."""
+    found = os.fstat(file.fileno())
+    return found.st_size, found.st_mtime_ns
+
+
+def _check_unchanged(file: BinaryIO, before: tuple[int, int], name: str) -> None:
+    if _version(file) != before:
+        raise DataError(f"{name}: has changed while it was read", "wait until it is whole, then run this again")
+
+
+def _read_zip(file: BinaryIO, name: str) -> Iterator[RawRow | Rejected]:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(file) as archive:
             is_spreadsheet = "xl/workbook.xml" in archive.namelist()
     except OSError:
         raise
@@ -149,43 +175,41 @@ def _read_zip(path: Path, name: str) -> Iterator[RawRow | Rejected]:
         raise DataError(f"{name}: is a damaged ZIP archive or spreadsheet", "write the file anew") from None
     if not is_spreadsheet:
         raise DataError(f"{name}: is a ZIP archive or an OpenDocument file", "unpack it, or save it as CSV (UTF-8)")
-    yield from read_xlsx(path, name)
+    yield from read_xlsx(file, name)
 
 
-def _unpacked(path: Path, first: bytes, name: str) -> bytes | None:
+def _unpacked(file: BinaryIO, first: bytes, name: str) -> bytes | None:
     """Return the content of a packed file; None for one that is not packed."""
+    size = size_of(file)
     try:
         if first.startswith(b"\x1f\x8b"):
-            with gzip.open(path) as stream:
-                return _to_its_end(stream, path, name)
+            with gzip.open(file) as stream:
+                return _to_its_end(stream, size, name)
         if first.startswith(b"BZh"):
-            with bz2.open(path) as stream:
-                return _to_its_end(stream, path, name)
+            with bz2.open(file) as stream:
+                return _to_its_end(stream, size, name)
         if first.startswith(b"\x28\xb5\x2f\xfd"):
             import pyarrow
 
-            with pyarrow.input_stream(str(path), compression="zstd") as stream:
-                return _to_its_end(stream, path, name)
+            with pyarrow.input_stream(pyarrow.py_buffer(file.read()), compression="zstd") as stream:
+                return _to_its_end(stream, size, name)
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise DataError(f"{name}: is a damaged packed file ({error})", "pack the file anew") from error
     return None
 
 
-def _to_its_end(stream: Any, path: Path, name: str) -> bytes:
+def _to_its_end(stream: Any, packed_bytes: int, name: str) -> bytes:
     """Read what a packed file holds, unless that is more than text could ever be packed to."""
-    content = bytes(stream.read(most_unpacked_bytes(path) + 1))
-    check_unpacked(len(content), path, name)
+    content = bytes(stream.read(most_unpacked_bytes(packed_bytes) + 1))
+    check_unpacked(len(content), packed_bytes, name)
     return content
 
 
 def _read_unpacked(content: bytes, name: str, reading: Reading) -> Iterator[RawRow | Rejected]:
-    if not content.startswith(b"PAR1"):
+    if content.startswith(b"PAR1"):
+        yield from read_parquet(io.BytesIO(content), name)
+    else:
         yield from _read_text(content, name, reading)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "rows.parquet"
-        file.write_bytes(content)
-        yield from read_parquet(file, name)
 
 
 def _read_text(content: bytes, name: str, reading: Reading) -> Iterator[RawRow | Rejected]:

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 IMAGE_MARK = "<image>"
 _LONGEST_SIDE = 65_535  # pixels; a row of Pillow takes a pointer, and resizing has a table for each
-_MOST_SOURCE_PIXELS = 100_000_000  # a file that claims more would take gigabytes to decode
+_MOST_SOURCE_PIXELS = 95_000_000  # as bytes, twice over while they are resized, nearly a gigabyte
 _MOST_BYTES = 500_000_000
+_PIXELS_AT_ONCE = 1 << 20
 _LONGEST_ASPECT = 200  # of Qwen's image processor
 # Named in docs/vision.md. Pillow knows forty more, and goes by what a file holds, not by its name: an EPS file called
 # cat.png would start Ghostscript on what it says.
@@ -114,7 +115,10 @@ class ImageFormat:
         content = _read(path)
         if _hash(content) != hashed:
             raise _changed(path)
-        found = self._processor(images=[_open(path, content)], size=self._size, return_tensors="pt")
+        pixels = _pixels(_open(path, content))
+        found = self._processor(
+            images=[pixels], size=self._size, input_data_format="channels_first", return_tensors="pt"
+        )
         return found["pixel_values"]  # type: ignore[no-any-return]  # [patches, values of a patch]
 
 
@@ -190,7 +194,7 @@ def _read(path: str) -> bytes:
 
 
 def _open(path: str, content: bytes) -> Image:
-    """Decode a picture whole: upright, in RGB, on white where it is transparent."""
+    """Decode a picture whole: upright, in the colours it is written in, grey in 8 bits."""
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     Image.init()  # else Pillow knows only half of the formats until it is asked for all
@@ -201,7 +205,10 @@ def _open(path: str, content: bytes) -> Image:
             if getattr(opened, "n_frames", 1) > 1 and opened.format not in _STILL_FORMATS:
                 raise ImageError(f"picture {path} is animated or has several pages; save one of them")
             opened.load()
-            return _rgb(ImageOps.exif_transpose(opened), path)
+            ImageOps.exif_transpose(opened, in_place=True)  # else a copy, also of what stands upright: 4 bytes a pixel
+            if opened.mode == "F":
+                raise ImageError(f"picture {path} holds fractions, not colours; save it as PNG")
+            return _grey(opened, path) if opened.mode.startswith("I") else opened
     except ImageError:
         raise
     except Image.DecompressionBombError:
@@ -214,13 +221,25 @@ def _open(path: str, content: bytes) -> Image:
         raise ImageError(f"picture {path} cannot be read ({type(error).__name__}: {error})") from None
 
 
-def _rgb(image: Image, path: str) -> Image:
+def _pixels(image: Image) -> torch.Tensor:
+    """Return a picture in RGB, on white where it is transparent: bytes, [3, height, width].
+
+    A few rows at a time: whole, each step of it would be another copy, of 4 bytes a pixel.
+    """
+    import numpy
+    import torch
+
+    whole = numpy.empty((image.height, image.width, 3), numpy.uint8)
+    at_once = max(_PIXELS_AT_ONCE // image.width, 1)
+    for top in range(0, image.height, at_once):
+        strip = image.crop((0, top, image.width, min(top + at_once, image.height)))
+        whole[top : top + at_once] = numpy.asarray(_rgb(strip))
+    return torch.from_numpy(whole).permute(2, 0, 1)
+
+
+def _rgb(image: Image) -> Image:
     from PIL import Image as PillowImage
 
-    if image.mode == "F":
-        raise ImageError(f"picture {path} holds fractions, not colours; save it as PNG")
-    if image.mode.startswith("I"):
-        return _grey(image, path).convert("RGB")
     if image.has_transparency_data:
         layered = image.convert("RGBA")
         return PillowImage.alpha_composite(PillowImage.new("RGBA", layered.size, "white"), layered).convert("RGB")

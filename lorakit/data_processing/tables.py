@@ -8,8 +8,7 @@ import io
 import math
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from lorakit import console
 from lorakit.data_processing.example import Rejected, shortened
@@ -127,7 +126,7 @@ def _value(cell: str) -> str | float:
     return math.nan if cell.strip().lower() in _MISSING or cell.strip() == "NA" else cell
 
 
-def read_parquet(path: Path, name: str) -> Iterator[RawRow | Rejected]:
+def read_parquet(content: BinaryIO, name: str) -> Iterator[RawRow | Rejected]:
     """Yield the rows of a Parquet file.
 
     Raises:
@@ -135,13 +134,13 @@ def read_parquet(path: Path, name: str) -> Iterator[RawRow | Rejected]:
     """
     import pyarrow.parquet
 
-    number = 0
+    number, packed_bytes = 0, size_of(content)
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        with pyarrow.parquet.ParquetFile(content) as file:
             _check_width(len(file.schema_arrow.names), name)
             if (again := twice(file.schema_arrow.names)) is not None:
                 raise DataError(f'{name}: has two columns "{again}"', "give each column a name of its own")
-            for batch in _bounded_batches(file, path, name):
+            for batch in _bounded_batches(file, packed_bytes, name):
                 for fields in batch.to_pylist():
                     number += 1
                     yield RawRow(without_nulls(fields), f"{name} row {number}")
@@ -152,25 +151,32 @@ def read_parquet(path: Path, name: str) -> Iterator[RawRow | Rejected]:
         raise DataError(f"{name}: is a damaged Parquet file ({reason})", "write the file anew") from error
 
 
-def most_unpacked_bytes(path: Path) -> int:
+def size_of(content: BinaryIO) -> int:
+    """Return how many bytes a file has; it stands at its beginning afterwards."""
+    size = content.seek(0, io.SEEK_END)
+    content.seek(0)
+    return size
+
+
+def most_unpacked_bytes(packed_bytes: int) -> int:
     """Return how much a packed file may hold."""
-    return max(_LEAST_BOUND_BYTES, _MOST_TIMES_PACKED * path.stat().st_size)
+    return max(_LEAST_BOUND_BYTES, _MOST_TIMES_PACKED * packed_bytes)
 
 
-def check_unpacked(unpacked_bytes: int, path: Path, name: str) -> None:
+def check_unpacked(unpacked_bytes: int, packed_bytes: int, name: str) -> None:
     """Hold what a packed file holds to its size: no text packs any better.
 
     Raises:
         DataError: It is more.
     """
-    if unpacked_bytes > most_unpacked_bytes(path):
+    if unpacked_bytes > most_unpacked_bytes(packed_bytes):
         raise DataError(
             f"{name}: unpacks to more than {_MOST_TIMES_PACKED} times its size, which no text does",
             "unpack it, and look what is in it",
         )
 
 
-def _bounded_batches(file: Any, path: Path, name: str) -> Iterator[Any]:
+def _bounded_batches(file: Any, packed_bytes: int, name: str) -> Iterator[Any]:
     """Yield the rows of a Parquet file a few at a time, until they are more than it could hold.
 
     A value that repeats stands in a file once: how often it does shows only when it is unpacked.
@@ -178,13 +184,13 @@ def _bounded_batches(file: Any, path: Path, name: str) -> Iterator[Any]:
     groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
     columns = [group.column(number) for group in groups for number in range(group.num_columns)]
     claimed = sum(column.total_uncompressed_size for column in columns) + _BYTES_OF_A_ROW * file.metadata.num_rows
-    check_unpacked(claimed, path, name)
+    check_unpacked(claimed, packed_bytes, name)
     widest = max((column.total_uncompressed_size for column in columns), default=1)
     unpacked = 0
     for batch in file.iter_batches(batch_size=min(max(_BATCH_BYTES // max(widest, 1), 16), 65536)):
         plain = batch.cast(_without_dictionaries(batch.schema))
         unpacked += plain.nbytes + _BYTES_OF_A_ROW * plain.num_rows
-        check_unpacked(unpacked, path, name)
+        check_unpacked(unpacked, packed_bytes, name)
         yield plain
 
 
@@ -205,7 +211,7 @@ def without_nulls(value: Any) -> Any:
     return [without_nulls(inner) for inner in value] if isinstance(value, list) else value
 
 
-def read_xlsx(path: Path, name: str) -> Iterator[RawRow | Rejected]:
+def read_xlsx(content: BinaryIO, name: str) -> Iterator[RawRow | Rejected]:
     """Yield the rows of a spreadsheet's first sheet; the values of formulas are those that were saved.
 
     Raises:
@@ -219,10 +225,10 @@ def read_xlsx(path: Path, name: str) -> Iterator[RawRow | Rejected]:
             f"{installing('xlsx')}, or save it as CSV (UTF-8)",
         ) from error
     try:
-        with zipfile.ZipFile(path) as parts:
+        with zipfile.ZipFile(content) as parts:
             unpacked = sum(part.file_size for part in parts.infolist())
-        check_unpacked(unpacked, path, name)
-        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+        check_unpacked(unpacked, size_of(content), name)
+        book = openpyxl.load_workbook(content, read_only=True, data_only=True)
         sheets = [sheet for sheet in book.worksheets if sheet.sheet_state == "visible"] or book.worksheets
         if len(sheets) > 1:
             others = ", ".join(shortened(sheet.title, 40) for sheet in sheets[1:])

@@ -130,6 +130,9 @@ def compare(
         folder: Receives eval_results.json, and predictions.jsonl with every answer, in the order of the rows.
         trained_on: The name of the training rows, where it is known.
         ranks: Share the rows; all of them return the whole comparison, the first one writes it.
+
+    Raises:
+        ModelError: The model's files were written to meanwhile; nothing is left in the folder.
     """
     names = ["base", "tuned"] if assistant.has_adapter else ["base"]
     asked = _answerable(assistant, list(_with_calls(dataset.examples[:most_rows])), config.max_length)
@@ -150,6 +153,7 @@ def compare(
         scores[name] |= own_scores.summary() | {"generated_rows": len(asked)}
         if calls := [answers.calls[name] for answers in answered if answers.calls]:
             scores[name]["tool_calls"] = sum(calls) / len(calls)
+    assistant.bundle.source.check_in_use()
     if ranks.is_first:
         lines = (_line(row.example, answers) for row, answers in zip(asked, answered, strict=True))
         write_own_text(folder, PREDICTIONS_FILE, "".join(lines))

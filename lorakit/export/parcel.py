@@ -51,10 +51,11 @@ _BELONGS = (
 
 @dataclass(frozen=True)
 class ParcelFile:
-    """A file that is sent, and its size in bytes."""
+    """A file that is sent, its size in bytes, and when it was last written."""
 
     name: str
     size: int
+    written_ns: int = 0
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,8 @@ def pack_up(folder: Path) -> Parcel:
         raise AdapterError(f"{folder}: there is no such folder to send", "train first, or name it: --lora_model_path")
     _check_proven(folder)
     entries = sorted(folder.iterdir())
-    files = tuple(ParcelFile(path.name, path.stat().st_size) for path in entries if _belongs(path))
+    states = [(path.name, path.stat()) for path in entries if _belongs(path)]
+    files = tuple(ParcelFile(name, found.st_size, found.st_mtime_ns) for name, found in states)
     if not any(_is_named(file.name, _WEIGHTS) for file in files):
         raise AdapterError(
             f"{folder}: holds neither an adapter nor a model to send",

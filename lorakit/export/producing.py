@@ -116,6 +116,7 @@ def produce(
 
     Raises:
         RunError: There is no room for it.
+        LorakitError: Base or adapters have changed meanwhile.
         ProofError: What was written is not the adapter on its base.
     """
     assistant = adapters.assistant
@@ -128,8 +129,9 @@ def produce(
     needed = taken_bytes(adapters, config) + proof_bytes(assistant, len(questions))
     console.note(check_room(folder, needed, "what is written and its proof", "export_dir"))
     with references(assistant, questions, config, folder) as reference:
-        written = write(adapters, config, reference, folder)
-        facts = facts_of(adapters)
+        with adapters.unchanged():
+            written = write(adapters, config, reference, folder)
+            facts = facts_of(adapters)
         if closes:
             assistant = replace(assistant, bundle=replace(assistant.bundle, model=None))
             adapters.close()

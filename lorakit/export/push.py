@@ -35,6 +35,10 @@ def run(config: Config) -> int:
     if not _is_agreed(config):
         console.note("nothing was sent")
         return 0
+    if pack_up(parcel.folder).files != parcel.files:
+        raise RunError(
+            f"{parcel.folder}: has changed since it was shown, so nothing was sent", "look at it again: run this again"
+        )
     address = hub.send(parcel, config.push_to, config.push_private)
     console.note(f"sent: {address}")
     return 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from lorakit.model_config import (
     AdapterChoice,
     AdapterRecord,
     AdapterSet,
+    FolderState,
     ModelBundle,
     adapter_tokenizer,
     check_adapter,
@@ -35,6 +36,7 @@ from lorakit.model_config import (
     quiet_libraries,
     read_record,
     rows_in,
+    unchanged_adapter,
 )
 from lorakit.model_config.image_processor import warn_of_other_pixels
 from lorakit.runs import ADAPTER_FOLDER
@@ -57,6 +59,7 @@ class Adapters:
         self._chat_format = chat_format
         self._config = config
         self._records: dict[str, AdapterRecord | None] = {}
+        self._found: dict[str, FolderState] = {}
         self._combined: dict[str, tuple[AdapterChoice, ...]] = {}
         self._decoders = Decoders(bundle, config)
         self._asked_as: AdapterRecord | None = None  # the base is asked as the adapter before it, to be comparable
@@ -101,22 +104,42 @@ class Adapters:
         """Return PEFT's name of an adapter."""
         return self._set.slot_of(name)
 
-    def load(self, choice: AdapterChoice) -> None:
-        """Attach an adapter; what is in use stays so.
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Read files of base and adapters again inside this context, held to what they were when they were loaded.
 
         Raises:
-            LorakitError: It cannot be used with this base; nothing has changed.
+            LorakitError: Something has written there since.
         """
-        self._check_tokenizer(choice)
-        self._set.load(choice)
+        with ExitStack() as held:
+            held.enter_context(self._set.bundle.source.unchanged())
+            for found in self._found.values():
+                held.enter_context(unchanged_adapter(found))
+            yield
+
+    def load(self, choice: AdapterChoice, found: FolderState | None = None) -> None:
+        """Attach an adapter; what is in use stays so.
+
+        Args:
+            choice: Names it.
+            found: Its folder when something of it was first read; None for now.
+
+        Raises:
+            LorakitError: It cannot be used with this base, or changes while it is read; nothing has changed.
+        """
+        found = found or FolderState.of(choice.folder)
+        with unchanged_adapter(found):
+            self._check_tokenizer(choice)
+            self._set.load(choice)
         try:
-            record = read_record(choice.folder)
-            if record is not None:
-                hold_to(record, self._set.bundle, self._chat_format, self._config)
+            with unchanged_adapter(found):
+                record = read_record(choice.folder)
+                if record is not None:
+                    hold_to(record, self._set.bundle, self._chat_format, self._config)
         except LorakitError:
             self._set.unload(choice.name)
             raise
-        self._records[choice.name] = record
+        self._records[choice.name], self._found[choice.name] = record, found
 
     def _check_tokenizer(self, choice: AdapterChoice) -> None:
         """One tokenizer serves all adapters of a session: that of the first one that brings its own."""
@@ -198,6 +221,7 @@ def open_adapters(config: Config, may_be_half: bool = True) -> Adapters:
     choices = [] if config.use_original_model else chosen_adapters(config)
     source = locate_model(config.model_name_or_path, config.model_hub, config.trust_remote_code)
     base_tokenizer = load_tokenizer(source)
+    found = [FolderState.of(choice.folder) for choice in choices]
     own = [adapter_tokenizer(base_tokenizer, choice.folder) for choice in choices]
     tokenizer = next((found for found in own if found is not None), base_tokenizer)
     for choice in choices:
@@ -216,8 +240,8 @@ def open_adapters(config: Config, may_be_half: bool = True) -> Adapters:
     bundle = load_model(source, tokenizer, dtype, device, quantization, max(brought), backend)
     bundle.model.eval()
     adapters = Adapters(bundle, chat_format, config)
-    for choice in choices:
-        adapters.load(choice)
+    for choice, folder in zip(choices, found, strict=True):
+        adapters.load(choice, folder)
     if choices:
         adapters.use(choices[0].name)
     shown = ", ".join(describe(choice) for choice in choices) or "none: the original model"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from lorakit.errors import ModelError
 from lorakit.model_config import ModelSource, weight_files
 
 if TYPE_CHECKING:
@@ -59,7 +60,8 @@ class _Files:
 
         try:
             files = [safe_open(file, framework="pt") for file in weight_files(self._source.folder)]
-        except (OSError, ValueError, KeyError, SafetensorError):  # moved since: the model in memory serves
+            self._source.check_unchanged()
+        except (OSError, ValueError, KeyError, SafetensorError, ModelError):  # moved since: the model in memory serves
             return {}
         return {name: opened for opened in files for name in _names(opened)}
 

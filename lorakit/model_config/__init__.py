@@ -1,6 +1,13 @@
 """From the name of a model to a ModelBundle, with or without an adapter."""
 
-from lorakit.model_config.adapter import attach_adapter, check_adapter, load_adapter_tensors, save_adapter, weights_hash
+from lorakit.model_config.adapter import (
+    attach_adapter,
+    check_adapter,
+    load_adapter_tensors,
+    save_adapter,
+    unchanged_adapter,
+    weights_hash,
+)
 from lorakit.model_config.adapter_choice import BASE, AdapterChoice, choose_adapters, read_weighted
 from lorakit.model_config.adapter_set import COMBINATIONS, AdapterSet
 from lorakit.model_config.adapter_tokenizer import adapter_tokenizer, check_rows
@@ -20,6 +27,7 @@ from lorakit.model_config.quantization import quantization_of
 from lorakit.model_config.record import RECORD_FILE, AdapterRecord, read_record
 from lorakit.model_config.sizes import bytes_saved, fewer_bits, weight_bytes
 from lorakit.model_config.source import ModelSource, locate_model, weight_files
+from lorakit.model_config.unchanged import FolderState
 from lorakit.model_config.whole_embeddings import rows_in
 
 __all__ = [
@@ -30,6 +38,7 @@ __all__ = [
     "AdapterChoice",
     "AdapterRecord",
     "AdapterSet",
+    "FolderState",
     "ModelBundle",
     "ModelSource",
     "adapted_parts",
@@ -55,6 +64,7 @@ __all__ = [
     "read_weighted",
     "rows_in",
     "save_adapter",
+    "unchanged_adapter",
     "weight_bytes",
     "weight_files",
     "weights_hash",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import shutil
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from lorakit.model_config.layer_names import layer_names
 from lorakit.model_config.loading import ModelBundle
 from lorakit.model_config.record import RECORD_FILE, AdapterRecord, read_record
 from lorakit.model_config.trust import read_settings
+from lorakit.model_config.unchanged import FolderState
 from lorakit.model_config.whole_embeddings import copies_in, passed_over, whole_embeddings
 from lorakit.outgoing import strict_json
 from lorakit.runs import CARD_FILE, clear_working_folder, keep_foreign, list_written, place_folder
@@ -69,14 +71,40 @@ def attach_adapter(bundle: ModelBundle, folder: Path, slot: str = "default") -> 
         A ``peft.PeftModel`` in evaluation mode.
 
     Raises:
-        AdapterError: There is none, its weights are not safetensors, or it does not belong to this base.
+        AdapterError: There is none, its weights are not safetensors, it does not belong to this base, or it has changed
+            while it was read.
     """
-    settings = _read_settings(folder)
-    _check_base(bundle, folder, settings)
-    adapted, copies = _load(bundle, folder, slot, settings)
-    _check_complete(adapted, folder, slot, copies)
+    with unchanged_adapter(FolderState.of(folder)):
+        settings = _read_settings(folder)
+        _check_base(bundle, folder, settings)
+        adapted, copies = _load(bundle, folder, slot, settings)
+        _check_complete(adapted, folder, slot, copies)
     accelerate(adapted)
     return adapted.eval()
+
+
+def check_unchanged(found: FolderState) -> None:
+    """Hold the folder of an adapter to what it was when it was found.
+
+    Raises:
+        AdapterError: Something has written there since.
+    """
+    if (changed := found.changed()) is not None:
+        raise AdapterError(
+            f"{found.folder}: {changed} has changed while it was read",
+            "wait until whatever writes there has come to its end, then run this again",
+        )
+
+
+@contextmanager
+def unchanged_adapter(found: FolderState) -> Iterator[None]:
+    """Read inside this context what belongs together, and know afterwards that it does; see `check_unchanged`."""
+    try:
+        yield
+    except Exception:  # whatever it is, of half a file
+        check_unchanged(found)
+        raise
+    check_unchanged(found)
 
 
 def check_adapter(folder: Path) -> None:

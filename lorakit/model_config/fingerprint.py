@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import mmap
 import os
 import struct
 import time
@@ -26,6 +25,7 @@ from lorakit.runs import cache_folder, write_json
 KIND = "xxh3:"
 # A file that was changed within a tick of the clock after it was hashed could not be told from before.
 _SETTLED_SECONDS = 2.0
+_BLOCK_BYTES = 1 << 22
 
 
 def weights_fingerprint(folder: Path) -> str:
@@ -74,12 +74,20 @@ def _tensors_of(file: Path) -> list[str]:
 
 
 def _hashed(file: Path) -> Iterator[str]:
+    """Read every tensor of a file. Mapped into memory it would be a Bus error to those who cut it short meanwhile."""
+    block = memoryview(bytearray(_BLOCK_BYTES))
     with open(file, "rb") as stream:
         header = read_header(stream)
         data_start = stream.tell()
-        with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as content:
-            for name, tensor in header.items():
-                if name != "__metadata__":
-                    begin, end = (data_start + offset for offset in tensor["data_offsets"])
-                    digest = xxhash.xxh3_128_hexdigest(content[begin:end])
-                    yield f"{name} {tensor['dtype']} {tensor['shape']} {digest}"
+        for name, tensor in header.items():
+            if name != "__metadata__":
+                begin, end = tensor["data_offsets"]
+                stream.seek(data_start + begin)
+                digest, left = xxhash.xxh3_128(), end - begin
+                while left > 0:
+                    taken = stream.readinto(block[: min(left, _BLOCK_BYTES)])
+                    if not taken:
+                        raise ValueError("it ends before its tensors do")
+                    digest.update(block[:taken])
+                    left -= taken
+                yield f"{name} {tensor['dtype']} {tensor['shape']} {digest.hexdigest()}"

@@ -11,7 +11,7 @@ from lorakit.incoming import MOST_JSON_BYTES, fault_of_file, has_many_brackets, 
 from lorakit.model_config.tokenizer_check import MOST_GROWTH, growth_of
 
 _SETTINGS = (".json", ".jinja", ".txt", ".model", ".tiktoken", ".py")  # copied along into what is made of them
-_WEIGHTS = ".safetensors"
+WEIGHTS = ".safetensors"
 _MORE_TEMPLATES = "additional_chat_templates"
 _LIST_OF_WEIGHTS = "model.safetensors.index.json"
 # What is read whole, by libraries several times over: the largest known tokenizers have 35 MB, other settings one.
@@ -41,19 +41,27 @@ def check_adapter_folder(folder: Path) -> None:
         raise AdapterError(f"{folder}: {fault}", "copy the adapter's folder again, with files of its own")
 
 
-def _faults(folder: Path) -> Iterator[str]:
-    files = [path for path in sorted(folder.iterdir()) if path.suffix in (*_SETTINGS, _WEIGHTS)]
+def files_in(folder: Path) -> list[Path]:
+    """List what of a folder belongs to a model or an adapter; nothing where it cannot be read."""
     more = folder / _MORE_TEMPLATES
-    files += sorted(more.glob("*.jinja")) if more.is_dir() else []
+    try:
+        files = [path for path in sorted(folder.iterdir()) if path.suffix in (*_SETTINGS, WEIGHTS)]
+        return files + (sorted(more.glob("*.jinja")) if more.is_dir() else [])
+    except OSError:
+        return []
+
+
+def _faults(folder: Path) -> Iterator[str]:
+    more = folder / _MORE_TEMPLATES
     if leads_out(more):
         yield f"{more.name} is a link that leads out of the folder"
-    for file in files:
+    for file in files_in(folder):
         fault = fault_of_file(str(file))
         if fault is not None:
             yield f"{file.name} {fault}"
-        elif file.suffix != _WEIGHTS and leads_out(file):
+        elif file.suffix != WEIGHTS and leads_out(file):
             yield f"{file.name} is a link that leads out of the folder"
-        elif file.suffix != _WEIGHTS:
+        elif file.suffix != WEIGHTS:
             yield from _excess(file)
     yield from _named_elsewhere(folder)
 

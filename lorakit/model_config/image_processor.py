@@ -32,6 +32,11 @@ def load_image_processor(source: ModelSource) -> tuple[Any, int] | None:
     Raises:
         ModelError: torchvision is not installed, or the processor's file is missing, or it is not the model's.
     """
+    with source.unchanged():
+        return _read_processor(source)
+
+
+def _read_processor(source: ModelSource) -> tuple[Any, int] | None:
     settings = read_settings(source)
     if settings["model_type"] not in VISION_FAMILIES:
         return None

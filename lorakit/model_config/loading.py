@@ -21,6 +21,7 @@ from lorakit.engine import (
 )
 from lorakit.errors import ModelError
 from lorakit.model_config.adapter_bounds import FRACTIONS, is_finite
+from lorakit.model_config.added_tokens import grow
 from lorakit.model_config.computing import let_engine_compute
 from lorakit.model_config.config_bounds import check_generation_file, check_sizes
 from lorakit.model_config.model_class import check_is_whole, class_to_read
@@ -78,11 +79,16 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     """Load the tokenizer that belongs to a model.
 
     Raises:
-        ModelError: Its files are missing or damaged.
+        ModelError: Its files are missing or damaged, or have changed since the model was found.
     """
+    quiet_libraries()
+    with source.unchanged():
+        return _read_tokenizer(source)
+
+
+def _read_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
-    quiet_libraries()
     check_own_code(source)
     check_sizes(source, read_settings(source))
     check_generation_file(source)
@@ -161,12 +167,13 @@ def load_model(
 
     Raises:
         ModelError: They are missing or damaged, do not belong to the tokenizer, or the model is none that could be
-            trained or asked.
+            trained or asked; or its files have changed since it was found.
     """
-    model = _read_weights(source, dtype, loading_arguments(quantization, dtype.dtype, device))
+    with source.unchanged():
+        model = _read_weights(source, dtype, loading_arguments(quantization, dtype.dtype, device))
     own_rows = model.get_input_embeddings().weight.shape[0]
     if rows > own_rows:
-        model.resize_token_embeddings(rows, mean_resizing=False)
+        grow(model, rows)
     elif len(tokenizer) > own_rows:
         raise ModelError(
             f"{source.name}: its tokenizer has {len(tokenizer)} tokens but the model only {own_rows}",

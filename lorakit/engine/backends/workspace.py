@@ -29,5 +29,6 @@ class Workspace:
         elements, key = math.prod(shape), (name, like.dtype, like.device)
         buffer = self._buffers.get(key)
         if buffer is None or len(buffer) < elements:
-            buffer = self._buffers[key] = like.new_empty(elements)
+            with torch.inference_mode(False):  # a validation may be the first to ask, and training the next
+                buffer = self._buffers[key] = like.new_empty(elements)
         return buffer[:elements].view(*shape)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 
+from lorakit.engine.backends.cpu.compiler import find_compiler
+from lorakit.engine.backends.cpu.levels import NoKernelsError
+
 # Measured: compiling takes 15 to 40 s once, and saves a tenth of each step or more.
 _WORTHWHILE_SECONDS = 600
 _DOUBT = 10  # by which the same training may be estimated otherwise on a resume
 # The one misses CUDA aloud where there is none; the other prints a traceback for whatever runs uncompiled.
 _TALKATIVE = ("torch.utils.cpp_extension", "torch._dynamo")
-_COMPILERS = ("c++", "g++", "clang++", "cl")
 
 
 def compiler_fault(device: torch.device) -> str | None:
@@ -26,7 +27,11 @@ def compiler_fault(device: torch.device) -> str | None:
         return None if has_triton() else "triton is not installed"
     if device.type != "cpu":
         return f"not for {device.type}"
-    return None if any(shutil.which(name) for name in _COMPILERS) else "there is no C++ compiler"
+    try:
+        find_compiler()
+    except NoKernelsError as error:
+        return str(error)
+    return None
 
 
 def decide_compilation(

@@ -24,3 +24,10 @@ def test_names_formats_and_models_have_places_of_their_own():
     tensors = [one.take(name, (4,), like) for one in workspaces for name in ("one", "two") for like in NUMBERS.values()]
     assert len({tensor.data_ptr() for tensor in tensors}) == len(tensors)
     assert [tensor.dtype for tensor in tensors[:2]] == list(NUMBERS)
+
+
+def test_what_a_validation_has_asked_for_first_training_may_write_to():
+    workspace = Workspace()
+    with torch.inference_mode():
+        workspace.take("a", (9,), torch.zeros(1)).fill_(1)
+    assert workspace.take("a", (9,), torch.zeros(1)).copy_(torch.arange(9.0)).sum() == 36

@@ -10,16 +10,15 @@ import hashlib
 import itertools
 import os
 import platform
-import shlex
 import shutil
 import stat
-import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lorakit.engine.backends.cpu.compiler import LONGEST_SECONDS, CompilerError, find_compiler, output_of
 from lorakit.engine.backends.cpu.levels import (
     VARIABLE,
     Level,
@@ -39,8 +38,6 @@ _BUILT_IN = ROOM / "built_in"  # libraries that a wheel brings
 FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd", "-shared", "-fPIC")
 # Intel's processors multiply pairs of bfloat16 numbers (vdpbf16ps) at half the speed of as many floats, AMD's at twice.
 _FLAGS_OF_VENDORS = {"GenuineIntel": ("-DONE_BY_ONE",)}
-_COMPILERS = ("g++", "clang++", "c++")
-_LONGEST_SECONDS = 120
 _UNFINISHED = "building-"
 _OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _DIGITS = 24  # of a hash
@@ -107,7 +104,7 @@ def build_in(package: Path) -> list[Path]:
     """
     folder = package / _BUILT_IN.name
     folder.mkdir(parents=True, exist_ok=True)
-    compiler = _compiler()
+    compiler = find_compiler().command
     libraries = []
     for source, level in itertools.product(SOURCES, levels_of(machine())):
         if source.needs <= level.needs:
@@ -138,19 +135,19 @@ def compiled(source: KernelSource) -> Path:
     from lorakit.runs import cache_folder
 
     level = wished_level()
-    compiler = _compiler()
+    compiler = find_compiler()
     flags = (*source.flags(level), *_FLAGS_OF_VENDORS.get(processor.vendor(), ()))
     try:
-        key = source.digest(*flags, _run([*compiler, "--version"]), processor.identity())
+        key = source.digest(*flags, compiler.version, processor.identity())
         folder = cache_folder() / "kernels"
         library = whole_library(folder, f"{source.name}-{level.name}-{key}")
         if library is None:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             _sweep(folder)
-            library = compile_into(folder, f"{source.name}-{level.name}-{key}", [*compiler, *flags], source)
+            library = compile_into(folder, f"{source.name}-{level.name}-{key}", [*compiler.command, *flags], source)
         _check_is_own(library)
-    except (OSError, subprocess.SubprocessError) as error:
-        raise NoKernelsError(f"the C++ compiler failed ({_last_line(error)})") from error
+    except (OSError, CompilerError) as error:
+        raise NoKernelsError(f"the C++ compiler failed ({error})") from error
     return library
 
 
@@ -166,7 +163,7 @@ def compile_into(folder: Path, beginning: str, command: Sequence[str], source: K
     """Compile a library into a folder, whole or not at all; several processes may do so at once."""
     with tempfile.TemporaryDirectory(dir=folder, prefix=_UNFINISHED) as unfinished:
         built = Path(unfinished) / "library.so"
-        _run([*command, str(FOLDER / source.file), "-o", str(built)])
+        output_of([*command, str(FOLDER / source.file), "-o", str(built)], LONGEST_SECONDS)
         built.chmod(0o700)  # whatever the umask
         with built.open("rb") as file:
             os.fsync(file.fileno())
@@ -176,20 +173,6 @@ def compile_into(folder: Path, beginning: str, command: Sequence[str], source: K
                 other.unlink(missing_ok=True)
         built.replace(library)
     return library
-
-
-def _compiler() -> list[str]:
-    """Return the compiler's command: that of ``CXX``, as everywhere, else the first there is."""
-    try:
-        chosen = shlex.split(os.environ.get("CXX", ""))
-    except ValueError as error:
-        raise NoKernelsError(f"CXX cannot be read ({error})") from error
-    if chosen and shutil.which(chosen[0]):
-        return chosen
-    found = next((path for name in _COMPILERS if (path := shutil.which(name))), None)
-    if found is None:
-        raise NoKernelsError("there is no C++ compiler")
-    return [found]
 
 
 def _content_digest(file: Path) -> str:
@@ -203,7 +186,7 @@ def _is_whole(library: Path) -> bool:
 def _sweep(folder: Path) -> None:
     """Remove what processes that were killed have left."""
     for left in folder.glob(f"{_UNFINISHED}*"):
-        if left.is_dir() and time.time() - left.stat().st_mtime > 2 * _LONGEST_SECONDS:  # rmtree would open a pipe
+        if left.is_dir() and time.time() - left.stat().st_mtime > 2 * LONGEST_SECONDS:  # rmtree would open a pipe
             shutil.rmtree(left, ignore_errors=True)
 
 
@@ -212,12 +195,3 @@ def _check_is_own(library: Path) -> None:
     found = library.stat()
     if found.st_uid != os.getuid() or found.st_mode & _OTHERS_MAY_WRITE:
         raise NoKernelsError(f"others may write {library}")
-
-
-def _run(command: Sequence[str]) -> str:
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=_LONGEST_SECONDS).stdout
-
-
-def _last_line(error: Exception) -> str:
-    lines = (getattr(error, "stderr", "") or str(error)).strip().splitlines()
-    return lines[-1] if lines else type(error).__name__

@@ -13,7 +13,8 @@ import torch
 from lorakit.engine import choose_backend
 from lorakit.engine.backends.cpu import build as kernel_build
 from lorakit.engine.backends.cpu import library as kernel_library
-from lorakit.engine.backends.cpu.levels import VARIABLE, levels_here
+from lorakit.engine.backends.cpu.compiler import find_compiler
+from lorakit.engine.backends.cpu.levels import VARIABLE, NoKernelsError, levels_here
 from lorakit.engine.layout import PackedLayout
 from lorakit.engine.ops.attention import PackedAttention
 from lorakit.engine.runtime import processor
@@ -42,7 +43,12 @@ COMPILERS = {
         'if [ "$1" = --version ]; then echo "version 1"; else echo "no such flag" >&2; exit 1; fi',
         "the C++ compiler failed (no such flag)",
     ),
-    "no program at all": ("exit 3", "the C++ compiler failed"),
+    "no program at all": ("exit 3", "the C++ compiler failed (it ended with code 3)"),
+    "one that makes nothing": ("exit 0", "the C++ compiler failed (it leaves nothing)"),
+    "one that waits": ("sleep 1000", "the C++ compiler failed (it has not come to its end in 0 s)"),
+    "one that waits behind its own end": ("sleep 1000 & echo 1", "the C++ compiler failed (it has not come to its end"),
+    "one that talks for ever": ("yes", "the C++ compiler failed (it says more than any compiler does)"),
+    "one that is no text": (r"printf '\377\376'; exit 1", "the C++ compiler failed (\ufffd\ufffd)"),
 }
 
 
@@ -51,6 +57,8 @@ def test_without_a_compiler_that_will_do_pytorch_computes(monkeypatch, tmp_path,
     found = text and program(tmp_path, text)
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr(shutil, "which", lambda name: found)
+    if "sleep" in (text or ""):
+        monkeypatch.setattr("lorakit.engine.backends.cpu.compiler._TO_ANSWER_SECONDS", 0.2)
     choice = choose_backend(True, CPU, torch.float32)
     assert not choice.is_native
     assert choice.reason.startswith(reason)
@@ -125,13 +133,10 @@ def test_a_damaged_library_is_never_run_but_built_anew(monkeypatch, built, libra
     damage(library, share)
     [whole] = (file.read_bytes() for file in built.glob(OF_PASSES))
 
-    def run(command):
-        if "-o" not in command:
-            return version
+    def run(command, most_seconds):
         return (open(command[command.index("-o") + 1], "wb").write(whole), "")[1]  # what a compiler would make
 
-    version = kernel_build._run([*kernel_build._compiler(), "--version"])
-    monkeypatch.setattr(kernel_build, "_run", run)
+    monkeypatch.setattr(kernel_build, "output_of", run)
     assert choose_backend(True, CPU, torch.float32).is_native
     [anew] = library.parent.glob(OF_PASSES)
     assert anew.read_bytes() == whole
@@ -185,8 +190,8 @@ def test_with_other_threads_than_openmp_s_one_thread_computes_the_same(monkeypat
 
 def test_a_compiler_s_command_that_cannot_be_read_is_said(monkeypatch):
     monkeypatch.setenv("CXX", "g++ 'half")
-    with pytest.raises(kernel_build.NoKernelsError, match=r"CXX cannot be read \(No closing quotation\)"):
-        kernel_build._compiler()
+    with pytest.raises(NoKernelsError, match=r"CXX cannot be read \(No closing quotation\)"):
+        find_compiler()
 
 
 def test_what_another_process_has_just_built_stays_and_what_is_damaged_goes(tmp_path):
