@@ -28,12 +28,15 @@ from lorakit.language import ERROR_WORDS, language, translated
 from lorakit.outgoing import for_a_screen, printable
 
 LONGEST_LINE = 50_000_000  # characters of standard input; a row may bring its pictures along
+_MOST_SKIPPED = 1_000_000_000  # characters of a line; one of a device never ends
+_KEPT_OF_LINE = 100  # characters of one that is skipped
 _KEPT_LINES = 1000  # of a session's history
 _FEWEST_COLUMNS = 20
 _NO_END = 10**9  # columns of a file
 
 
 __all__ = [
+    "LongLineError",
     "MarkedText",
     "ProgressLine",
     "detail",
@@ -216,7 +219,7 @@ def prompt(label: str) -> str:
 
     Raises:
         EOFError: The input has ended.
-        DataError: See `read_line`.
+        DataError: See `read_line`; its line is left.
     """
     label = translated(for_a_screen(label))
     if is_interactive():
@@ -235,18 +238,37 @@ def prompt(label: str) -> str:
     return line.rstrip("\r\n")
 
 
+class LongLineError(DataError):
+    """A line of standard input is longer than any question; the next one may do.
+
+    Attributes:
+        beginning: Of the line.
+    """
+
+    beginning = ""
+
+
 def read_line() -> str:
     """Read one line of standard input with its end; "" where the input has ended.
 
     Raises:
-        DataError: It never ends, as that of a device, and would fill the memory.
+        LongLineError: It is longer than any question; it has been read to its end, and none of it is kept.
+        DataError: It never ends, as that of a device.
     """
     line = sys.stdin.readline(LONGEST_LINE + 1)
-    if len(line) > LONGEST_LINE:
-        raise DataError(
-            f"standard input: a line has more than {LONGEST_LINE // 10**6} million characters", "end it with a line end"
-        )
-    return line
+    if len(line) <= LONGEST_LINE:
+        return line
+    beginning, skipped = line[:_KEPT_OF_LINE], 0
+    while line and not line.endswith("\n"):
+        skipped += len(line)
+        if skipped > _MOST_SKIPPED:
+            raise DataError("standard input: a line that never ends", "end each question with a line end")
+        line = sys.stdin.readline(LONGEST_LINE)
+    error = LongLineError(
+        f"standard input: a line has more than {LONGEST_LINE // 10**6} million characters", "ask a shorter question"
+    )
+    error.beginning = beginning
+    raise error
 
 
 def typed() -> str:

@@ -18,7 +18,7 @@ from lorakit.errors import AdapterError, SettingsError
 from lorakit.export.experts import changed as changed_experts
 from lorakit.export.experts import in_files, wrappers
 from lorakit.export.tensors import ModelTensors
-from lorakit.model_config.added_tokens import is_token_wrapper
+from lorakit.model_config.added_tokens import grown, is_token_wrapper
 
 Compute = Callable[[Callable[[], torch.Tensor]], torch.Tensor]  # from how the base's own is read to the changed one
 _HEAD = "lm_head.weight"
@@ -99,9 +99,26 @@ def _changes(model: Any, base: ModelTensors) -> dict[str, Callable[[], torch.Ten
             )
         changed[place] = partial(compute, partial(base.read, source))
     changed |= _changed_experts(own, base)
+    changed |= {place: compute for place, compute in _grown_head(own, base) if place not in changed}
     if _is_tied(own) and embedding in changed and _HEAD not in changed and not _are_ends_alike(model):
         changed[_HEAD] = partial(base.read, embedding)  # PEFT adapts the embeddings alone
     return changed
+
+
+def _grown_head(own: Any, base: ModelTensors) -> Iterator[tuple[str, Callable[[], torch.Tensor]]]:
+    """Yield what an output layer of its own has in files without rows for the tokens that an adapter adds."""
+    rows, head = len(own.get_input_embeddings().weight), own.get_output_embeddings()
+    if _is_tied(own) or head is None:
+        return
+    path = next(name for name, module in own.named_modules() if module is head)
+    for parameter in ("weight", "bias"):
+        place = _place_of(f"{path}.{parameter}", base.shapes)
+        if place is not None and base.shapes[place][0] < rows:
+            yield place, partial(_with_more_rows, partial(base.read, place), rows)
+
+
+def _with_more_rows(read_base: Callable[[], torch.Tensor], rows: int) -> torch.Tensor:
+    return grown(read_base(), rows)
 
 
 def _changed_experts(own: Any, base: ModelTensors) -> dict[str, Callable[[], torch.Tensor]]:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -118,15 +118,19 @@ def answer_lines(assistant: Assistant, config: Config) -> None:
     rules = RowRules.of(config, takes_pictures=assistant.chat_format.images is not None)
     ledger = Ledger(rules.ignored)
     failed = asked = 0
-    for number, line in enumerate(iter(console.read_line, "")):
-        if not line.strip():
-            continue
-        asked += 1
+    for number in count():
         origin = f"standard input line {number + 1}"
         try:
+            if not (line := console.read_line()):
+                break
+            if not line.strip():
+                continue
             question = _question(RawRow(json.loads(line), origin), rules, ledger)
+        except console.LongLineError as error:
+            question = Question({}, Rejected(origin, error.message))
         except (ValueError, RecursionError) as error:
             question = Question({}, Rejected(origin, f"is not JSON ({error})"))
+        asked += 1
         [found] = _answers(assistant, [question], config, number)
         failed += ERROR_KEY in found
         console.stream(strict_json(found) + "\n")

@@ -134,6 +134,10 @@ def _converse(session: Session) -> None:
         except EOFError:
             console.note("")
             return
+        except console.LongLineError as error:  # its answer is an empty line, as that of any question that is refused
+            console.warn(str(error))
+            console.stream("\n")
+            continue
         except KeyboardInterrupt:
             has_cleared = bool(console.typed())
             console.note("" if has_cleared or is_leaving else "\nCtrl-C once more leaves")
@@ -152,19 +156,36 @@ def _converse(session: Session) -> None:
 
 
 def _read_question() -> str:
-    """Read a line, or all lines between two marks of three quotation marks."""
-    line = console.prompt(QUESTION_LABEL).strip()
+    """Read a line, or all lines between two marks of three quotation marks.
+
+    Raises:
+        EOFError: There is none any more.
+        LongLineError: It has more characters than any model reads, and has been read to its end.
+    """
+    length = 0
+    try:
+        line = console.prompt(QUESTION_LABEL).strip()
+    except console.LongLineError as error:
+        if not error.beginning.lstrip().startswith(_LINES_MARK):
+            raise
+        line, length = _LINES_MARK, console.LONGEST_LINE
     if not line.startswith(_LINES_MARK):
         return line
-    lines, length = [line.removeprefix(_LINES_MARK)], 0
+    lines = [line.removeprefix(_LINES_MARK)]
     while not lines[-1].rstrip().endswith(_LINES_MARK):
         try:
             lines.append(console.prompt(""))
+            length += len(lines[-1]) + 1
+        except console.LongLineError:
+            length += console.LONGEST_LINE
         except EOFError:
             break
-        length += len(lines[-1]) + 1
-        if length > console.LONGEST_LINE:
-            raise DataError("a question has more characters than any model reads", f"end it with {_LINES_MARK}")
+        if length > console.LONGEST_LINE:  # to its end, of which nothing is kept
+            lines = lines[-1:]
+    if length > console.LONGEST_LINE:
+        raise console.LongLineError(
+            "a question has more characters than any model reads", f"its end is a line that ends with {_LINES_MARK}"
+        )
     lines[-1] = lines[-1].rstrip().removesuffix(_LINES_MARK)
     return "\n".join(lines).strip("\n")
 

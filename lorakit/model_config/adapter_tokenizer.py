@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _EMBEDDING = re.compile(r"embed|wte|trainable_tokens")
+_HEAD = re.compile(r"lm_head|embed_out|output")
 _FILES = ("tokenizer.json", "tokenizer_config.json")
 
 
@@ -90,6 +91,12 @@ def check_rows(tokenizer: PreTrainedTokenizerBase, folder: Path, source: ModelSo
             f"{folder}: its weights cannot be read ({first_line(error)})", "copy the adapter's folder again"
         ) from error
     if any(_EMBEDDING.search(name) for name in names):
+        is_apart = settings.get("text_config", settings).get("tie_word_embeddings") is False
+        if is_apart and not any(_HEAD.search(name) for name in names):
+            console.note(
+                f"{folder}: it has no rows of the output layer for the tokens that it adds; those are the mean of the "
+                "others, so these tokens are read and hardly ever written"
+            )
         return
     raise AdapterError(
         f"{folder}: its tokenizer has {len(tokenizer)} tokens, its base {rows} rows, and it brings none for the others",

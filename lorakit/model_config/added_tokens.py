@@ -48,6 +48,29 @@ def token_rows(
     return {name.rpartition(".")[2]: ids for name, module in model.named_modules() if module in ends}
 
 
+def grow(model: Any, rows: int) -> None:
+    """Give a model more rows of its embedding, which an adapter must bring, and its output layer as many.
+
+    Rows of an output layer that is not tied and that the adapter has none for are the mean of the others, with which
+    a token is hardly ever the likeliest: PEFT alone would leave them to chance.
+    """
+    head = model.get_output_embeddings()
+    known = {} if head is None else {name: own.detach().clone() for name, own in head.named_parameters()}
+    model.resize_token_embeddings(rows, mean_resizing=False)
+    head = model.get_output_embeddings()
+    if head is None or head.weight is model.get_input_embeddings().weight:
+        return
+    with torch.no_grad():
+        for name, before in known.items():
+            head.get_parameter(name).copy_(grown(before, rows))
+
+
+def grown(before: torch.Tensor, rows: int) -> torch.Tensor:
+    """Return an output layer's weight or bias with more rows: the mean of those that there are."""
+    mean = before.float().mean(dim=0, keepdim=True).to(before.dtype)
+    return torch.cat([before, mean.expand(rows - len(before), *before.shape[1:])])
+
+
 def begin_rows(adapted: Any, plain: PreTrainedTokenizerBase, tokens: Sequence[str]) -> None:
     """Let the rows of new tokens begin as the mean of those of the pieces that they were before, in float32.
 

@@ -21,6 +21,7 @@ from lorakit.engine import (
 )
 from lorakit.errors import ModelError
 from lorakit.model_config.adapter_bounds import FRACTIONS, is_finite
+from lorakit.model_config.added_tokens import grow
 from lorakit.model_config.computing import let_engine_compute
 from lorakit.model_config.config_bounds import check_generation_file, check_sizes
 from lorakit.model_config.model_class import check_is_whole, class_to_read
@@ -172,7 +173,7 @@ def load_model(
         model = _read_weights(source, dtype, loading_arguments(quantization, dtype.dtype, device))
     own_rows = model.get_input_embeddings().weight.shape[0]
     if rows > own_rows:
-        model.resize_token_embeddings(rows, mean_resizing=False)
+        grow(model, rows)
     elif len(tokenizer) > own_rows:
         raise ModelError(
             f"{source.name}: its tokenizer has {len(tokenizer)} tokens but the model only {own_rows}",

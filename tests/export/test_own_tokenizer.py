@@ -22,6 +22,7 @@ GROWN = {
     "modules_to_save": {"modules_to_save": ["embed_tokens", "lm_head"]},
     "whole embedding": {},
     "trainable_token_indices": {"trainable_token_indices": {"embed_tokens": [-2, -1], "lm_head": [-2, -1]}},
+    "rows of the embedding alone": {"trainable_token_indices": {"embed_tokens": [-2, -1]}},
 }
 
 
@@ -87,12 +88,15 @@ def case(request, tmp_path):
 
 
 @pytest.mark.every(3)
-def test_the_merged_model_has_that_tokenizer_and_computes_what_plain_peft_does_with_it(case, tmp_path, write_rows):
+def test_the_merged_model_has_that_tokenizer_and_computes_what_plain_peft_does_with_it(
+    case, tmp_path, write_rows, capsys
+):
     base, adapter = case
     rows = write_rows([{"text": "<doc> How far? </doc>", "target": "Nine miles."}])
     assert run("merge", base, adapter, rows, tmp_path) == 0
     merged = tmp_path / "written"
     assert json.loads((merged / "proof.json").read_text())["proven"]
+    said = "no rows of the output layer for the tokens that it adds" in capsys.readouterr().err
     tokenizer, model = plain(base, adapter)
     own = AutoTokenizer.from_pretrained(merged)
     assert own.get_vocab() == tokenizer.get_vocab()
@@ -100,7 +104,14 @@ def test_the_merged_model_has_that_tokenizer_and_computes_what_plain_peft_does_w
     ids = own(TEXT)["input_ids"]
     assert ids == tokenizer(TEXT)["input_ids"]
     whole = AutoModelForCausalLM.from_pretrained(merged, dtype=torch.float32).eval()
-    torch.testing.assert_close(logits(whole, ids), logits(model, ids), rtol=1e-4, atol=1e-4)
+    found, expected = logits(whole, ids), logits(model, ids)
+    brought = str(list(load_file(adapter / "adapter_model.safetensors")))
+    assert said == (len(own) == len(whole.lm_head.weight) and "lm_head" not in brought)
+    if said:  # rows that plain PEFT leaves to chance
+        mean = whole.lm_head.weight[:-2].mean(0, keepdim=True)
+        torch.testing.assert_close(whole.lm_head.weight[-2:], mean.expand(2, -1))
+        found, expected = found[..., :-2], expected[..., :-2]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.every(3)

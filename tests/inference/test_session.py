@@ -210,6 +210,23 @@ def test_a_question_longer_than_the_model_is_named_and_the_session_goes_on(train
     assert output.out == "\n早睡早起。\n"
 
 
+def test_a_line_longer_than_any_question_is_refused_and_the_session_goes_on(trained, monkeypatch, capsys):
+    monkeypatch.setattr("lorakit.console.LONGEST_LINE", 10)
+    lines = (
+        "长" * 99 + '\n怎样睡好？\n"""' + "a\n" * 9 + '"""\n怎样睡好？\n"""' + "b" * 99 + '\nmore\n"""\n怎样睡好？\n'
+    )
+    assert ask(trained, monkeypatch, lines) == 0
+    output = capsys.readouterr()
+    assert output.out == "\n早睡早起。\n" * 3
+    assert output.err.count("warning: standard input: a line has more than 0 million characters") == 1
+    assert output.err.count("warning: a question has more characters than any model reads") == 2
+    asked = f'{{"text": "{"b" * 99}"}}\n"怎样睡好？"\n'
+    assert ask(trained, monkeypatch, asked, "--jsonl") == 2
+    long, short = map(json.loads, capsys.readouterr().out.splitlines())
+    assert "has more than" in long["error"]
+    assert short["generated"] == "早睡早起。"
+
+
 def test_tools_for_a_template_that_has_no_place_for_them_are_refused_at_once(trained, monkeypatch, tmp_path, capsys):
     (tmp_path / "tools.json").write_text('[{"name": "weather", "parameters": {}}]')
     assert ask(trained, monkeypatch, "怎样睡好？\n", "--tools", str(tmp_path / "tools.json")) == 2
