@@ -6,7 +6,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := train
 
-.PHONY: help train test test-processors coverage slow check docs bench fuzz clean
+.PHONY: help train test test-processors coverage slow check docs site bench fuzz clean
 
 help:  ## what there is to make
 	@sed -n "s/^\([a-z-]*\):.*  ## /\1\t/p" $(firstword $(MAKEFILE_LIST)) | expand -t 18
@@ -41,6 +41,9 @@ check: $(VENV)/installed-dev  ## style, types and the order of the rooms
 
 docs: $(VENV)/installed  ## write docs/settings.md anew from the settings
 	$(BIN)/python -m lorakit.config.reference > docs/settings.md
+
+site: $(VENV)/installed-dev  ## build the documentation as pages, in site/
+	$(BIN)/python -m mkdocs build --quiet
 
 bench: $(VENV)/installed-dev  ## measure lorakit against plain Trainer + PEFT, TRL and LLaMA-Factory in one run
 	$(BIN)/python benchmarks/bench.py $(ARGS)

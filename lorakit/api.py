@@ -1,11 +1,12 @@
 """lorakit in Python: one base model that stays loaded, adapters that come and go, and training from the same object.
 
-    import lorakit
-
-    model = lorakit.load("starter", adapters={"sleep": "output/lora_model"})
-    model.generate("如何保持良好的睡眠质量？")
-    model.base()
-    model.generate("如何保持良好的睡眠质量？")  # as the base model answers
+    >>> import lorakit
+    >>> model = lorakit.load("starter", adapters={"sleep": "output/lora_model"})
+    >>> answer = model.generate("如何保持良好的睡眠质量？")
+    >>> model.base()
+    >>> answer_of_the_base = model.generate("如何保持良好的睡眠质量？")
+    >>> model.active
+    {}
 
 Every setting of docs/settings.md is a keyword. Faults are `lorakit.errors.LorakitError`, with the remedy in ``hint``.
 """
@@ -46,6 +47,10 @@ def load(model: str | PathLike[str] = "starter", adapters: AdapterPaths | None =
 
     Raises:
         LorakitError: A setting, the model or an adapter is not what it should be.
+
+    >>> model = lorakit.load("starter", adapters="output/lora_model", max_new_tokens=64)
+    >>> model.adapters
+    ('output',)
     """
     values = {"model_name_or_path": str(model), "validation_file": None, **settings}
     listed = _listed(adapters)
@@ -90,6 +95,11 @@ class LoadedModel:
 
         Raises:
             LorakitError: The question does not fit the model, or a picture cannot be read.
+
+        >>> question = "如何保持良好的睡眠质量？"
+        >>> answer = model.generate(question, max_new_tokens=8)
+        >>> told = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+        >>> shorter = model.generate([*told, {"role": "user", "content": "再短一点。"}], max_new_tokens=8)
         """
         from lorakit.inference.generation import answer_batch
         from lorakit.inference.sampling import SamplingParams
@@ -110,11 +120,21 @@ class LoadedModel:
         self._adapters.base()
 
     def using(self, name: str) -> AbstractContextManager[Assistant]:
-        """Answer with one adapter, or with ``base``, inside a ``with`` block."""
+        """Answer with one adapter, or with ``base``, inside a ``with`` block.
+
+        >>> with model.using("base"):
+        ...     answer = model.generate("如何保持良好的睡眠质量？", max_new_tokens=8)
+        """
         return self._adapters.using(name)
 
     def mix(self, weights: Mapping[str, float]) -> None:
-        """Answer with the weighted sum of several adapters from now on: ``model.mix({"a": 0.7, "b": 0.3})``."""
+        """Answer with the weighted sum of several adapters from now on.
+
+        >>> name = model.load("output/lora_model", name="again")
+        >>> model.mix({"sleep": 0.7, "again": 0.3})
+        >>> model.active
+        {'sleep': 0.7, 'again': 0.3}
+        """
         self._adapters.mix(weights)
 
     def load(self, path: str | PathLike[str], name: str | None = None) -> str:
@@ -122,13 +142,22 @@ class LoadedModel:
 
         Returns:
             Its name: by default that of its folder, or of the run's.
+
+        >>> model.load("output/lora_model", name="second")
+        'second'
         """
         choice = _choice(path, name)
         self._adapters.load(choice)
         return choice.name
 
     def unload(self, name: str) -> None:
-        """Take an adapter out of memory."""
+        """Take an adapter out of memory.
+
+        >>> name = model.load("output/lora_model", name="third")
+        >>> model.unload(name)
+        >>> model.adapters
+        ('sleep',)
+        """
         self._adapters.unload(name)
 
     def train(self, config: str | PathLike[str] | Mapping[str, Any] | Config, name: str | None = None) -> str:
@@ -146,6 +175,11 @@ class LoadedModel:
 
         Raises:
             LorakitError: As ``--task train``; also where the run was interrupted.
+
+        >>> settings = {"train_file": "data/train.json", "validation_file": None, "output_dir": "output/second"}
+        >>> model.train({**settings, "num_train_epochs": 1, "max_rows": 2, "max_new_tokens": 2})
+        [...]
+        'second'
         """
         from lorakit.train.training import run
 
@@ -172,6 +206,9 @@ class LoadedModel:
         Raises:
             ProofError: It is not the same; it stays in ``path + ".unproven"``.
             LorakitError: No adapter is in use, or the folder holds other files.
+
+        >>> model.merge("output/merged", validation_file="data/validation.json", proof_questions=2, max_new_tokens=4)
+        proof[...]
         """
         if not self.active:
             raise SettingsError("merge: no adapter is in use", "choose one with use() or mix()")

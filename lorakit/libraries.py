@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import re
 import sys
 
 from lorakit.errors import RunError
@@ -31,6 +32,20 @@ _READ_THE_ENVIRONMENT = {
     "huggingface_hub.constants": ("huggingface_hub", ("HF_", "HUGGING", "DO_NOT_TRACK", "DISABLE_TELEMETRY")),
     "transformers": ("transformers", ("TRANSFORMERS", "HF_", "USE_", "ENV_VARS")),
 }
+_PROCESSORS = re.compile(r"[\s,]*(\d{1,5}(-\d{1,5}(:\d{1,5})?)?([\s,]+|$))*")
+_ALLOCATOR = re.compile(r"(\w+:(\[[^\[\]]*\]|[^,\[\]]+)(,(?!$)|$))*")
+_BY_THE_ALLOCATOR = (
+    _ALLOCATOR,
+    "such as expandable_segments:True",
+    "names and values, without which PyTorch would abort",
+)
+# What C and C++ read while they are loaded, when no error can be caught: how it is written, an example, and what else.
+_READ_BY_C = {
+    "GOMP_CPU_AFFINITY": (_PROCESSORS, "such as 0-3", "numbers of processors, without which OpenMP would never start"),
+    "PYTORCH_ALLOC_CONF": _BY_THE_ALLOCATOR,
+    "PYTORCH_CUDA_ALLOC_CONF": _BY_THE_ALLOCATOR,
+    "PYTORCH_HIP_ALLOC_CONF": _BY_THE_ALLOCATOR,
+}
 _MISSES_TRITON = "torch.utils.flop_counter"
 
 
@@ -51,6 +66,11 @@ def start_libraries() -> None:
     Raises:
         RunError: One of them does not start.
     """
+    for variable, (grammar, example, becomes) in _READ_BY_C.items():
+        if not grammar.fullmatch(written := os.environ.get(variable, "")):
+            raise RunError(
+                f"{variable}={written[:_MOST_SHOWN]!r}: is not written as {becomes}", f"write {example}, or unset it"
+            )
     for module, (name, beginnings) in _READ_THE_ENVIRONMENT.items():
         try:
             importlib.import_module(module)

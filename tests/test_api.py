@@ -1,5 +1,6 @@
 """lorakit in Python: the example of the documentation, run as it stands, and what can go wrong."""
 
+import doctest
 import re
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from conftest import ROOT
 from random_adapters import plain_logits, plain_model, save_random_adapter
 
 import lorakit
+from lorakit import api
 from lorakit.errors import LorakitError, SettingsError
 
 
@@ -22,6 +24,25 @@ def model(model_folder, tmp_path):
 def test_importing_the_package_loads_no_torch():
     code = "import lorakit, sys; assert not {'torch', 'transformers', 'pydantic'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+EXAMPLES = [test for test in doctest.DocTestFinder().find(api) if test.examples]
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)
+def test_the_examples_of_the_docstrings_run(example, model_folder, tmp_path, monkeypatch):
+    base = model_folder("qwen3")
+    (tmp_path / "data").symlink_to(ROOT / "data")
+    (tmp_path / "starter").symlink_to(base)
+    save_random_adapter(base, tmp_path / "output" / "lora_model")
+    monkeypatch.chdir(tmp_path)
+    model = lorakit.load("./starter", adapters={"sleep": "output/lora_model"}, torch_dtype="float32")
+    monkeypatch.setattr(lorakit, "load", lambda name, **settings: api.load(f"./{name}", **settings))
+    example.globs = {"lorakit": lorakit, "model": model}
+    monkeypatch.setattr(doctest, "ELLIPSIS_MARKER", "[...]")  # of what is printed beside the result
+    said = []
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+    assert runner.run(example, out=said.append).failed == 0, "".join(said)
 
 
 @pytest.mark.slow

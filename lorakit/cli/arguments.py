@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
+import re
 import shlex
 import shutil
-import textwrap
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -16,6 +16,7 @@ from lorakit.config.settings import Setting, settings, shown_value
 from lorakit.errors import SettingsError
 from lorakit.invocation import program
 from lorakit.language import translated
+from lorakit.language.wrapping import filled, wrapped
 
 TASKS = {
     "train": "fine-tune an adapter on train_file, then compare it with the base model",
@@ -32,6 +33,7 @@ TASKS = {
 }
 
 
+_LINK = re.compile(r"\[([^\]]+)\]\(https?:[^)]*\)")  # of documentation; a terminal shows its words
 _TASK_COLUMNS = 13  # before what is said of a task
 
 
@@ -46,10 +48,16 @@ class Arguments:
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """argparse's help, with its own words in the language of this process."""
+    """argparse's help, with its own words in the language of this process, and lines as wide as a terminal's cells."""
 
     def add_usage(self, usage: str | None, actions: Any, groups: Any, prefix: str | None = None) -> None:
-        super().add_usage(usage, actions, groups, f"{translated('usage:')} " if prefix is None else prefix)
+        said = f"{translated('usage:')} " if prefix is None else prefix
+        parts = [f"{part} " for part in re.split(r" (?=\[)", usage or "")]
+        lines = filled([part % {"prog": self._prog} for part in parts], self._width - len(said))
+        super().add_usage(f"\n{' ' * len(said)}".join(lines).replace("%", "%%"), actions, groups, said)
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return wrapped(_LINK.sub(r"\1", " ".join(text.split())), width)
 
     def start_section(self, heading: str | None) -> None:
         super().start_section(translated(heading) if heading else heading)
@@ -98,7 +106,7 @@ def _unknown(flag: str, flagged: list[str]) -> SettingsError:
 def _parser(flagged: list[Setting]) -> argparse.ArgumentParser:
     room = shutil.get_terminal_size().columns - _TASK_COLUMNS
     tasks = "\n".join(
-        f"  {name:<10} " + f"\n{' ' * _TASK_COLUMNS}".join(textwrap.wrap(translated(help_text), max(room, 20)))
+        f"  {name:<10} " + f"\n{' ' * _TASK_COLUMNS}".join(wrapped(translated(help_text), max(room, 20)))
         for name, help_text in TASKS.items()
     )
     parser = _Parser(

@@ -60,6 +60,17 @@ def _template_date(value: Any) -> Any:
 TemplateDate = Annotated[str, BeforeValidator(_template_date)]
 
 
+def _lora_ranks(value: Any) -> Any:
+    listed = [value] if isinstance(value, int) else value
+    is_ranks = isinstance(listed, list) and all(type(rank) is int and 1 <= rank <= 4096 for rank in listed)
+    if is_ranks:
+        return listed
+    raise PydanticCustomError("ranks", "must be a list of ranks from 1 to 4096 such as [8, 32]")
+
+
+LoraRanks = Annotated[list[int], BeforeValidator(_lora_ranks)]
+
+
 class RowSource(BaseModel):
     """One of several files of rows."""
 
@@ -335,6 +346,11 @@ class Config(BaseModel):
         min_length=1,
         description="File of rows with these questions. null: 100 that lorakit brings, in Chinese and English.",
     )
+    advise_ranks: Annotated[LoraRanks, Shown("Training")] = Field(
+        [],
+        description="Other ranks that `--task advise` tries with the best learning rate, such as [8, 32]; lora_alpha "
+        "stays.",
+    )
     trainer_args: Annotated[dict[str, Any], Shown("Training")] = Field(
         {},
         description="Any further field of `transformers.TrainingArguments`: schedulers, trackers (`report_to`), "
@@ -566,6 +582,7 @@ def _type_text(annotation: Any) -> str:
         dict[str, str]: "mapping",
         dict[str, Meaning]: "mapping",
         list[str]: "list of names",
+        LoraRanks: "list of whole numbers",
     }
     if annotation in names:
         return names[annotation]
@@ -601,6 +618,7 @@ def settings() -> list[Setting]:
             "train_file": RowSources,
             "validation_file": RowSources | None,
             "image": Paths,
+            "advise_ranks": LoraRanks,
             "lora_model_path": Paths | None,
         }
         listed.append(
@@ -621,4 +639,4 @@ def shown_value(value: Any) -> str:
     """Write a default as it would stand in a configuration."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    return f"[{', '.join(value)}]" if isinstance(value, list) else str(value)
+    return f"[{', '.join(map(str, value))}]" if isinstance(value, list) else str(value)

@@ -5,8 +5,10 @@ Rates around the published rule are tried; see `lorakit.train.short_runs`.
 
 from __future__ import annotations
 
+import gc
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from lorakit import console
@@ -19,7 +21,7 @@ from lorakit.model_config import quiet_libraries
 from lorakit.runs import keep_foreign, open_folder, write_own_bytes, write_own_text
 from lorakit.train.learning_rate import steps_of
 from lorakit.train.planning import plan_run
-from lorakit.train.preparing import Prepared, gather, prepare
+from lorakit.train.preparing import Gathered, Prepared, gather, prepare
 from lorakit.train.short_runs import ShortRuns, Tried, best_of, halved, rate_for
 from lorakit.train.trial import leaving_no_trace
 
@@ -46,28 +48,59 @@ def run(config: Config, config_file: str) -> int:
         console.note(f"no rows to validate on: {_HELD_BACK:.0%} of the training rows are held back for this")
         config = config.model_copy(update={"validation_share": _HELD_BACK})
     gathered = gather(config, None)
-    prepared = prepare(config, gathered)
-    plan = plan_run(prepared, None)
-    first = float(prepared.config.learning_rate)
-    steps = steps_of(prepared.config, len(prepared.data.train.encoded), 1)
-    tried = halved(ShortRuns(prepared, plan, _general(prepared)), rates_around(first), steps)
-    best = best_of(tried)
-    advised = rate_for(best, steps)
-    _show(tried, best, steps, first, advised)
+    found = _rates_tried(config, gathered)
+    best = best_of(found.tried)
+    advised: dict[str, float] = {"learning_rate": rate_for(best, found.steps)}
+    _show(found, best, advised["learning_rate"])
     if best.forgotten is not None and not config.replay:
         console.result(
             f"after {best.steps} steps the base's answers to general questions are {best.forgotten:.2f} nats a token "
             "less likely"
         )
-        advise_replay(best.forgotten, len(prepared.data.train.examples))
+        advise_replay(best.forgotten, len(gathered.data.train.examples))
+    if config.advise_ranks:
+        losses = {config.lora_r: best.loss} | _ranks_tried(config, gathered, best)
+        advised["lora_r"] = min(losses, key=lambda rank: losses[rank])
+        rows = [[str(rank), f"{losses[rank]:.4f}"] for rank in sorted(losses)]
+        console.table("validation loss", ["lora_r", f"after {best.steps} steps"], rows)
     keep_foreign(folder, (PICTURE_FILE, ADVISED_FILE), console.note)
-    write_own_bytes(folder, PICTURE_FILE, _drawn(tried, best))
-    write_own_text(folder, ADVISED_FILE, with_values(text, {"learning_rate": advised}))
+    write_own_bytes(folder, PICTURE_FILE, _drawn(found.tried, best))
+    write_own_text(folder, ADVISED_FILE, with_values(text, advised))
     console.note(
         f"written: {folder / ADVISED_FILE}, which is {config_file} with that rate, and {folder / PICTURE_FILE}"
     )
     console.suggest("train with it", command("train", "--config", str(folder / ADVISED_FILE)))
     return 0
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What was tried, for a run of so many steps, around the rule's rate."""
+
+    tried: list[Tried]
+    steps: int
+    rule: float
+
+
+def _rates_tried(config: Config, gathered: Gathered) -> _Found:
+    prepared = prepare(config, gathered)
+    rule = float(prepared.config.learning_rate)
+    steps = steps_of(prepared.config, len(prepared.data.train.encoded), 1)
+    runs = ShortRuns(prepared, plan_run(prepared, None), _general(prepared))
+    return _Found(halved(runs, rates_around(rule), steps), steps, rule)
+
+
+def _ranks_tried(config: Config, gathered: Gathered, best: Tried) -> dict[int, float]:
+    """Try other ranks with the best rate, each on a model that is loaded anew; return their losses."""
+    losses = {}
+    for rank in dict.fromkeys(config.advise_ranks):
+        if rank != config.lora_r:
+            gc.collect()  # the model before must be gone
+            with console.progress(None, f"trying lora_r {rank} for {best.steps} steps"):
+                other = prepare(config.model_copy(update={"lora_r": rank, "learning_rate": best.rate}), gathered)
+                losses[rank] = ShortRuns(other, plan_run(other, None)).loss_after(best.rate, best.steps)
+                del other
+    return losses
 
 
 def _general(prepared: Prepared) -> BaseAnswers | None:
@@ -85,9 +118,10 @@ def rates_around(first: float) -> list[float]:
     return list(dict.fromkeys(rates))
 
 
-def _show(tried: Sequence[Tried], best: Tried, steps: int, first: float, advised: float) -> None:
+def _show(found: _Found, best: Tried, advised: float) -> None:
+    tried, steps = found.tried, found.steps
     cost = sum(one.steps for one in tried) / steps
-    console.result(f"learning_rate {advised:g} is advised; the rule's own is {first:g}")
+    console.result(f"learning_rate {advised:g} is advised; the rule's own is {found.rule:g}")
     console.result(
         f"{best.rate:g} is the best of those tried, for {best.steps} steps; the best rate for {steps} is lower by the "
         "square root"

@@ -50,6 +50,7 @@ _WITHOUT_EFFECT = {
     "cpu_kernels",
     "resume",
     "replay_file",
+    "advise_ranks",
     "trainer_args",
 }
 _SECTIONS_WITHOUT_EFFECT = {"Generation", "Evaluation", "Export", "Terminal"}

@@ -4,11 +4,13 @@ import sys
 import pytest
 import torch
 from conftest import ROOT
+from rich.cells import cell_len
 
 from lorakit import libraries
 from lorakit.cli import main
 from lorakit.cli.arguments import parse_arguments
 from lorakit.errors import SettingsError
+from lorakit.language import speak_language
 
 
 def test_flags_travel_as_text_and_only_when_given():
@@ -124,12 +126,18 @@ def test_triton_is_left_out_where_there_is_no_gpu(monkeypatch, has_gpu, is_left_
     monkeypatch.delitem(sys.modules, "triton", raising=False)
 
 
-def test_help_fits_into_80_columns_and_shows_defaults(monkeypatch, capsys):
+@pytest.mark.parametrize("place", ["en_GB.UTF-8", "zh_CN.UTF-8"])
+def test_help_fits_into_80_columns_and_shows_defaults(monkeypatch, capsys, place):
     monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("LC_ALL", place)
     monkeypatch.setattr("sys.argv", ["/opt/bin/lorakit"])
     monkeypatch.setattr("shutil.which", lambda name: "/opt/bin/lorakit")
     with pytest.raises(SystemExit):
         main(["--help"])
     lines = capsys.readouterr().out.splitlines()
-    assert [line for line in lines if len(line) > 80] == []
-    assert "default: data/train.json" in " ".join(" ".join(lines).split())
+    speak_language("en")
+    assert [line for line in lines if cell_len(line) > 80] == []
+    assert [line for line in lines if line.strip()[:1] in tuple("，。、：；）")] == []
+    said = " ".join(" ".join(lines).split())
+    assert ("default: data/train.json" if place.startswith("en") else "默认：data/train.json") in said
+    assert "http" not in said

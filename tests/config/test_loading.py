@@ -91,6 +91,8 @@ def test_all_faults_stand_in_one_message_with_place_and_remedy(config_file):
         ("thinking=often", "must be auto, true or false"),
         ("target_modules=[]", "must be a list of layer names"),
         ("target_modules=[1]", "must be a list of layer names"),
+        ("advise_ranks=[8, 0]", "must be a list of ranks from 1 to 4096"),
+        ("advise_ranks=[8.5]", "must be a list of ranks from 1 to 4096"),
         ("top_p=1.5", "must be at most 1"),
         ("temperature=-1", "must be at least 0"),
         ("model_hub=github", "must be 'huggingface' or 'modelscope'"),

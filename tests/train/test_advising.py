@@ -118,6 +118,23 @@ def test_where_no_rate_gives_a_loss_there_is_no_advice():
         best_of([Tried(1e-3, 8, math.inf), Tried(1e-4, 8, math.inf)])
 
 
+def test_ranks_are_tried_where_it_is_asked_for_with_the_best_rate(advised, monkeypatch, capsys):
+    seen = []
+    real = ShortRuns.loss_after
+
+    def loss_after(self, rate, steps):
+        seen.append((self._prepared.config.lora_r, rate, steps))
+        return real(self, rate, steps)
+
+    monkeypatch.setattr(ShortRuns, "loss_after", loss_after)
+    code, folder = advised("--set=advise_ranks=[2, 8, 4]")
+    assert code == 0
+    assert [rank for rank, *_ in seen] == [8, 8, 8, 8, 8, 2, 4]
+    assert len({tried[1:] for tried in seen[5:]}) == 1
+    assert yaml.safe_load((folder / "advised.yaml").read_text())["lora_r"] in (2, 4, 8)
+    assert "lora_r" in capsys.readouterr().out
+
+
 def test_only_the_longest_runs_decide():
     tried = [Tried(1e-3, 8, 0.1), Tried(1e-4, 16, 0.5), Tried(5e-4, 16, 0.4)]
     assert best_of(tried) == tried[2]
