@@ -30,6 +30,7 @@ _IRRELEVANT = ("bitsandbytes.backends.cpu.ops",)
 _READ_THE_ENVIRONMENT = {
     "torch": ("PyTorch", ("TORCH", "PYTORCH", "CUDA")),
     "huggingface_hub.constants": ("huggingface_hub", ("HF_", "HUGGING", "DO_NOT_TRACK", "DISABLE_TELEMETRY")),
+    "accelerate": ("accelerate", ("ACCELERATE",)),
     "transformers": ("transformers", ("TRANSFORMERS", "HF_", "USE_", "ENV_VARS")),
 }
 _PROCESSORS = re.compile(r"[\s,]*(\d{1,5}(-\d{1,5}(:\d{1,5})?)?([\s,]+|$))*")
@@ -72,16 +73,17 @@ def start_libraries() -> None:
                 f"{variable}={written[:_MOST_SHOWN]!r}: is not written as {becomes}", f"write {example}, or unset it"
             )
     for module, (name, beginnings) in _READ_THE_ENVIRONMENT.items():
+        given = [found for found in os.environ if found.startswith(beginnings) and found not in _SETTINGS]
         try:
-            importlib.import_module(module)
+            if given or module == "torch":
+                importlib.import_module(module)
         except ImportError:
             raise  # `lorakit.__main__` says how to start instead
         except Exception as error:  # what is in its variables of the environment
             reason = " ".join(str(error).split())[:_MOST_SHOWN]
-            set_here = ", ".join(sorted(found for found in os.environ if found.startswith(beginnings)))
             raise RunError(
                 f"{name} does not start ({reason})",
-                f"unset what it cannot read in the environment ({set_here or '-'})",
+                f"unset what it cannot read in the environment ({', '.join(sorted(given))})",
             ) from error
     import torch
 

@@ -9,7 +9,12 @@ from lorakit.libraries import start_libraries
 
 @pytest.mark.parametrize(
     ("module", "variable"),
-    [("torch", "TORCH_LOGS"), ("huggingface_hub.constants", "HF_HUB_ETAG_TIMEOUT"), ("transformers", "USE_TORCH")],
+    [
+        ("torch", "TORCH_LOGS"),
+        ("huggingface_hub.constants", "HF_HUB_ETAG_TIMEOUT"),
+        ("transformers", "USE_TORCH"),
+        ("accelerate", "ACCELERATE_LOG_LEVEL"),
+    ],
 )
 def test_variables_with_which_a_library_does_not_start_are_told_of(monkeypatch, module, variable):
     def failing(name):
