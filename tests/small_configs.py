@@ -40,7 +40,7 @@ SIZES: dict[str, Any] = {
     **dict.fromkeys(("mamba_d_head", "mamba_head_dim"), 16),
     **dict.fromkeys(("max_position_embeddings", "n_positions", "max_sequence_length", "n_ctx", "max_seq_len"), 256),
     **dict.fromkeys(("index_head_dim",), 16),
-    **dict.fromkeys(("index_n_heads",), 2),
+    **dict.fromkeys(("index_n_heads",), 32),  # with few of them most scores are nought, and what is chosen is chance
     **dict.fromkeys(("index_topk",), 4),
     **dict.fromkeys(("vocab_size_per_layer_input",), VOCABULARY),
     **dict.fromkeys(("hidden_size_per_layer_input",), 16),
@@ -151,6 +151,11 @@ SPECIAL: dict[str, dict[str, Any]] = {
         "attention_hidden_size": 128,
     },
     "kimi_linear": {"n_routed_experts": 4, "num_experts_per_tok": 2, "head_dim": 8, "num_key_value_heads": 4},
+    "minimax_m3_vl_text": {
+        "layer_types": ["full_attention", "minimax_m3_sparse"] * 2,
+        **{"index_topk_blocks": 2, "index_block_size": 4},
+    },
+    "mistral_large4": {"head_dim": 8, "num_key_value_heads": 4, "rope_parameters": _PLAIN_ROTATIONS},
     "mistral4": {
         **{"head_dim": 8, "num_key_value_heads": 4, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8},
         "rope_parameters": {
