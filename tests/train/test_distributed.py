@@ -35,7 +35,7 @@ def run(task, model, rows, output, *extra, launcher=(), trainer_args=""):
     }
     outcome = subprocess.run(
         [
-            *[sys.executable, *launcher, "main.py", "--task", task],
+            *[sys.executable, *launcher, "main.py", "--task", task, "--verbose"],
             *["--model_name_or_path", str(model), "--output_dir", str(output), "--num_train_epochs", "2"],
             *[f"--set={name}={value}" for name, value in settings.items()],
             *extra,
@@ -107,6 +107,18 @@ def test_two_processes_give_the_adapter_of_one(model_folder, rows, alone, tmp_pa
     kept = {path.name for path in (tmp_path / "two" / "checkpoint-4").rglob("*")}
     assert {"adapter_model.safetensors", "optimizer.safetensors", "trainer_state.json"} <= kept
     assert all(name.endswith((".safetensors", ".json", ".md")) for name in kept)  # no pickle, no distributed format
+
+
+@pytest.mark.parametrize("trainer_args", ["", ", fsdp: true"])
+def test_two_processes_train_the_same_answers_of_the_base_as_one(model_folder, rows, tmp_path, trainer_args):
+    folders = tmp_path / "one", tmp_path / "two"
+    for folder, batch, launcher, more in ((folders[0], 4, (), ""), (folders[1], 2, TORCHRUN, trainer_args)):
+        words = f"--per_device_train_batch_size={batch}", "--set=replay=2"
+        run("train", model_folder("llama"), rows, folder, *words, launcher=launcher, trainer_args=more)
+    one, two = ((folder / "replay.jsonl").read_text().splitlines()[1:] for folder in folders)
+    assert len(one) == 2
+    assert one == two
+    assert_same_adapter(*folders, rtol=1e-5, atol=1e-7)
 
 
 def test_a_sharded_run_that_is_resumed_equals_the_unbroken_one(model_folder, rows, alone, tmp_path):
