@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from lorakit.config.settings import SECTIONS, Setting, settings, shown_value
+from lorakit.config.listing import SECTIONS, Setting, settings, shown_value
 from lorakit.config.trainer_arguments import OWNED
 
 _HEAD = """# Settings
