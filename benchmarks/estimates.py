@@ -31,8 +31,8 @@ _LONG_WORDS = 4960  # of one token each; with the template about 5,000
 
 
 def short_rows() -> tuple[list[dict[str, str]], dict[str, float]]:
-    """Return the sample, four times."""
-    return SAMPLE, {"num_train_epochs": 4}
+    """Return the sample, three times over."""
+    return SAMPLE, {"num_train_epochs": 3}
 
 
 def long_question() -> tuple[list[dict[str, str]], dict[str, float]]:
@@ -42,9 +42,9 @@ def long_question() -> tuple[list[dict[str, str]], dict[str, float]]:
 
 
 def many_rows() -> tuple[list[dict[str, str]], dict[str, float]]:
-    """Return 240 rows, each another one, once."""
+    """Return 120 rows, each another one, once."""
     rows = [
-        {"text": f"{row['text']} ({number})", "target": row["target"][:40]} for number in range(16) for row in SAMPLE
+        {"text": f"{row['text']} ({number})", "target": row["target"][:40]} for number in range(8) for row in SAMPLE
     ]
     return rows, {"num_train_epochs": 1}
 
@@ -71,7 +71,7 @@ def measure(shape: str, folder: Path) -> str:
     effort = Effort(passes=2, is_estimate=True, new_tokens=16)
     settled = settle(config, None, lambda _: effort, asks=False)
     answers = answering_seconds(settled.prepared)
-    steps, validation = preflight._seconds(settled.prepared, settled.plan, settled.trial)
+    steps, validation = preflight.run_seconds(settled.prepared, settled.plan, settled.trial)
     planned = steps + validation + answers
     planning = time.process_time() - planning
     del settled

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import re
 import sys
 
 from lorakit.errors import RunError
@@ -29,7 +30,22 @@ _IRRELEVANT = ("bitsandbytes.backends.cpu.ops",)
 _READ_THE_ENVIRONMENT = {
     "torch": ("PyTorch", ("TORCH", "PYTORCH", "CUDA")),
     "huggingface_hub.constants": ("huggingface_hub", ("HF_", "HUGGING", "DO_NOT_TRACK", "DISABLE_TELEMETRY")),
+    "accelerate": ("accelerate", ("ACCELERATE",)),
     "transformers": ("transformers", ("TRANSFORMERS", "HF_", "USE_", "ENV_VARS")),
+}
+_PROCESSORS = re.compile(r"[\s,]*(\d{1,5}(-\d{1,5}(:\d{1,5})?)?([\s,]+|$))*")
+_ALLOCATOR = re.compile(r"(\w+:(\[[^\[\]]*\]|[^,\[\]]+)(,(?!$)|$))*")
+_BY_THE_ALLOCATOR = (
+    _ALLOCATOR,
+    "such as expandable_segments:True",
+    "names and values, without which PyTorch would abort",
+)
+# What C and C++ read while they are loaded, when no error can be caught: how it is written, an example, and what else.
+_READ_BY_C = {
+    "GOMP_CPU_AFFINITY": (_PROCESSORS, "such as 0-3", "numbers of processors, without which OpenMP would never start"),
+    "PYTORCH_ALLOC_CONF": _BY_THE_ALLOCATOR,
+    "PYTORCH_CUDA_ALLOC_CONF": _BY_THE_ALLOCATOR,
+    "PYTORCH_HIP_ALLOC_CONF": _BY_THE_ALLOCATOR,
 }
 _MISSES_TRITON = "torch.utils.flop_counter"
 
@@ -51,17 +67,23 @@ def start_libraries() -> None:
     Raises:
         RunError: One of them does not start.
     """
+    for variable, (grammar, example, becomes) in _READ_BY_C.items():
+        if not grammar.fullmatch(written := os.environ.get(variable, "")):
+            raise RunError(
+                f"{variable}={written[:_MOST_SHOWN]!r}: is not written as {becomes}", f"write {example}, or unset it"
+            )
     for module, (name, beginnings) in _READ_THE_ENVIRONMENT.items():
+        given = [found for found in os.environ if found.startswith(beginnings) and found not in _SETTINGS]
         try:
-            importlib.import_module(module)
+            if given or module == "torch":
+                importlib.import_module(module)
         except ImportError:
             raise  # `lorakit.__main__` says how to start instead
         except Exception as error:  # what is in its variables of the environment
             reason = " ".join(str(error).split())[:_MOST_SHOWN]
-            set_here = ", ".join(sorted(found for found in os.environ if found.startswith(beginnings)))
             raise RunError(
                 f"{name} does not start ({reason})",
-                f"unset what it cannot read in the environment ({set_here or '-'})",
+                f"unset what it cannot read in the environment ({', '.join(sorted(given))})",
             ) from error
     import torch
 

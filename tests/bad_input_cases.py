@@ -133,7 +133,11 @@ DATA = [
     data("one huge row", rows_of({"text": "a", "target": "b " * 100_000}), "item 1", "raise max_length"),
     data("an empty answer", rows_of({"text": "a", "target": "  "}), 'item 1: "target" is empty'),
     data("an answer that is null", rows_of({"text": "a", "target": None}), '"target" is not text (found: null)'),
-    data("an answer that is a list", rows_of({"text": "a", "target": ["b"]}), '"target" is not text (found: list)'),
+    data(
+        "an answer that is a list",
+        rows_of({"text": "a", "target": ["b", {"c": 1}]}),
+        '"target" is not text (found: list)',
+    ),
     data("an answer that is no number", '[{"text": "a", "target": NaN}]', '"target" is not text (found: nan)'),
     data("half a character", '[{"text": "a", "target": "\\ud83d"}]', "unpaired surrogate"),
     data("other field names", rows_of({"q": "a", "a": "b"}), "are missing (found: q, a)"),

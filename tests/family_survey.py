@@ -17,7 +17,7 @@ from lorakit.engine import Pieces, use_pieces
 from lorakit.export.gguf_family import FAMILIES as GGUF_FAMILIES
 
 TOLERANCE = 3e-4  # 5,000 roundings of float32, as in the proof
-_LARGEST = 20_000_000  # parameters of a small model
+_LARGEST = 130_000_000  # parameters of a small model
 _ENGINE = {"attention", "loss", "kept_logits", "layers", "linears"}
 
 

@@ -21,7 +21,7 @@ def _mistyped() -> list[Case]:
     """Each field that PEFT is given, with what it cannot be."""
     bad = {
         "r": (0, -1, 1.5, True, "8", [8], {}),
-        "lora_alpha": ("16", [], {}, float("nan"), float("inf"), True),
+        "lora_alpha": ("16", [], {}, float("nan"), float("inf"), True, 1e308, -1e30, 10**400),
         "lora_dropout": (-0.1, 1.1, "0", float("nan")),
         "target_modules": (5, {}, [5], ["q_proj", None], ["(a+)+$"], [""], True),
         "exclude_modules": (5, [["q_proj"]], ["a b"]),
@@ -30,7 +30,7 @@ def _mistyped() -> list[Case]:
         "layers_to_transform": ("0", [0.5], ["0"], {}),
         "layers_pattern": ("(a+)+", ["a|b"], 5),
         "rank_pattern": ([], {"q_proj": "8"}, {"q_proj": 0}, {"q_proj": None}),
-        "alpha_pattern": ([], {"q_proj": "8"}, {"q_proj": float("inf")}),
+        "alpha_pattern": ([], {"q_proj": "8"}, {"q_proj": float("inf")}, {"q_proj": 10**309}),
         "trainable_token_indices": ("0", [0.5], {"embed_tokens": "all"}),
         "fan_in_fan_out": ("false", 0, [False]),
         "use_rslora": ("yes", 1),

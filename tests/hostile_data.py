@@ -166,6 +166,7 @@ TURNS = [
     data(f"turns: {name}", rows_of({"messages": turns}), "item 1")
     for name, turns in {
         "none": [],
+        "a thousand and two": [{"role": role, "content": "x"} for role in ("user", "assistant") * 501],
         "a null": None,
         "an object": {"role": "user"},
         "a turn without a role": [{"content": "a"}],

@@ -99,6 +99,7 @@ GROWING = {
     "a folding of its own": growing({"normalizer": {"type": "Precompiled", "precompiled_charsmap": _FOLDING}}),
     "a folding of gigabytes": growing({"normalizer": {"type": "Precompiled", "precompiled_charsmap": "/////w=="}}),
     "filled up": growing({"padding": _FILLED}),
+    "filled up to a little more than may be": growing({"padding": _FILLED | {"strategy": {"Fixed": 100_001}}}),
     "spelt otherwise": _spelt_otherwise,
 }
 
@@ -329,6 +330,11 @@ TOKENIZERS = [
         "whose added tokens are text": lambda t: t.update(added_tokens="x"),
     }.items()
 ] + [
+    model(
+        "a token for what is unknown that is empty",
+        setting_json("tokenizer_config.json", unk_token=""),
+        "its tokenizer cannot be loaded",
+    ),
     model("settings of a tokenizer that are a list", writing("tokenizer_config.json", "[]"), "tokenizer"),
     model("settings of a tokenizer that are not text", writing("tokenizer_config.json", b"\xff\xfe"), "tokenizer"),
     model("settings of a tokenizer nested without end", writing("tokenizer_config.json", "[" * 100_000), "tokenizer"),

@@ -97,21 +97,79 @@ def _with_tokens(config: Any) -> Any:
 # Where a class wants more than small numbers.
 _ATTENTION_EVERY_SECOND = ["linear_attention", "full_attention"] * 2
 _MROPE = {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [2, 3, 3]}
+_PLAIN_ROTATIONS = {"rope_type": "default", "rope_theta": 10_000.0}
+_HALF_MROPE = {**_MROPE, "mrope_section": [1, 1, 2]}  # of heads of which half are turned
 # Latent attention, whose heads for positions have a size of their own, which head_dim repeats.
 _LATENT = (
     *("axk1", "axk2", "deepseek_v2", "deepseek_v3", "deepseek_v32", "glm4_moe_lite", "glm_moe_dsa", "kimi_k25"),
     *("longcat_flash", "minicpm3", "mistral_large4", "youtu", "kimi_linear", "bailing_hybrid"),
 )
 _WITH_THREE_PLACES = (
-    *("glm46v_text", "glm4v_text", "glm4v_moe_text", "glm_ocr_text", "glmga_text", "paddleocr_vl_text"),
+    *("glm46v_text", "glm4v_text", "paddleocr_vl_text"),
     *("qwen2_5_omni_text", "qwen2_5_vl_text", "qwen2_vl_text"),
 )
 SPECIAL: dict[str, dict[str, Any]] = {
     **{name: {"num_key_value_heads": 4} for name in ("dots3_note", "dots3_note_text", "glm5_next")},
-    **{name: {"head_dim": 16} for name in ("hunyuan_v1_dense", "hunyuan_v1_moe", "ministral", "nemotron", "dots1")},
+    **{name: {"head_dim": 16} for name in ("hunyuan_v1_dense", "hunyuan_v1_moe", "ministral")},
     **{name: {"head_dim": 8, "num_key_value_heads": 4} for name in _LATENT},
     **{name: {"rope_parameters": _MROPE} for name in _WITH_THREE_PLACES},
+    **{name: {"rope_parameters": _HALF_MROPE} for name in ("glm4v_moe_text", "glm_ocr_text", "glmga_text")},
+    "cosmos3_edge_text": {"rope_parameters": _MROPE},
+    "deepseek_v2": {"head_dim": 8, "num_key_value_heads": 4, "num_experts_per_tok": 2, "n_routed_experts": 4},
+    "dots1": {
+        **{"head_dim": 16, "num_key_value_heads": 4, "n_routed_experts": 4, "n_shared_experts": 1},
+        **{"num_experts_per_tok": 2, "moe_intermediate_size": 32, "first_k_dense_replace": 1},
+    },
+    "ernie4_5_vl_moe_text": {
+        "rope_parameters": {**_PLAIN_ROTATIONS, "mrope_section": [3, 3, 2]},
+        **{"moe_intermediate_size": [32, 32], "mlp_layer_types": ["dense", "sparse", "sparse", "sparse"]},
+    },
+    "chameleon": {"vocabulary_map": {"<image>": 300}},
+    "emu3": {"vocabulary_map": {"<|extra_200|>": 300, "<image>": 301}},
+    "cohere_compass_text": {
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+        "rope_parameters": dict.fromkeys(("sliding_attention", "full_attention"), _PLAIN_ROTATIONS),
+    },
+    "deepseek_ocr2_text": {
+        **{"mlp_layer_types": ["dense", "sparse", "sparse", "sparse"], "num_experts_per_tok": 2},
+        **{"n_routed_experts": 4, "n_shared_experts": 1, "moe_intermediate_size": 32},
+    },
+    "dots3_note": {
+        "vision_config": {"per_layer_config": {}, "adapter_in_dim": 64, "adapter_out_dim": 64},
+        "audio_config": {"adapter_input_size": 64, "adapter_out_dim": 64},
+    },
+    "dots3_note_text": {"per_layer_config": {}, "num_key_value_heads": 4, "qk_nope_head_dim": 8},
+    "glm5_next_text": {"num_key_value_heads": 4, "index_kpool": 2},
+    "granite4_vision": {"deepstack_layer_map": [[1, 1], [3, 2]], "downsample_rate": "1/2"},
+    "hunyuan_vl_text": {"head_dim": 16, "rope_parameters": {**_PLAIN_ROTATIONS, "mrope_section": [2, 2, 2, 2]}},
+    "molmo2_adapter": {"vision_feature_layer": [3, 2]},
+    "nemotron_h_omni": {"vision_config": {"video_temporal_patch_size": 2}},
+    "step3p5": {"sliding_window": 8},
+    "xlm": {"emb_dim": 64, "n_words": VOCABULARY},
+    "zamba": {
+        **{"layers_block_type": ["linear_attention", "hybrid"] * 2, "attention_head_dim": 32},
+        "attention_hidden_size": 128,
+    },
+    "kimi_linear": {"n_routed_experts": 4, "num_experts_per_tok": 2, "head_dim": 8, "num_key_value_heads": 4},
+    "mistral4": {
+        **{"head_dim": 8, "num_key_value_heads": 4, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8},
+        "rope_parameters": {
+            **_PLAIN_ROTATIONS,
+            **{"llama_4_scaling_beta": 0.1, "original_max_position_embeddings": 8},
+        },
+    },
+    "nemotron": {"num_key_value_heads": 2, "head_dim": 16},
+    "qwen4_exp_text": {
+        **{"indexer_n_heads": 2, "indexer_kv_heads": 1, "indexer_head_dim": 16, "indexer_budget": 8},
+        **{"indexer_compress_ratio": 2, "ngram_vocab_size_base": 320, "split_ngram_parts": 2},
+        **{"layer_types": ["linear_attention", "indexed_attention"] * 2, "hc_lowrank": 16, "ple_embed_dim": 16},
+    },
     "granitemoehybrid": {"layer_types": _ATTENTION_EVERY_SECOND},
+    "bailing_hybrid": {
+        **{"layer_types": ["linear_attention", "full_attention"] * 2, "head_dim": 8, "num_key_value_heads": 4},
+        **{"num_group": 1, "n_group": 1, "topk_group": 1},
+    },
+    "dbrx": {"attn_config": {"rope_theta": 10_000.0, "kv_n_heads": 2, "clip_qkv": 8.0}},
     "bamba": {"attn_layer_indices": [1, 3]},
     "bert": {"is_decoder": False},
     "codegen": {"rotary_dim": 8},
@@ -134,5 +192,8 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "qwen2": {"use_sliding_window": True, "max_window_layers": 2},
     "qwen3": {"use_sliding_window": True, "max_window_layers": 2},
     "reformer": {"is_decoder": True, "axial_pos_shape": [16, 16], "axial_pos_embds_dim": [32, 32]},
-    "zamba2": {"layers_block_type": ["mamba", "hybrid"] * 2, "attention_head_dim": 32, "n_mamba_heads": 8},
+    "zamba2": {
+        **{"layers_block_type": ["mamba", "hybrid"] * 2, "attention_head_dim": 32, "n_mamba_heads": 8},
+        "attention_hidden_size": 128,
+    },
 }

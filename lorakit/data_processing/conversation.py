@@ -9,6 +9,7 @@ from typing import Literal
 
 from lorakit.data_processing.example import Message, UnusableError
 
+_MOST_TURNS = 1000  # a template writes the conversation up to each answer: 3 seconds for these
 # What may follow what, system messages and tools aside.
 _FOLLOWS = {
     "user": {"user", "assistant"},
@@ -67,6 +68,8 @@ def checked(messages: Sequence[Message], system_prompt: str | None) -> tuple[Mes
         kept.pop()  # nothing after the last answer that is trained can be
     if not kept:
         raise UnusableError("has no answer")
+    if len(kept) > _MOST_TURNS:
+        raise UnusableError(f"has more than {_MOST_TURNS} turns", "divide it into several rows")
     tools = [message for message in kept if message.role == "tools"]
     turns = kept[len(tools) :]
     if any(message.role == "system" for message in turns[1:]):

@@ -306,6 +306,11 @@ def _with_system(fields: Fields, drafts: list[Draft]) -> list[Draft]:
     parts = value.get("parts") if isinstance(value, Mapping) else value  # Gemini's, and Bedrock's
     if isinstance(parts, list) and all(isinstance(part, Mapping) and "text" in part for part in parts):
         value = "".join(str(part["text"]) for part in parts)
+        for part in parts:
+            inner = fields.inner(part, f"{fields.key('system')}[]")
+            inner.take("text", "system message")
+            inner.take("type", "kind of part")
+            inner.close()
     text = text_of(value, fields.key("system")).removeprefix("SYSTEM: ")  # as Glaive has it
     own = drafts[0].message if drafts and drafts[0].message.role == "system" else None
     if own is None:

@@ -149,10 +149,21 @@ def _has_roles(listed: list[Any]) -> bool:
 
 
 def _account_for(document: dict[str, Any], container: str, name: str) -> None:
-    """Name what stands beside the list of rows."""
+    """Name what stands beside the list of rows.
+
+    Raises:
+        DataError: It carries meaning, and is no other list of rows.
+    """
     for key, value in document.items():
-        if key != container and not is_empty(value) and judged(key, frozenset()).fate != "harmless":
-            console.warn(f'{name}: "{shortened(key)}" beside the list "{container}" is not used')
+        if key == container or is_empty(value) or (fate := judged(key, frozenset()).fate) == "harmless":
+            continue
+        if fate == "meant" and not _holds_rows(value):
+            raise DataError(
+                f'{name}: "{shortened(key)}" beside the list "{container}" would not be trained',
+                "write it into the rows that it belongs to, or take it out of the file; a system message of all rows "
+                "is set by system_prompt",
+            )
+        console.warn(f'{name}: "{shortened(key)}" beside the list "{container}" is not used')
 
 
 def _row(fields: Any, origin: str) -> RawRow | Rejected:

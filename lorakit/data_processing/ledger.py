@@ -15,7 +15,7 @@ from typing import Any
 
 from lorakit.data_processing.example import shortened
 from lorakit.data_processing.field_names import Judgement, harmless_beside, judged, judged_picture, normal, read_name
-from lorakit.data_processing.picture_values import kind_of_picture
+from lorakit.data_processing.picture_values import HOLDING, OF_PICTURES, held_picture, kind_of_picture
 
 PICTURE = "\0picture"  # in place of the name of a field that holds one
 _MOST_ALIKE = 1000  # accounts that are held
@@ -120,6 +120,16 @@ class Fields:
     def inner(self, values: Mapping[str, Any], place: str) -> Fields:
         """Return the fields of an object inside this one."""
         return Fields(values, self._account, f"{self._place}{place}.", ignored=self._ignored)
+
+    def account_for_picture(self, value: Any, place: str) -> None:
+        """Account for what stands in an object that holds or names a picture."""
+        if isinstance(value, Mapping):
+            inner = self.inner(value, place)
+            is_held = held_picture(value)[0] is not None
+            for key in OF_PICTURES:
+                if is_held or key not in HOLDING:  # what stands there and is no picture is named
+                    inner.take(read_name(key), "kind of part" if "type" in key else "picture")
+            inner.close()
 
     def close(self, is_said: Callable[[str, str], bool] | None = None) -> None:
         """Account for what was not taken. The same value under two names counts as one.

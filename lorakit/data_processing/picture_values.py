@@ -14,6 +14,9 @@ from lorakit.data_processing.example import UnusableError
 _DATA_URL = re.compile(r"data:(?:image/[\w.+-]+)?((?:;[\w=.+-]+)*),", re.ASCII)
 # How the files of common formats begin, and how that looks in base64.
 _MAGIC = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*")
+# Keys of an object that holds or names a picture.
+HOLDING = ("bytes", "data")
+OF_PICTURES = (*HOLDING, "path", "url", "file_name", "image", "type", "media_type")
 _LEAST_BASE64 = 64  # characters; a shorter text is a path
 _PATH = re.compile(r"[^\n<>\"|]{1,250}\.(?:jpe?g|png|webp|gif|bmp|tiff?)(?:\?[^\s]*)?", re.IGNORECASE)
 _BEGINS = 24  # characters of base64 that hold the beginning of any file

@@ -81,6 +81,8 @@ def _listed(fields: Fields) -> list[Any]:
         return []
     value = parsed_cell(fields.take("images", "pictures"))
     listed = list(value) if isinstance(value, list | tuple) else [value]
+    for one in listed:
+        fields.account_for_picture(one, f"{fields.key('images')}[]")
     return [one for one in listed if not is_empty(one)]
 
 

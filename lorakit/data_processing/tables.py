@@ -6,6 +6,7 @@ import csv
 import datetime
 import io
 import math
+import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
@@ -29,6 +30,9 @@ _BYTES_OF_A_ROW = 250  # in memory, without what stands in it
 # How programs write a cell without a value; learnt as an answer, it would be the word.
 _MISSING = {"nan", "-nan", "null", "n/a", "#n/a", "#na", "<na>", "#null!", "#ref!", "#value!", "#name?", "#div/0!"}
 csv.field_size_limit(2**31 - 1)  # the default refuses cells over 128 KiB
+
+
+_RULE = re.compile(r"\s*(?::?-+:?)?\s*")  # below the header of a table in Markdown, whose cells are padded
 
 
 def read_csv(text: str, name: str, known: frozenset[str]) -> Iterator[RawRow | Rejected]:
@@ -57,15 +61,23 @@ def read_csv(text: str, name: str, known: frozenset[str]) -> Iterator[RawRow | R
         )
     reader = csv.reader(io.StringIO(body, newline=""), delimiter=delimiter, strict=True)
     header: list[str] = []
+    is_ruled: bool | None = None  # not known before the second row
     try:
         for cells in reader:
             number += 1
             if not header:
                 header = _header([cell.strip() for cell in cells], name)
+            elif is_ruled is None and (is_ruled := delimiter == "|" and _is_rule(cells)):
+                continue
             elif any(cells):
-                yield _record(cells, header, f"{name} row {number}")
+                found = [cell.strip() for cell in cells] if is_ruled else cells
+                yield _record(found, header, f"{name} row {number}")
     except csv.Error as error:
         raise DataError(f"{name} row {number + 1}: is not valid CSV ({error})", "check its quotation marks") from error
+
+
+def _is_rule(cells: Sequence[str]) -> bool:
+    return any("-" in cell for cell in cells) and all(map(_RULE.fullmatch, cells))
 
 
 def _delimiter_of(body: str, known: frozenset[str]) -> str | None:

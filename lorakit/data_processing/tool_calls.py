@@ -78,7 +78,7 @@ def _call(value: Any, outer: Fields, place: str, number: int) -> ToolCall:
     if isinstance(inner := call.take("function", "call"), Mapping):
         function = call.inner(inner, "function")
     name = function.take("name", "called function")
-    if not isinstance(name, str) or not name.strip() or kind not in {None, "function"}:
+    if not isinstance(name, str) or not name.strip() or kind not in (None, "function"):
         raise UnusableError(f'"{place}" {number} does not name a function')
     arguments = next((key for key in ("arguments", "parameters", "input") if key in function), "arguments")
     written = read_arguments(function.take(arguments, "arguments"), f"{place} {number}")

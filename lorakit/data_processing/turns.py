@@ -28,6 +28,7 @@ _REASONING_PARTS = {"thinking", "reasoning", "thought"}
 _IMAGE_PARTS = {"image", "image_url", "input_image"}
 # Question and answer in one turn, as Firefly, Belle's kin and Capybara have them.
 _PAIRS = (("human", "assistant"), ("user", "assistant"), ("human", "bot"), ("input", "output"), ("question", "answer"))
+_SPEAKERS_OF = {"a call": {"assistant"}, "reasoning": {"assistant"}, "the result of a call": {"user"}}
 _TURNS_OF_TWO = [tuple(map(read_name, pair)) for pair in _PAIRS]
 _A_TURN = 'a turn is {"role": "user", "content": "..."}, and an answer {"role": "assistant", "content": "..."}'
 _TURNS_ELSE = f'write turns as {{"messages": [...]}}, where {_A_TURN}'
@@ -191,8 +192,23 @@ class _Turn:
         content = self._fields.take(key, "text")
         if speaker == "tool" and not isinstance(content, str) and not _are_parts(content) and content is not None:
             content = as_json(content)
-        self._read_content(content)
+        self._read_content(content, self._fields.key(key))
+        self._check_parts(speaker, role)
         return _READERS[speaker](self, is_trained)
+
+    def _check_parts(self, speaker: str, role: str) -> None:
+        """Refuse parts that have no place in a turn of this speaker.
+
+        Raises:
+            UnusableError: There is one.
+        """
+        held = {"a call": self._calls, "reasoning": self._reasoning, "the result of a call": self._results}
+        found = next((what for what, parts in held.items() if parts and speaker not in _SPEAKERS_OF[what]), None)
+        if found is not None or (speaker == "call" and self._pictures):
+            raise UnusableError(
+                f'{_quoted(self._place)} is of "{role}" and holds {found or "a picture"}',
+                "calls and reasoning belong to answers, results of calls and pictures to questions",
+            )
 
     def _switch(self) -> bool | None:
         """Return what the turn says of being trained; None where it says nothing."""
@@ -213,9 +229,12 @@ class _Turn:
             raise UnusableError(f"{_quoted(self._place)} says both that it is trained and that it is not")
         return said.pop() if said else None
 
-    def _read_content(self, content: Any) -> None:
+    def _read_content(self, content: Any, key: str) -> None:
         if isinstance(content, Mapping) and "parts" in content:
-            content = content["parts"]
+            own = self._fields.inner(content, key)
+            content = own.take("content", "text")
+            own.take("content_type", "kind of part")
+            own.close()
         if not isinstance(content, list):
             if content is not None:
                 self._texts.append(_plain(content, self._place))
@@ -224,7 +243,7 @@ class _Turn:
             if isinstance(part, str):
                 self._texts.append(_plain(part, self._place))
             elif isinstance(part, Mapping):
-                fields = self._fields.inner(part, f"{self._fields.key('content')}[]")
+                fields = self._fields.inner(part, f"{key}[]")
                 self._read_part(fields)
                 fields.close()
             else:
@@ -232,19 +251,23 @@ class _Turn:
 
     def _read_part(self, part: Fields) -> None:
         kind = part.take("type", "kind of part")
+        kind = kind if kind is None or isinstance(kind, str) else repr(kind)
         if part.values.get("thought") is True or kind in _REASONING_PARTS:  # the former is Gemini's
             name = next((name for name in ("text", "reasoning") if part.has(name)), "text")
             self._reasoning.append(text_of(part.take(name, "reasoning"), part.key(name)))
-            part.take("reasoning", "reasoning")
+            if part.values.get("thought") is True:
+                part.take("reasoning", "marks reasoning")
         elif kind in _TEXT_PARTS and "text" in part:
             self._texts.append(_plain(part.take("text", "text"), self._place))
         elif kind == "refusal":
             self._texts.append(_plain(part.take("refusal", "text of the answer, a refusal"), self._place))
         elif kind in _IMAGE_PARTS or (kind is None and part.has("images")):
             name = next((name for name in ("images", "path", "url", "source", "bytes") if part.has(name)), "images")
-            value = part.values if name == "bytes" else part.take(name, "picture")
-            for key in ("bytes", "path"):
-                part.take(key, "picture")
+            value = part.take(name, "picture")
+            if name == "bytes":
+                part.take("path", "picture")
+            part.account_for_picture(value, part.key(name))
+            value = part.values if name == "bytes" else value
             self._pictures.append(None if is_empty(value) else value)
             self._texts.append(IMAGE_MARK)
         elif kind == "tool_use":

@@ -53,12 +53,14 @@ class FoundEffect:
         share: Found of it, 1 where rounding has lost nothing.
         distance: From the effect, over what rounding explains at most.
         is_right: Whether both are as rounding would have them.
+        doubt: Deviation of the share by rounding that has nothing to do with the effect.
     """
 
     path: str
     share: float
     distance: float
     is_right: bool
+    doubt: float = 0.0
 
 
 def measure_effects(model: Any) -> list[LayerEffect]:
@@ -117,6 +119,14 @@ def found_share(effects: Sequence[LayerEffect], found: Sequence[FoundEffect]) ->
     return sum(energy * layer.share for energy, layer in zip(energies, found, strict=True)) / sum(energies)
 
 
+def share_doubt(effects: Sequence[LayerEffect], found: Sequence[FoundEffect]) -> float:
+    """Return the deviation of what `found_share` gives, layers being independent of each other."""
+    energies = [float(effect.effect.square().sum()) for effect in effects]
+    if not sum(energies):
+        return 0.0
+    return math.hypot(*(energy * layer.doubt for energy, layer in zip(energies, found, strict=True))) / sum(energies)
+
+
 def _find(effect: LayerEffect, merged: Any, rounding: float) -> FoundEffect:
     if effect.parameter != "weight":
         own = parameter_at(merged, effect.path, effect.parameter)
@@ -136,9 +146,12 @@ def _held_against(effect: LayerEffect, outputs: torch.Tensor, weight: torch.Tens
     bound = rounding * float(weight.norm()) * math.sqrt(_INPUTS) + _ARITHMETIC * float(outputs.norm())
     size = float(effect.effect.norm())
     share = float((there * effect.effect).sum()) / max(size**2, 1e-30)
-    distance = float((there - effect.effect).norm()) / bound
+    off = float((there - effect.effect).norm())
+    distance = off / bound
+    doubt = off / max(size, 1e-30) / math.sqrt(effect.effect.numel())
     is_seen = size > _TELLS_FROM_ROUNDING * bound
-    return FoundEffect(effect.path, share, distance, distance <= 1 and (not is_seen or _SHARES[0] < share < _SHARES[1]))
+    is_right = distance <= 1 and (not is_seen or _SHARES[0] < share < _SHARES[1])
+    return FoundEffect(effect.path, share, distance, is_right, doubt)
 
 
 def _inputs(path: str, layer: Any) -> torch.Tensor:

@@ -7,7 +7,7 @@ import glob
 import os
 import re
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lorakit import console
@@ -170,16 +170,8 @@ def _image(session: Session, words: Sequence[str]) -> None:
 
 def _help(session: Session, words: Sequence[str]) -> None:
     _take_none(words)
-    for line in help_lines():
-        console.note(line)
-
-
-def help_lines() -> Iterator[str]:
-    """Yield one line for each command."""
     shown = {f"{name} {command.arguments}".rstrip(): command.help for name, command in COMMANDS.items()}
-    width = max(map(len, shown))
-    for usage, text in (shown | _WITHOUT_SLASH).items():
-        yield f"  {usage:<{width}}  {text}"
+    console.facts("in this session", list((shown | _WITHOUT_SLASH).items()))
 
 
 _WITHOUT_SLASH = {

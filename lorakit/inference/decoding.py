@@ -97,7 +97,7 @@ def _next_tokens(
     if logits is not None:
         return _chosen(logits, asked, choosing, texts)
     if min(best) < 0:
-        raise _no_numbers()
+        raise no_numbers()
     return best
 
 
@@ -105,13 +105,14 @@ def _chosen(
     logits: torch.Tensor, asked: Mapping[int, int], choosing: Sequence[_Choosing], texts: Sequence[list[int]]
 ) -> list[int]:
     if logits.isnan().any():
-        raise _no_numbers()
+        raise no_numbers()
     return [
         choosing[which].from_logits(row[None], texts[which]) for row, which in zip(logits, asked.values(), strict=True)
     ]
 
 
-def _no_numbers() -> RunError:
+def no_numbers() -> RunError:
+    """Return the error of a model whose scores are none; the likeliest of them would be any token, silently."""
     return RunError(
         "the model computes no numbers (NaN) for this question",
         "choose another number format (torch_dtype: float32), or fetch the model again",

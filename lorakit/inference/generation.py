@@ -16,7 +16,7 @@ from lorakit.data_processing import Message
 from lorakit.engine import NotCoveredError, base_model, grids, picture_inputs, pieces_of
 from lorakit.errors import SettingsError
 from lorakit.inference.assistant import Assistant, pad_left
-from lorakit.inference.decoding import Writing, write_answers
+from lorakit.inference.decoding import Writing, no_numbers, write_answers
 from lorakit.inference.sampling import RowSampling, SamplingParams
 from lorakit.inference.streamer import TokenStreamer
 from lorakit.inference.thoughts import read_thought
@@ -220,10 +220,16 @@ def _generate(
             attention_mask=mask.to(device),
             generation_config=settings,
             streamer=streamer,
-            logits_processor=LogitsProcessorList(sampling),
+            logits_processor=LogitsProcessorList([_numbers, *sampling]),
             stopping_criteria=StoppingCriteriaList([streamer] if streamer else []),
             **_picture_inputs(assistant, conversations, ids.to(device)),
         )
+
+
+def _numbers(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+    if scores.isnan().any():
+        raise no_numbers()
+    return scores
 
 
 @contextmanager

@@ -7,7 +7,6 @@ it asks for; so only the fields below reach PEFT, each checked, and never what i
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -20,6 +19,7 @@ from lorakit.model_config.layer_names import PatternError, plain_pattern, resolv
 
 SETTINGS_FILE = "adapter_config.json"
 _MOST_BYTES = 10_000_000  # of a file of settings: a name for each of many layers, and more
+_LARGEST = 1_000_000  # of a number, whatever it scales
 _AGAIN = "copy the adapter's folder again"
 
 
@@ -28,7 +28,7 @@ def _is_whole(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST
 
 
 def _is_list_of(kind: Callable[[Any], bool]) -> Callable[[Any], bool]:
@@ -64,7 +64,7 @@ _WHOLES = _is_list_of(_is_whole)
 # What reaches PEFT: the field, what it must be, and in words.
 _TAKEN: dict[str, tuple[Callable[[Any], bool], str]] = {
     "r": (_is_rank, "a whole number above 0"),
-    "lora_alpha": (_is_number, "a number"),
+    "lora_alpha": (_is_number, "a number up to a million"),
     "lora_dropout": (lambda value: _is_number(value) and 0 <= value <= 1, "a number from 0 to 1"),
     "target_modules": (_is_any(_is_text, _NAMES), "text or a list of names"),
     "exclude_modules": (_is_any(_is_text, _NAMES), "text or a list of names"),
@@ -73,7 +73,7 @@ _TAKEN: dict[str, tuple[Callable[[Any], bool], str]] = {
     "layers_to_transform": (_is_any(_is_whole, _WHOLES), "a number or a list of numbers"),
     "layers_pattern": (_is_any(_is_name, _NAMES), "a name or a list of names"),
     "rank_pattern": (_is_by_name(_is_rank), "a rank for each name"),
-    "alpha_pattern": (_is_by_name(_is_number), "a number for each name"),
+    "alpha_pattern": (_is_by_name(_is_number), "a number up to a million for each name"),
     "trainable_token_indices": (_is_any(_WHOLES, _is_by_name(_WHOLES)), "a list of numbers"),
     "fan_in_fan_out": (_is_switch, "true or false"),
     "use_rslora": (_is_switch, "true or false"),

@@ -42,6 +42,7 @@ def adapter_tokenizer(base: PreTrainedTokenizerBase, folder: Path) -> PreTrained
 
     try:
         own = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        assert own.all_special_ids is not None  # where one of them has none, it looks for it without end
     except Exception as error:  # the formats behind it raise what they like
         raise AdapterError(
             f"{folder}: its tokenizer cannot be loaded ({first_line(error)})",

@@ -97,6 +97,7 @@ def _read_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
             source.folder, local_files_only=True, trust_remote_code=source.runs_own_code
         )
         vocabulary = set(tokenizer.get_vocab()) - set(tokenizer.added_tokens_encoder)
+        assert tokenizer.all_special_ids is not None  # where one of them has none, it looks for it without end
     except BaseException as error:  # the formats behind it raise what they like, and Rust panics
         if not is_fault(error):
             raise

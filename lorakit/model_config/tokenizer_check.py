@@ -12,7 +12,7 @@ from typing import Any
 MOST_GROWTH = 50  # <|newline|> for a line end takes 11 characters; the longest of Unicode's own foldings 18
 _RULES = re.compile(r'"(?:normalizer|decoder)"\s*:\s*')
 _FILLING = re.compile(r'"padding"\s*:\s*')
-_MOST_FILLED = 1_000_000  # tokens
+_MOST_FILLED = 100_000  # tokens
 _SPELT_OTHERWISE = re.compile(r"\\u00[4-7]")  # a letter, so that a name of the rules is not found
 _DECODER = json.JSONDecoder()
 _SIZE_BYTES = 4
@@ -22,7 +22,7 @@ _BYTES_OF_A_CHARACTER = 3
 def growth_of(text: str) -> int:
     """Return the factor by which normalizer or decoder may lengthen a text, by the lengths of what they put in.
 
-    Beyond a million tokens to which texts are filled up, it is their number.
+    Beyond a hundred thousand tokens to which texts are filled up, it is their number.
 
     Args:
         text: Of a tokenizer.json. Its vocabulary is not taken apart, which takes a second where it is large.

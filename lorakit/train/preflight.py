@@ -44,18 +44,27 @@ def _facts(settled: Settled, answering: float) -> list[tuple[str, str]]:
     device, validation = prepared.bundle.device, prepared.data.validation
     if not trial.tokens:
         return [("memory planned", memory_line(plan.memory, device)), *_decisions(settled)]
-    training, validating = _seconds(prepared, plan, trial)
+    training, validating = run_seconds(prepared, plan, trial)
     tried = f"the longest micro-batch, a validation and {trial.answer_tokens} tokens of {trial.questions} answers"
     return [
         ("memory planned", memory_line(plan.memory, device)),
         ("memory taken", f"{peak_bytes(device) / 1e9:.2f} GB by {tried}"),
         ("longest micro-batch", f"{trial.tokens} tokens, forward and backward in {trial.step_seconds:.2f} s"),
+        *_replayed(prepared),
         ("training", f"about {duration(training)}"),
         ("validation", f"about {duration(validating)} for its losses, one an epoch" if validation else "none"),
         ("answers", f"about {duration(answering)}, of {len(prepared.answered)} rows by base and tuned model"),
         ("whole run", f"about {duration(training + validating + answering)}"),
         *_decisions(settled),
     ]
+
+
+def _replayed(prepared: Prepared) -> list[tuple[str, str]]:
+    replayed = prepared.data.replayed
+    if not replayed:
+        return []
+    many = f"{len(replayed)} answers of the base, at most {replayed.tokens:,} tokens"
+    return [("replayed", f"{many}; the time to ask for them is not counted")]
 
 
 def _decisions(settled: Settled) -> list[tuple[str, str]]:
@@ -69,7 +78,7 @@ def _decisions(settled: Settled) -> list[tuple[str, str]]:
     ]
 
 
-def _seconds(prepared: Prepared, plan: RunPlan, trial: Trial) -> tuple[float, float]:
+def run_seconds(prepared: Prepared, plan: RunPlan, trial: Trial) -> tuple[float, float]:
     """Estimate the seconds of training, and of all validations."""
     training = trial.step_seconds / trial.tokens * plan.tokens_to_train
     loss_seconds = trial.loss_seconds / trial.loss_tokens * prepared.held_out.tokens

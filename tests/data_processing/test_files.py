@@ -273,6 +273,18 @@ def test_broken_objects_of_several_lines_are_named_and_the_others_are_read(write
     assert first.fields == last.fields == ROW
 
 
+def test_what_carries_meaning_beside_a_list_of_rows_stops_the_run(write):
+    with pytest.raises(DataError, match='"system" beside the list "data" would not be trained'):
+        list(read_rows(write('{"system": "Be brief.", "data": [{"text": "q", "target": "a"}]}')))
+
+
+def test_the_rule_of_a_table_in_markdown_is_no_row(write):
+    [row] = read_rows(write("| text | target |\n|:---|----|\n| q | a |\n"))
+    assert (row.fields["text"], row.fields["target"]) == ("q", "a")
+    _, second = read_rows(write("text|target\nq|a\n---|-\n"))
+    assert second.fields == {"text": "---", "target": "-"}
+
+
 def test_what_stands_beside_a_list_of_rows_is_named(write, capsys):
     list(read_rows(write('{"train": [], "test": [1], "version": 2}')))
     assert '"test" beside the list "train" is not used' in capsys.readouterr().err.replace("\n", "")

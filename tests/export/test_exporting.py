@@ -82,6 +82,19 @@ def test_fewer_bits_are_proven_too(dtype, export, model_folder, tmp_path):
     assert proof_of(tmp_path / "out")["written_as"] == dtype
 
 
+def test_an_adapter_that_rounding_drowns_is_refused_though_its_layers_have_it(export, model_folder, tmp_path):
+    base = model_folder("llama")
+    faint = save_random_adapter(base, tmp_path / "a", size=0.005)
+    code, said = export("gguf", base, faint, extra=["--set=export_dtype=q8_0"])
+    proof = proof_of(tmp_path / "out.unproven")
+    assert code == 1
+    assert proof["mean_kl_nats"] > 0.5 * proof["base_mean_kl_nats"] > 0
+    assert proof["mean_kl_nats"] < proof["tolerance"]["mean_kl"]  # by that alone it would pass
+    assert "the adapter's effect is drowned" in said
+    assert "set export_dtype=f32" in said
+    assert export("gguf", base, faint, extra=["--set=export_dtype=f32"])[0] == 0
+
+
 def test_several_adapters_are_exported_as_their_weighted_sum(export, model_folder, tmp_path):
     base = model_folder("qwen3")
     a, b = (save_random_adapter(base, tmp_path / name, seed) for seed, name in enumerate("ab"))

@@ -8,7 +8,7 @@ from conftest import FAMILIES
 from random_adapters import plain_model, save_random_adapter
 
 from lorakit.export import proof
-from lorakit.export.probes import find_effects, found_share, measure_effects
+from lorakit.export.probes import LayerEffect, find_effects, found_share, measure_effects, share_doubt, signs
 
 FORMATS = {torch.float32: 2.0**-23, torch.float16: 2.0**-10, torch.bfloat16: 2.0**-8}
 
@@ -104,3 +104,24 @@ def test_an_effect_below_rounding_counts_as_lost_not_as_wrong(model_folder, tmp_
 )
 def test_where_rounding_is_all_that_is_wrong_the_remedy_is_to_round_less(is_lost, is_wrong, written_as, said):
     assert said in proof._remedy(is_lost, is_wrong, written_as)
+
+
+def test_the_doubt_of_a_share_is_its_deviation_over_roundings_that_know_nothing_of_the_effect():
+    drawn = torch.Generator().manual_seed(1)
+    layers = torch.nn.ModuleDict({name: torch.nn.Linear(48, width, bias=False) for name, width in WIDTHS.items()})
+    own = {name: layer.weight.detach().clone() for name, layer in layers.items()}
+    added = {name: 0.01 * torch.randn(weight.shape, generator=drawn) for name, weight in own.items()}
+    effects = [LayerEffect(name, signs(name, 48) @ own[name].T, signs(name, 48) @ added[name].T) for name in layers]
+    shares, doubts = [], []
+    for _ in range(300):
+        for name, layer in layers.items():  # rounding five times as large as what is added
+            layer.weight.data = own[name] + added[name] + 0.05 * torch.randn(own[name].shape, generator=drawn)
+        found = find_effects(effects, layers, 2.0**-3)
+        shares.append(found_share(effects, found))
+        doubts.append(share_doubt(effects, found))
+    assert torch.tensor(shares).mean().item() == pytest.approx(1, abs=0.1)
+    # the inputs of a layer are four, so what is drawn for them is not quite independent
+    assert torch.tensor(shares).std().item() == pytest.approx(torch.tensor(doubts).mean().item(), rel=0.2)
+
+
+WIDTHS = {"narrow": 16, "wide": 64}

@@ -5,7 +5,9 @@ import json
 from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 
+from lorakit import console
 from lorakit.cli import main
 from lorakit.config import Config
 from lorakit.inference import open_adapters
@@ -101,6 +103,16 @@ def test_reset_goes_back_to_the_beginning(say):
 def test_help_names_every_command(say):
     shown = say("/help").err
     assert all(f"  {name}" in shown for name in COMMANDS)
+
+
+def test_what_help_says_stands_below_its_beginning_in_a_narrow_terminal(monkeypatch):
+    drawn = Console(width=80, force_terminal=True, record=True, file=io.StringIO())
+    monkeypatch.setattr(console, "_err", lambda: drawn)
+    COMMANDS["/help"].run(None, [])
+    lines = drawn.export_text().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert all(line.startswith("  ") for line in lines[1:])
+    assert any(line.startswith(" " * 20) for line in lines)
 
 
 @pytest.mark.every(3)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from lorakit.errors import SettingsError
-from lorakit.inference.generation import _sound_scores
+from lorakit.errors import RunError, SettingsError
+from lorakit.inference.generation import _numbers, _sound_scores
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -1.0])
@@ -16,3 +16,10 @@ def test_probabilities_that_are_none_are_said_in_a_sentence(bad):
 def test_other_errors_stay_what_they_are():
     with pytest.raises(RuntimeError, match=r"size mismatch|shapes cannot"), _sound_scores():
         torch.zeros(2, 3) @ torch.zeros(2, 3)
+
+
+def test_scores_that_are_no_numbers_have_no_likeliest_word():
+    scores = torch.tensor([[0.5, 1.0]])
+    assert _numbers(torch.tensor([[1]]), scores) is scores
+    with pytest.raises(RunError, match="computes no numbers"):
+        _numbers(torch.tensor([[1]]), torch.tensor([[0.5, float("nan")]]))

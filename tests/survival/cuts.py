@@ -93,8 +93,12 @@ def drawn_settings(draw, features):
         "cpu_kernels": str(draw.random() < 0.7).lower(),
         "trainer_args": json.dumps(arguments),
     }
-    kept = {"best": {"load_best_model": "true"}, "patience": {"early_stopping_patience": 1}}
-    settings |= kept.get(features["keeps"], {})
+    kept = {
+        "last": {"load_best_model": "false"},
+        "best": {"load_best_model": "true"},
+        "patience": {"early_stopping_patience": 1},
+    }
+    settings |= kept[features["keeps"]]
     if features["pictures"] not in (None, "frozen"):
         settings[features["pictures"]] = "true"
     patches = {"scarce_memory": [60, features["halved_after"]]} if features["halved_after"] else {}

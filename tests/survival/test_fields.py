@@ -25,6 +25,7 @@ def plain(lab):
 def learnt(lab, arguments, ranks=1, rate=RATE):
     words = [
         f"--set=learning_rate={rate}",
+        "--set=load_best_model=false",  # but where trainer_args say otherwise
         "--set=max_tokens_per_microbatch=120",
         f"--set=trainer_args={json.dumps(arguments)}",
         f"--per_device_train_batch_size={2 // ranks}",

@@ -35,7 +35,7 @@ def run(task, model, rows, output, *extra, launcher=(), trainer_args=""):
     }
     outcome = subprocess.run(
         [
-            *[sys.executable, *launcher, "main.py", "--task", task],
+            *[sys.executable, *launcher, "main.py", "--task", task, "--verbose"],
             *["--model_name_or_path", str(model), "--output_dir", str(output), "--num_train_epochs", "2"],
             *[f"--set={name}={value}" for name, value in settings.items()],
             *extra,

@@ -73,7 +73,7 @@ def test_a_run_that_goes_on_trains_the_same_answers_and_asks_nothing(command, mo
     assert_same_adapter(unbroken, broken, rtol=0, atol=0)
 
 
-def test_a_plan_asks_nothing_and_counts_answers_as_long_as_they_may_be(command, monkeypatch, tmp_path):
+def test_a_plan_asks_nothing_and_counts_answers_as_long_as_they_may_be(command, monkeypatch, capsys):
     seen = []
     real = fitting.stand_ins
     monkeypatch.setattr(fitting, "answers_of_base", lambda *_: pytest.fail("asked"))
@@ -82,6 +82,8 @@ def test_a_plan_asks_nothing_and_counts_answers_as_long_as_they_may_be(command, 
     assert code == 0
     assert [len(line.answer_ids) for line in seen[0].lines] == [128, 128]
     assert not folder.exists()
+    tokens = sum(len(line.prompt_ids) + 128 for line in seen[0].lines)
+    assert f"2 answers of the base, at most {tokens} tokens; the time to ask" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("change", ["gone", "another mark", "another answer"])
