@@ -14,7 +14,7 @@ Every setting stands in `config.yaml` as `name: value`, or on the command line: 
 `--set` over a flag. An unknown name, a wrong type or a value out of bounds stops the run at once, all faults in one
 message.
 
-This page is written from the settings in `lorakit/config/settings.py` by `make docs`.
+This page is written from the settings in `lorakit/config` by `make docs`.
 """
 
 _TAIL = """
