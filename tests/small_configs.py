@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 VOCABULARY = 320
@@ -40,7 +41,7 @@ SIZES: dict[str, Any] = {
     **dict.fromkeys(("mamba_d_head", "mamba_head_dim"), 16),
     **dict.fromkeys(("max_position_embeddings", "n_positions", "max_sequence_length", "n_ctx", "max_seq_len"), 256),
     **dict.fromkeys(("index_head_dim",), 16),
-    **dict.fromkeys(("index_n_heads",), 2),
+    **dict.fromkeys(("index_n_heads",), 32),  # with few of them most scores are nought, and what is chosen is chance
     **dict.fromkeys(("index_topk",), 4),
     **dict.fromkeys(("vocab_size_per_layer_input",), VOCABULARY),
     **dict.fromkeys(("hidden_size_per_layer_input",), 16),
@@ -59,7 +60,7 @@ def small_config(model_type: str, **chosen: Any) -> Any:
     """Return a small configuration of a type, with some settings chosen."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    return _shrunk(CONFIG_MAPPING[model_type], {**SPECIAL.get(model_type, {}), **chosen})
+    return _shrunk(CONFIG_MAPPING[model_type], copy.deepcopy({**SPECIAL.get(model_type, {}), **chosen}))
 
 
 def _shrunk(kind: Any, chosen: dict[str, Any]) -> Any:
@@ -75,7 +76,8 @@ def _shrunk(kind: Any, chosen: dict[str, Any]) -> Any:
     for name in kind.sub_configs:
         part = getattr(usual, name, None)
         if part is not None and hasattr(part, "sub_configs"):
-            inner = _shrunk(type(part), {**SPECIAL.get(type(part).model_type, {}), **chosen.get(name, {})})
+            own = copy.deepcopy(SPECIAL.get(type(part).model_type, {}))  # configurations change what they are given
+            inner = _shrunk(type(part), {**own, **chosen.get(name, {})})
             settings[name] = inner
     settings |= {name: value for name, value in chosen.items() if name not in kind.sub_configs}
     return _with_tokens(kind(**settings))
@@ -105,7 +107,7 @@ _LATENT = (
     *("longcat_flash", "minicpm3", "mistral_large4", "youtu", "kimi_linear", "bailing_hybrid"),
 )
 _WITH_THREE_PLACES = (
-    *("glm46v_text", "glm4v_text", "paddleocr_vl_text"),
+    *("glm46v_text", "glm4v_text", "glm_ocr_text", "glmga_text", "paddleocr_vl_text"),
     *("qwen2_5_omni_text", "qwen2_5_vl_text", "qwen2_vl_text"),
 )
 SPECIAL: dict[str, dict[str, Any]] = {
@@ -113,7 +115,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
     **{name: {"head_dim": 16} for name in ("hunyuan_v1_dense", "hunyuan_v1_moe", "ministral")},
     **{name: {"head_dim": 8, "num_key_value_heads": 4} for name in _LATENT},
     **{name: {"rope_parameters": _MROPE} for name in _WITH_THREE_PLACES},
-    **{name: {"rope_parameters": _HALF_MROPE} for name in ("glm4v_moe_text", "glm_ocr_text", "glmga_text")},
+    "glm4v_moe_text": {"rope_parameters": _HALF_MROPE},
     "cosmos3_edge_text": {"rope_parameters": _MROPE},
     "deepseek_v2": {"head_dim": 8, "num_key_value_heads": 4, "num_experts_per_tok": 2, "n_routed_experts": 4},
     "dots1": {
@@ -151,6 +153,11 @@ SPECIAL: dict[str, dict[str, Any]] = {
         "attention_hidden_size": 128,
     },
     "kimi_linear": {"n_routed_experts": 4, "num_experts_per_tok": 2, "head_dim": 8, "num_key_value_heads": 4},
+    "minimax_m3_vl_text": {
+        "layer_types": ["full_attention", "minimax_m3_sparse"] * 2,
+        **{"index_topk_blocks": 2, "index_block_size": 4},
+    },
+    "mistral_large4_text": {"head_dim": 8, "num_key_value_heads": 4, "rope_parameters": _PLAIN_ROTATIONS},
     "mistral4": {
         **{"head_dim": 8, "num_key_value_heads": 4, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8},
         "rope_parameters": {
@@ -167,7 +174,7 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "granitemoehybrid": {"layer_types": _ATTENTION_EVERY_SECOND},
     "bailing_hybrid": {
         **{"layer_types": ["linear_attention", "full_attention"] * 2, "head_dim": 8, "num_key_value_heads": 4},
-        **{"num_group": 1, "n_group": 1, "topk_group": 1},
+        **{"n_group": 1, "topk_group": 1, "num_experts_per_tok": 2, "num_local_experts": 4},
     },
     "dbrx": {"attn_config": {"rope_theta": 10_000.0, "kv_n_heads": 2, "clip_qkv": 8.0}},
     "bamba": {"attn_layer_indices": [1, 3]},

@@ -21,7 +21,12 @@ SHORT_WINDOW = 8
 _MOST_TOKENS = 512  # of the vocabulary
 _FEWEST_LAYERS = 2
 _MOST_EXACT_BYTES = 3_000_000_000  # larger slices stay in their own format
+# What attention is limited to: windows and chunks in tokens, and how many tokens or blocks an indexer chooses.
 _WINDOWS = frozenset({"sliding_window", "attention_chunk_size", "attention_window_size", "window_size", "local_window"})
+_LIMITS = {
+    **dict.fromkeys((*_WINDOWS, "index_topk"), SHORT_WINDOW),
+    **dict.fromkeys(("index_block_size", "index_topk_blocks", "topk_blocks"), 2),
+}
 _RANK = 2
 
 
@@ -225,10 +230,11 @@ def _shorten_windows(twin: Any) -> None:
     of_others = {id(module) for part in _other_parts(twin) for module in part.modules()}
     own = [module for module in twin.modules() if id(module) not in of_others]
     for owner in (twin.config, twin.config.get_text_config(), *own):
-        for name in _WINDOWS.intersection(vars(owner)):
-            value = getattr(owner, name)
-            if isinstance(value, int) and not isinstance(value, bool) and value > SHORT_WINDOW:
-                setattr(owner, name, SHORT_WINDOW)
+        limits = _LIMITS | ({"block_size": 2} if hasattr(owner, "topk_blocks") else {})
+        for name in limits.keys() & vars(owner).keys():
+            value, short = getattr(owner, name), max(limits[name], getattr(owner, "index_kpool", 0))
+            if isinstance(value, int) and not isinstance(value, bool) and value > short:
+                setattr(owner, name, short)
     for module in twin.modules():
         if isinstance(module, torch.nn.Embedding):
             module.padding_idx = None  # it may lie beyond the rows that are left

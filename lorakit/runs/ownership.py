@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from lorakit.incoming import open_file, read_json
+from lorakit.incoming import leads_out, open_file, read_json
 from lorakit.outgoing import strict_json, without_secrets
 from lorakit.runs.archive import move_aside
 from lorakit.runs.names import WRITTEN_FILE
@@ -83,6 +83,8 @@ def _files(piece: Path) -> Iterator[Path]:
 
 
 def _listed(folder: Path) -> dict[str, list[str]]:
+    if leads_out(folder / WRITTEN_FILE):
+        return {}
     try:
         found = read_json(folder / WRITTEN_FILE)["files"]
         return {str(name): [str(one) for one in hashes] for name, hashes in found.items()}

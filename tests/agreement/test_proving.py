@@ -183,6 +183,33 @@ def test_rows_whose_angles_depend_on_their_company_are_computed_alone(kind):
     assert training_off(model, found) < TOLERANCE
 
 
+# How many tokens an indexer chooses: all of the rows of the proof, not all of those that the result is held against.
+CHOSEN = {
+    "deepseek_v32": {"index_topk": 26, "index_n_heads": 32},
+    "hy_v4": {"index_topk": 26, "index_n_heads": 32},
+    "dots3_note_text": {"index_topk": 26, "index_n_heads": 32},
+    "glm_moe_dsa": {"index_topk": 26, "index_n_heads": 32},
+    "glm5_next": {"text_config": {"index_topk": 26, "index_n_heads": 32, "num_key_value_heads": 4, "index_kpool": 2}},
+    "minimax_m3_vl": {
+        "text_config": {
+            **{"index_topk_blocks": 7, "index_block_size": 4},
+            "layer_types": ["full_attention", "minimax_m3_sparse"] * 2,
+        }
+    },
+    "qwen4_exp_text": {"indexer_budget": 26},
+}
+
+
+@pytest.mark.every(len(CHOSEN))
+@pytest.mark.parametrize("family", CHOSEN)
+def test_rows_longer_than_what_an_indexer_chooses_are_computed_by_the_models_own_attention(family):
+    model = small_model(family, **CHOSEN[family])
+    found = prove(model)
+    assert found.refusal is None
+    assert not found.pieces.attention
+    assert training_off(model, found) < TOLERANCE
+
+
 def test_a_model_without_linear_layers_or_with_an_attention_of_its_own_says_so():
     with pytest.raises(NotTriedError, match="its attention cannot be replaced"):
         twins_of(small_model("bloom")).engine(ALL)

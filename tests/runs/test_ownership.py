@@ -74,3 +74,10 @@ def test_a_write_that_is_broken_off_leaves_what_is_known(run, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         write_own_text(run, "report.html", "new")
     assert kept(run) == []
+
+
+def test_a_list_that_is_a_link_out_of_the_folder_is_not_read(run):
+    aside = run.with_name("elsewhere.json")
+    (run / ".lorakit-written.json").rename(aside)
+    (run / ".lorakit-written.json").symlink_to(aside)
+    assert kept(run) == sorted(NAMES)

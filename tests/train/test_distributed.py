@@ -109,6 +109,18 @@ def test_two_processes_give_the_adapter_of_one(model_folder, rows, alone, tmp_pa
     assert all(name.endswith((".safetensors", ".json", ".md")) for name in kept)  # no pickle, no distributed format
 
 
+@pytest.mark.parametrize("trainer_args", ["", ", fsdp: true"])
+def test_two_processes_train_the_same_answers_of_the_base_as_one(model_folder, rows, tmp_path, trainer_args):
+    folders = tmp_path / "one", tmp_path / "two"
+    for folder, batch, launcher, more in ((folders[0], 4, (), ""), (folders[1], 2, TORCHRUN, trainer_args)):
+        words = f"--per_device_train_batch_size={batch}", "--set=replay=2"
+        run("train", model_folder("llama"), rows, folder, *words, launcher=launcher, trainer_args=more)
+    one, two = ((folder / "replay.jsonl").read_text().splitlines()[1:] for folder in folders)
+    assert len(one) == 2
+    assert one == two
+    assert_same_adapter(*folders, rtol=1e-5, atol=1e-7)
+
+
 def test_a_sharded_run_that_is_resumed_equals_the_unbroken_one(model_folder, rows, alone, tmp_path):
     arguments = ("train", model_folder("llama"), rows, tmp_path / "two", "--per_device_train_batch_size=2")
     options = {"launcher": TORCHRUN, "trainer_args": ", fsdp: true"}
