@@ -245,6 +245,8 @@ def _conversation(
     question: str | Sequence[Mapping[str, Any]], images: tuple[str, ...], tools: Any, takes_pictures: bool
 ) -> list[Message]:
     asked = [{"role": "user", "content": question}] if isinstance(question, str) else question
+    if not isinstance(asked, Sequence) or not all(isinstance(turn, Mapping) for turn in asked):
+        raise SettingsError(f"generate: {type(question).__name__}: is no question and no list of turns", _TURN)
     try:
         messages = read_conversation(asked, tools, images, takes_pictures)
     except UnusableError as error:

@@ -121,6 +121,9 @@ def test_a_conversation_is_answered_in_its_context(model):
         (lambda model: model.load("nowhere"), "there is no adapter here"),
         (lambda model: (model.base(), model.merge("x")), "no adapter is in use"),
         (lambda model: model.merge("x"), "the proof needs questions"),
+        (lambda model: model.generate(5), "int: is no question and no list of turns"),
+        (lambda model: model.generate([5]), "list: is no question and no list of turns"),
+        (lambda model: model.load("a\0b"), "is not a possible file name"),
     ],
 )
 def test_a_fault_names_place_and_remedy(model, attempt, said):

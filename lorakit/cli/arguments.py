@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from lorakit import __version__
-from lorakit.config.settings import Setting, settings, shown_value
+from lorakit.config.listing import Setting, settings, shown_value
 from lorakit.errors import SettingsError
 from lorakit.invocation import program
 from lorakit.language import translated

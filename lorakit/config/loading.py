@@ -12,7 +12,8 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from lorakit.config.settings import BOUNDS, Config, number_text
+from lorakit.config.listing import BOUNDS, has_several_kinds, number_text, type_text
+from lorakit.config.settings import Config
 from lorakit.config.trainer_arguments import check_trainer_arguments
 from lorakit.config.yaml_values import read_mapping, read_value
 from lorakit.errors import SettingsError
@@ -170,12 +171,10 @@ def _validate(given: dict[str, Given], faults: list[Fault]) -> Config | None:
     try:
         config = Config(**{name: item.value for name, item in given.items()})
     except ValidationError as error:
-        told: dict[str, ErrorDetails] = {}
-        for detail in error.errors(include_url=False):  # a union reports once for each of its members
-            name = str(detail["loc"][0])
-            if name not in told or detail["type"] in _BOUND_ERRORS:
-                told[name] = detail
-        faults += [_settings_fault(name, given[name], detail) for name, detail in told.items()]
+        details: dict[str, list[ErrorDetails]] = {}
+        for detail in error.errors(include_url=False):
+            details.setdefault(str(detail["loc"][0]), []).append(detail)
+        faults += [_settings_fault(name, given[name], found) for name, found in details.items()]
     trainer_args = given.get("trainer_args")
     if trainer_args and isinstance(trainer_args.value, dict):
         for name, fault, remedy in check_trainer_arguments(trainer_args.value):
@@ -191,15 +190,15 @@ def _holds(value: Any, is_wrong: Callable[[str], bool]) -> bool:
     return isinstance(value, str) and is_wrong(value)
 
 
-def _settings_fault(name: str, item: Given, detail: ErrorDetails) -> Fault:
-    if detail["type"] == "extra_forbidden":
+def _settings_fault(name: str, item: Given, details: list[ErrorDetails]) -> Fault:
+    if details[0]["type"] == "extra_forbidden":
         close = difflib.get_close_matches(name, Config.model_fields, n=1, cutoff=0.6)
         remedy = f"did you mean {close[0]}?" if close else "docs/settings.md lists every setting"
         return Fault(item.place, f"{name} is not a setting", remedy)
     field = Config.model_fields[name]
-    wanted = _wanted(name, detail)
+    wanted = _wanted(name, details)
     default = "null" if field.default is None else field.default
-    remedy = f"such as {name}: {_EXAMPLES[name]}" if name in _EXAMPLES else f"the default is {default}"
+    remedy = f"such as {name}: {field.examples[0]}" if field.examples else f"the default is {default}"
     return Fault(item.place, f"{name} {wanted} (found: {_shown(item.value)})", remedy)
 
 
@@ -225,27 +224,16 @@ _WANTED = {
 }
 
 
-# A union is refused once for each of its members; these say what is wanted in one.
-_UNIONS = {
-    "thinking": "auto, true or false",
-    "max_tokens_per_microbatch": "auto or a whole number",
-    "learning_rate": "auto or a number",
-}
-# Of those that are empty by default, which says nothing of how they are written.
-_EXAMPLES = {
-    "map_fields": "{passage: input}",
-    "ignore_fields": "[explanation]",
-    "add_tokens": "[<doc>, <cite>]",
-    "allow_tokens": '["<|box_start|>"]',
-    "trainer_args": "{save_steps: 50, save_strategy: steps}",
-    "train_file": "[data/own.jsonl, {path: data/general.parquet, weight: 0.5}]",
-}
 _BOUND_ERRORS = {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}
 
 
-def _wanted(name: str, detail: ErrorDetails) -> str:
-    if name in _UNIONS and detail["type"] not in _BOUND_ERRORS:
-        return f"must be {_UNIONS[name]}"
+def _wanted(name: str, details: list[ErrorDetails]) -> str:
+    detail = next((one for one in details if one["type"] in _BOUND_ERRORS), details[0])
+    # Of several kinds of values each says what it wants.
+    if len(details) > 1 and detail["type"] not in _BOUND_ERRORS and has_several_kinds(Config.model_fields[name]):
+        return f"must be {type_text(Config.model_fields[name])}"
+    if isinstance(detail["loc"][-1], int):  # one of a list
+        return f"must be a {type_text(Config.model_fields[name])}"
     context = detail.get("ctx", {})
     for bound, words in BOUNDS.items():
         if bound in context:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from lorakit.config.settings import SECTIONS, Setting, settings, shown_value
+from lorakit.config.listing import SECTIONS, Setting, settings, shown_value
 from lorakit.config.trainer_arguments import OWNED
 
 _HEAD = """# Settings
@@ -14,7 +14,7 @@ Every setting stands in `config.yaml` as `name: value`, or on the command line: 
 `--set` over a flag. An unknown name, a wrong type or a value out of bounds stops the run at once, all faults in one
 message.
 
-This page is written from the settings in `lorakit/config/settings.py` by `make docs`.
+This page is written from the settings in `lorakit/config` by `make docs`.
 """
 
 _TAIL = """

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lorakit.config import Config
-from lorakit.config.settings import RowSource
+from lorakit.config.kinds import RowSource
 from lorakit.data_processing.chat_format import ChatFormat
 from lorakit.data_processing.example import Rejected
 from lorakit.data_processing.files import Reading

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lorakit import console
-from lorakit.config.settings import RowSource
+from lorakit.config.kinds import RowSource
 from lorakit.errors import DataError
 
 

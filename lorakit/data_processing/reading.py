@@ -11,7 +11,7 @@ from itertools import chain, islice, repeat
 from pathlib import Path
 
 from lorakit import console
-from lorakit.config.settings import RowSource
+from lorakit.config.kinds import RowSource
 from lorakit.data_processing.columns import Columns, Writer
 from lorakit.data_processing.example import Rejected, shortened
 from lorakit.data_processing.files import Reading, read_rows

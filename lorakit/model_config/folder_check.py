@@ -47,7 +47,7 @@ def files_in(folder: Path) -> list[Path]:
     try:
         files = [path for path in sorted(folder.iterdir()) if path.suffix in (*_SETTINGS, WEIGHTS)]
         return files + (sorted(more.glob("*.jinja")) if more.is_dir() else [])
-    except OSError:
+    except (OSError, ValueError):  # a name that no folder could have
         return []
 
 

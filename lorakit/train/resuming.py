@@ -8,7 +8,7 @@ from typing import Any
 
 from lorakit import console
 from lorakit.config import Config, load_config
-from lorakit.config.settings import settings
+from lorakit.config.listing import settings
 from lorakit.engine import FORMATS, Ranks
 from lorakit.errors import RunError
 from lorakit.runs import (
@@ -28,32 +28,7 @@ from lorakit.runs import (
 from lorakit.train.checkpoint_state import fault_of_state
 from lorakit.train.saving import OPTIMIZER_FILE
 
-# These change where, how fast or when something is written, never a number; rows and model are compared by content.
-_WITHOUT_EFFECT = {
-    "model_name_or_path",
-    "model_hub",
-    "trust_remote_code",
-    "torch_dtype",
-    "train_file",
-    "validation_file",
-    "validation_share",
-    "max_rows",
-    "encoding",
-    "map_fields",
-    "ignore_fields",
-    "train_turns",
-    "train_reasoning",
-    "output_dir",
-    "max_tokens_per_microbatch",
-    "auto_fit",
-    "compile_layers",
-    "cpu_kernels",
-    "resume",
-    "replay_file",
-    "advise_ranks",
-    "trainer_args",
-}
-_SECTIONS_WITHOUT_EFFECT = {"Generation", "Evaluation", "Export", "Terminal"}
+# Of trainer_args: these change where, how fast or when something is written, never a number.
 _ARGUMENTS_WITHOUT_EFFECT = (
     *(
         "save_total_limit",
@@ -187,8 +162,7 @@ def _completed(identity: RunIdentity) -> RunIdentity:
 
 def effective_settings(config: Config) -> dict[str, Any]:
     """Return the settings that change what is learnt, or which adapter is kept."""
-    names = [setting.name for setting in settings() if setting.section not in _SECTIONS_WITHOUT_EFFECT]
-    chosen = {name: getattr(config, name) for name in names if name not in _WITHOUT_EFFECT}
+    chosen = {setting.name: getattr(config, setting.name) for setting in settings() if setting.changes_result}
     chosen["load_best_model"] = config.keeps_best
     without_effect = _ARGUMENTS_WITHOUT_EFFECT + (() if config.keeps_best else _ARGUMENTS_OF_THE_BEST)
     arguments = {

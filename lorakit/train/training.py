@@ -271,6 +271,8 @@ def _train_steps(config: Config, prepared: Prepared, plan: RunPlan, folder: Path
     console.note(f"trained {steps - after_step} steps in {duration(seconds)}")
     if best := trainer.best:
         console.note(f"kept: the adapter of step {best[0]}, whose validation loss of {best[1]:.4f} is the lowest")
+        if best[0] < trainer.state.global_step:
+            console.note("to have the last one, which knows the rows better by heart: --set load_best_model=false")
     console.detail(peak)
     return True
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from searching import counted, trying
 
 from lorakit.config import load_config
-from lorakit.config.settings import settings as all_settings
+from lorakit.config.listing import settings as all_settings
 from lorakit.errors import SettingsError
 
 VALID = (

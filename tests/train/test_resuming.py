@@ -86,8 +86,9 @@ def test_with_validation_rows_the_best_adapter_is_kept_by_itself(command, monkey
     assert code == 0
     last = load_file(folder / f"checkpoint-{kept}" / "adapter_model.safetensors")
     assert all(torch.equal(tensor, last[name]) for name, tensor in adapter_weights(folder).items())
-    said = "kept: the adapter of step 3, whose validation loss of 4.0000 is the lowest"
-    assert (said in capsys.readouterr().err) is (kept == 3)
+    said = capsys.readouterr().err
+    assert ("kept: the adapter of step 3, whose validation loss of 4.0000 is the lowest" in said) is (kept == 3)
+    assert ("--set load_best_model=false" in said) is (kept == 3)
 
 
 def test_a_run_that_had_come_to_its_end_is_only_finished(command):
