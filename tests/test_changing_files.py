@@ -157,6 +157,7 @@ def opened_in(worlds, task, capsys, monkeypatch):
     return openings.names, result
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("case", FAST, ids=lambda case: " ".join(map(str, case)))
 def test_a_file_that_changes_leads_to_one_state_or_one_sentence(worlds, case, capsys, monkeypatch):
     task, file, change, at, is_after = case

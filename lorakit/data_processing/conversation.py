@@ -67,13 +67,15 @@ def checked(messages: Sequence[Message], system_prompt: str | None) -> tuple[Mes
     while kept and (kept[-1].role != "assistant" or kept[-1].is_trained is False):
         kept.pop()  # nothing after the last answer that is trained can be
     if not kept:
-        raise UnusableError("has no answer")
+        raise UnusableError("has no answer", "the last turn that is trained is one of the assistant")
     if len(kept) > _MOST_TURNS:
         raise UnusableError(f"has more than {_MOST_TURNS} turns", "divide it into several rows")
     tools = [message for message in kept if message.role == "tools"]
     turns = kept[len(tools) :]
     if any(message.role == "system" for message in turns[1:]):
-        raise UnusableError("has a system message that is not the first")
+        raise UnusableError(
+            "has a system message that is not the first", "put what it says into the first one, or into a question"
+        )
     if system_prompt and turns[0].role != "system":
         turns.insert(0, Message("system", system_prompt))
     _check_order([message for message in turns if message.role != "system"])

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lorakit.data_processing.example import Message, Role, ToolCall, UnusableError, shortened
+from lorakit.data_processing.field_names import read_name
 from lorakit.data_processing.ledger import Fields, is_empty
 from lorakit.data_processing.tool_calls import read_arguments
 from lorakit.data_processing.turns import Draft, text_of
@@ -179,7 +180,7 @@ def read_moss(fields: Fields) -> list[Draft]:
         if is_empty(turn):  # a column of Parquet that other rows need
             continue
         one, place = fields.inner(turn, f"{name}.turn"), f"{name} {key}"
-        said = {part: _SPOKEN.sub("", str(one.take(part, "turn") or "")).strip() for part in turn}
+        said = {part: _SPOKEN.sub("", str(one.take(read_name(part), "turn") or "")).strip() for part in turn}
         called = {part for part in ("Commands", "Tool Responses") if said.get(part, "") not in _MOSS_SAYS_NOTHING}
         if called:
             raise UnusableError(

@@ -11,7 +11,7 @@ from typing import Literal
 
 # What lorakit reads, by the name that its readers use; in any spelling, case and punctuation left aside.
 _SPELLINGS = {
-    "messages": "messages",
+    "messages": "messages msgs",
     "conversations": "conversations conversation dialog dialogs dialogue dialogues turns contents 对话",
     "chat": "chat",
     "system": "system systemprompt systemmessage systeminstruction metainstruction custominstructions sysprompt 系统 "
@@ -31,7 +31,11 @@ _SPELLINGS = {
     "loss": "loss lossmask",
     "train": "train trained trainable istrained",
     "weight": "weight",
-    "question": "question ask 问题 问",
+    "question": "question ask 问题 问 提问",
+    "user": "user 用户",
+    "human": "human",
+    "assistant": "assistant 助手",
+    "bot": "bot",
     "problem": "problem",
     "solution": "solution",
     "answer": "answer 答案 回答 答",
@@ -69,7 +73,8 @@ _REMEDIES = {
     "选项",
     _NO_SOUND: "video videos audio audios sound sounds speech videopath videopaths audiopath audiopaths videofile "
     "videofiles audiofile audiofiles videourl videourls audiourl audiourls 视频 音频",
-    _NO_WEIGHT: "weight weights loss lossmask train trainable trained istrained masked mask label labels sampleweight",
+    _NO_WEIGHT: "weight weights loss lossmask train trainable trained istrained masked mask label labels sampleweight "
+    "lossweight ignore ignored skip skipped exclude excluded learn trainon istrainable shouldtrain notrain",
     _INSTEAD: f"{_SPELLINGS['answer']} {_SPELLINGS['output']} {_SPELLINGS['response']} {_SPELLINGS['solution']} "
     f"{_SPELLINGS['target']} {_SPELLINGS['completion']} answers attempt attempts deepseekattempt geminiattempt "
     "referenceanswer goldanswer bestanswer expectedanswer",

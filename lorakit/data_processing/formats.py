@@ -54,7 +54,7 @@ PAIRS = (
 _QUESTIONS = ("text", "instruction", "prompt", "question", "query", "user", "human", "input", "problem")
 _ANSWERS = ("target", "output", "completion", "response", "answer", "assistant", "bot", "solution", "answers")
 _PAIRS = (*PAIRS, *((question, answer) for question in _QUESTIONS for answer in _ANSWERS))
-_BY_CONTENT = ("data", "items", "texts", "chat", "sample", "plain_text", "text", "input", "prompt")
+_BY_CONTENT = ("data", "items", "texts", "thread", "chat", "sample", "plain_text", "text", "input", "prompt")
 
 
 @dataclass(frozen=True)
@@ -275,7 +275,7 @@ def _reader_of(fields: Fields, is_there: Callable[[str], bool]) -> _Reader | Non
 def _reader_by_content(fields: Fields) -> _Reader | None:
     """Recognise a row by what stands in a field whose name alone says little."""
     values = {name: fields.values[fields.key(name)] for name in _BY_CONTENT if fields.has(name)}
-    for name in ("data", "items", "texts"):
+    for name in ("data", "items", "texts", "thread"):
         if are_turns(values.get(name)) or is_list_of_texts(values.get(name)):
             return lambda row, has_tools, name=name: read_turns(row, name, has_tools)  # type: ignore[misc]
     if is_of_moss(values.get("chat")):

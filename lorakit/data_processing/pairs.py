@@ -89,6 +89,8 @@ def _history(fields: Fields) -> Sequence[Draft]:
     drafts = []
     for turn in value if isinstance(value, list | tuple) else [value]:
         if not isinstance(turn, list | tuple) or len(turn) != 2:
-            raise UnusableError(f'"{name}" is not a list of [question, answer] pairs')
+            raise UnusableError(
+                f'"{name}" is not a list of [question, answer] pairs', 'write it as [["question", "answer"], ...]'
+            )
         drafts += [Draft(Message("user", text_of(turn[0], name))), Draft(Message("assistant", text_of(turn[1], name)))]
     return drafts

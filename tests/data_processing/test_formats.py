@@ -186,6 +186,8 @@ REMEDIES = [
     ({"question": "q", "guess": "s", "attempt": "a"}, "target_field: attempt, if that is the answer"),
     ({"ask_me": "q", "answer": "a"}, "text_field: ask_me, if that is the question"),
     ({"xyz": "q", "answer": "a"}, "text_field: NAME"),
+    ({"history": "x", "question": "q", "answer": "a"}, 'write it as [["question", "answer"], ...]'),
+    (chat_of("user", "system", "assistant"), "put what it says into the first one"),
     (
         {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "weight": 0.5}]},
         "(1) or not (0)",

@@ -250,3 +250,17 @@ def test_the_same_of_one_more_key_in_a_turn_or_a_part(place, name, value):
         is_read = any(not fate.fate.startswith(("not used", "left out")) for fate in named)
         assert len(named) == 1
         assert is_read or found.messages == to_example(RawRow({"messages": PARTS}, "here")).messages
+
+
+@pytest.mark.parametrize("name", ["loss_weight", "ignore", "skip", "exclude", "learn", "train_on", "mask"])
+def test_a_switch_of_another_name_stops_the_run(name):
+    ledger = Ledger()
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", name: 1}]
+    to_example(RawRow({"messages": turns}, "row"), ledger=ledger)
+    assert [fate.place for fate in ledger.fates() if fate.is_meant] == [f"messages[].{name}"]
+
+
+@pytest.mark.parametrize("names", [("User", "Assistant"), ("用户", "助手"), ("提问", "回答"), ("HUMAN", "Bot")])
+def test_speakers_are_found_in_any_spelling(names):
+    example = to_example(RawRow(dict(zip(names, ("q", "a"), strict=True)), "row"))
+    assert [message.content for message in example.messages] == ["q", "a"]
