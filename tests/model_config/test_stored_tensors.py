@@ -30,6 +30,7 @@ def opened(folder, dtype=torch.float32):
     return source, load_model(source, load_tokenizer(source), DtypeChoice(dtype, "test"), CPU).model
 
 
+@pytest.mark.every(2)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("kind", OWN_WAYS)
 def test_a_model_in_fewer_bits_is_loaded_as_transformers_dequantises_it(kind, dtype, narrow, capsys):
