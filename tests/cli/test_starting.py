@@ -114,3 +114,15 @@ def test_a_task_is_interrupted_as_python_does_it():
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("program", [["main.py"], ["-m", "lorakit"]], ids=["main.py", "python -m lorakit"])
+def test_next_to_nothing_is_imported_before_an_interrupt_is_lorakits(program):
+    command = [sys.executable, "-S", "-X", "importtime", *program, "--version"]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    imported = [
+        line.rpartition("|")[2].strip() for line in ended.stderr.splitlines() if line.startswith("import time:")
+    ]
+    before = imported[: imported.index("lorakit.interrupts")]
+    assert not {"typing", "signal", "argparse"} & set(before)
+    assert "argparse" in imported
