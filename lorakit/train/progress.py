@@ -32,7 +32,7 @@ class ShowProgress:
         self._tokens += record.tokens
         self._steps_seen += 1
         self._epoch_losses.append(record.loss)
-        self._bar.update(record.step, f"loss {record.loss:.3f}  {self._speed}")
+        self._bar.update(record.step, f"loss {record.loss:.3f}  {self._tokens_per_second} tokens/s")
 
     def epoch(self, step: int, epoch: float, validation: EvaluationRecord | None) -> None:
         """Print the line of a finished epoch (or of a validation in its midst)."""
@@ -42,9 +42,9 @@ class ShowProgress:
         console.note(
             f"epoch {epoch:.4g}/{self._epochs:.4g}  loss {mean:.4f}"
             + (f"  validation loss {validation.loss:.4f}" if validation else "")
-            + f"  {self._speed}  {remaining // 60}:{remaining % 60:02d} left"
+            + f"  {self._tokens_per_second} tokens/s  {remaining // 60}:{remaining % 60:02d} left"
         )
 
     @property
-    def _speed(self) -> str:
-        return f"{self._tokens / max(self._seconds, time.get_clock_info('perf_counter').resolution):.0f} tokens/s"
+    def _tokens_per_second(self) -> int:
+        return round(self._tokens / max(self._seconds, time.get_clock_info("perf_counter").resolution))
