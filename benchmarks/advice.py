@@ -20,11 +20,11 @@ from typing import Any
 
 from lorakit.config import Config
 from lorakit.model_config import quiet_libraries
-from lorakit.train.advising import rates_around
-from lorakit.train.learning_rate import steps_of
-from lorakit.train.planning import plan_run
-from lorakit.train.preparing import gather, prepare
-from lorakit.train.short_runs import ShortRuns, best_of, halved, rate_for
+from lorakit.train.planning.advising import rates_around
+from lorakit.train.planning.plan import plan_run
+from lorakit.train.planning.short_runs import ShortRuns, best_of, halved, rate_for
+from lorakit.train.setup.learning_rate import steps_of
+from lorakit.train.setup.preparing import gather, prepare
 
 SWEEP = (2e-4, 5e-4, 1e-3, 2e-3, 4e-3)
 _SENTENCE = re.compile(r".+?(?:[。！？!?\n]|\.(?=\s|$)|$)", re.DOTALL)

@@ -20,10 +20,11 @@ time.perf_counter = time.process_time  # before lorakit takes its own times
 
 from lorakit.config import Config  # noqa: E402
 from lorakit.model_config import quiet_libraries  # noqa: E402
-from lorakit.train import preflight, training  # noqa: E402
-from lorakit.train.answering_time import answering_seconds  # noqa: E402
-from lorakit.train.fitting import settle  # noqa: E402
-from lorakit.train.trial import Effort  # noqa: E402
+from lorakit.train import training  # noqa: E402
+from lorakit.train.planning import preflight  # noqa: E402
+from lorakit.train.planning.answering_time import answering_seconds  # noqa: E402
+from lorakit.train.planning.fitting import settle  # noqa: E402
+from lorakit.train.planning.trial import Effort  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 SAMPLE = json.loads((ROOT / "data" / "train.json").read_text(encoding="utf-8"))

@@ -11,8 +11,8 @@ from prepare import model_folder
 from transformers import AutoConfig, AutoTokenizer
 
 from lorakit.data_processing import ChatFormat, Message
-from lorakit.export.checkpoint import read_checkpoint
-from lorakit.export.gguf_model import write_model_gguf
+from lorakit.export.gguf.model import write_model_gguf
+from lorakit.export.weights.checkpoint import read_checkpoint
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from lorakit.config import Config, load_config, make_config
 from lorakit.data_processing import Message
 from lorakit.data_processing.example import UnusableError
-from lorakit.data_processing.formats import read_conversation
+from lorakit.data_processing.shapes.formats import read_conversation
 from lorakit.errors import SettingsError
 from lorakit.export.merging import write_merged
 from lorakit.export.placing import unproven

@@ -22,9 +22,9 @@ from transformers import AutoModelForImageTextToText, PreTrainedTokenizerFast, Q
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
 
 from lorakit.data_processing import ChatFormat, ImageFormat
-from lorakit.data_processing.encoding import encode_row
 from lorakit.data_processing.example import EncodedExample, Example, Message, Rejected
-from lorakit.data_processing.packing import pack
+from lorakit.data_processing.tokens.encoding import encode_row
+from lorakit.data_processing.tokens.packing import pack
 from lorakit.engine import PACKED, register_packed_attention, summed_loss
 
 ROOT = Path(__file__).parents[1]

@@ -9,8 +9,8 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from lorakit.data_processing import ChatFormat
-from lorakit.export.gguf_model import write_model_gguf
-from lorakit.export.tensors import ModelTensors
+from lorakit.export.gguf.model import write_model_gguf
+from lorakit.export.weights.tensors import ModelTensors
 
 
 def random_model(family, **settings):

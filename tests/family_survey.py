@@ -14,7 +14,7 @@ from transformers.models.auto.modeling_auto import (
 
 from lorakit.agreement import prove
 from lorakit.engine import Pieces, use_pieces
-from lorakit.export.gguf_family import FAMILIES as GGUF_FAMILIES
+from lorakit.export.gguf.family import FAMILIES as GGUF_FAMILIES
 
 TOLERANCE = 3e-4  # 5,000 roundings of float32, as in the proof
 _LARGEST = 130_000_000  # parameters of a small model

@@ -34,13 +34,13 @@ from lorakit.inference.adapters import Adapters
 from lorakit.inference.commands import COMMANDS, obey
 from lorakit.inference.session import Session
 from lorakit.model_config import AdapterChoice, load_model, load_tokenizer, locate_model
-from lorakit.model_config.adapter_settings import lora_config
+from lorakit.model_config.adapters.settings import lora_config
 from lorakit.outgoing import for_a_screen
 from lorakit.runs import read_identity, read_records
-from lorakit.train.checkpoint_state import fault_of_state
-from lorakit.train.resuming import find_earlier_run
-from lorakit.train.saving import _reading as naming_part
-from lorakit.train.state_files import read_state
+from lorakit.train.checkpoints.checkpoint_state import fault_of_state
+from lorakit.train.checkpoints.resuming import find_earlier_run
+from lorakit.train.checkpoints.saving import _reading as naming_part
+from lorakit.train.checkpoints.state_files import read_state
 
 pytestmark = pytest.mark.slow
 MOST_SECONDS, MOST_BYTES = 10, 1_000_000_000

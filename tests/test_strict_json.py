@@ -14,7 +14,7 @@ from lorakit.cli import main
 from lorakit.outgoing import strict_json
 from lorakit.runs import StepRecord
 from lorakit.train.alarms import Alarms
-from lorakit.train.state_files import read_state, write_state
+from lorakit.train.checkpoints.state_files import read_state, write_state
 from lorakit.train.trainer import LoraTrainer
 
 # Texts that are hashed, compared, shown, or put into a template as it would be there: no files, no answers to programs.
@@ -23,15 +23,15 @@ NOT_WRITTEN = {
     "lorakit/cli/arguments.py": 1,
     "lorakit/data_processing/field_names.py": 1,
     "lorakit/data_processing/kept_rows.py": 2,
-    "lorakit/data_processing/template_identity.py": 1,
-    "lorakit/data_processing/text_encoding.py": 1,
-    "lorakit/data_processing/tool_calls.py": 1,
-    "lorakit/export/gguf_tokenizer.py": 2,
-    "lorakit/inference/tool_calls.py": 3,
+    "lorakit/data_processing/templates/template_identity.py": 1,
+    "lorakit/data_processing/templates/text_encoding.py": 1,
+    "lorakit/data_processing/calls/tool_calls.py": 1,
+    "lorakit/export/gguf/tokenizer.py": 2,
+    "lorakit/inference/text/tool_calls.py": 3,
     "lorakit/model_config/source.py": 1,
-    "lorakit/model_config/tokenizer_check.py": 1,
+    "lorakit/model_config/checks/tokenizer.py": 1,
     "lorakit/outgoing.py": 1,
-    "lorakit/train/remedies.py": 1,
+    "lorakit/train/setup/remedies.py": 1,
 }
 
 

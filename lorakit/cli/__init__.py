@@ -30,11 +30,11 @@ _TASK_MODULES = {
     "train": "lorakit.train.training",
     "evaluate": "lorakit.evaluate",
     "inference": "lorakit.inference",
-    "plan": "lorakit.train.preflight",
-    "advise": "lorakit.train.advising",
+    "plan": "lorakit.train.planning.preflight",
+    "advise": "lorakit.train.planning.advising",
     "merge": "lorakit.export.merging",
     "export": "lorakit.export.exporting",
-    "push": "lorakit.export.push",
+    "push": "lorakit.export.hub.push",
     "preview": "lorakit.preview",
 }
 

@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 
 from lorakit.config import Config
 from lorakit.config.kinds import RowSource
-from lorakit.data_processing.chat_format import ChatFormat
 from lorakit.data_processing.example import Rejected
-from lorakit.data_processing.files import Reading
-from lorakit.data_processing.formats import RowRules
+from lorakit.data_processing.files.mixing import held_back, weighted
+from lorakit.data_processing.files.opening import Reading
 from lorakit.data_processing.kept_rows import read_or_kept
 from lorakit.data_processing.ledger import FieldFate, field_lines
-from lorakit.data_processing.mixing import held_back, weighted
 from lorakit.data_processing.reading import ReadRows
-from lorakit.data_processing.sequences import Conversations, Sequences
-from lorakit.data_processing.written_rows import Encoding
+from lorakit.data_processing.shapes.formats import RowRules
+from lorakit.data_processing.templates.chat_format import ChatFormat
+from lorakit.data_processing.tokens.sequences import Conversations, Sequences
+from lorakit.data_processing.tokens.written_rows import Encoding
 from lorakit.errors import DataError, SettingsError
 
 _SHOWN_REJECTIONS = 10

@@ -22,12 +22,12 @@ from typing import Any
 import xxhash
 
 from lorakit import console
-from lorakit.data_processing.columns import Columns, read_arrays
 from lorakit.data_processing.example import Rejected
-from lorakit.data_processing.files import files_of
+from lorakit.data_processing.files.opening import files_of
 from lorakit.data_processing.ledger import FieldFate
 from lorakit.data_processing.reading import ReadRows, Source, read_all
-from lorakit.data_processing.written_rows import Encoding
+from lorakit.data_processing.tokens.columns import Columns, read_arrays
+from lorakit.data_processing.tokens.written_rows import Encoding
 from lorakit.runs.cache import cache_folder
 
 _LEAST_BYTES = 1_000_000  # smaller files are read in a moment
@@ -113,7 +113,7 @@ def _code() -> str:
     import transformers
 
     digest = hashlib.sha256(f"{transformers.__version__} {tokenizers.__version__}".encode())
-    for file in sorted(Path(__file__).parent.glob("*.py")):
+    for file in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(file.read_bytes())
     return digest.hexdigest()
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from lorakit.config import Config
 from lorakit.console import MarkedText
-from lorakit.data_processing.chat_format import ChatFormat
 from lorakit.data_processing.dataset import Dataset
 from lorakit.data_processing.example import EncodedExample
 from lorakit.data_processing.ledger import field_lines
+from lorakit.data_processing.templates.chat_format import ChatFormat
 from lorakit.engine import IGNORED_LABEL
 
 

@@ -12,13 +12,13 @@ from pathlib import Path
 
 from lorakit import console
 from lorakit.config.kinds import RowSource
-from lorakit.data_processing.columns import Columns, Writer
 from lorakit.data_processing.example import Rejected, shortened
-from lorakit.data_processing.files import Reading, read_rows
+from lorakit.data_processing.files.opening import Reading, read_rows
 from lorakit.data_processing.ledger import FieldFate
 from lorakit.data_processing.raw import RawRow
-from lorakit.data_processing.side_processes import SideProcesses
-from lorakit.data_processing.written_rows import Encoding, RowEncoder
+from lorakit.data_processing.tokens.columns import Columns, Writer
+from lorakit.data_processing.tokens.side_processes import SideProcesses
+from lorakit.data_processing.tokens.written_rows import Encoding, RowEncoder
 
 _ROWS_AT_ONCE = 1000
 _SHOWN_NAME = 40

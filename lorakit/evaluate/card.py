@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Literal
 
 from lorakit.config import Config
-from lorakit.export.gguf_family import FAMILIES
+from lorakit.export.gguf.family import FAMILIES
 from lorakit.inference import Assistant
 from lorakit.language import translated
 from lorakit.model_config import AdapterRecord, ModelSource, read_record
 from lorakit.model_config.starter import STARTER
-from lorakit.model_config.widened import quantizer_of
+from lorakit.model_config.weights.widened import quantizer_of
 from lorakit.outgoing import strict_json
 from lorakit.report import Card, Loading, Report, write_card
 

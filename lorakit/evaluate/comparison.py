@@ -14,14 +14,14 @@ import torch
 from lorakit import console
 from lorakit.config import Config
 from lorakit.data_processing import Dataset, EncodedExample, Example
-from lorakit.data_processing.packing import pack_under_budget
+from lorakit.data_processing.tokens.packing import pack_under_budget
 from lorakit.engine import LossSum, MicroBatch, Ranks, seed_of, shares_beginning, summed_loss, uncompiled
 from lorakit.evaluate.metrics import AnswerScores, bleu_tokenizer, without_reasoning
 from lorakit.evaluate.verdict import verdict
 from lorakit.inference import Assistant
 from lorakit.inference.generation import answer_batch, answer_text
 from lorakit.inference.sampling import SamplingParams
-from lorakit.inference.tool_calls import CallReader, same_calls
+from lorakit.inference.text.tool_calls import CallReader, same_calls
 from lorakit.outgoing import strict_json
 from lorakit.runs import PREDICTIONS_FILE, RESULTS_FILE, write_own_json, write_own_text
 

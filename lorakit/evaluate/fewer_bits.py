@@ -11,8 +11,8 @@ from lorakit.config import Config
 from lorakit.data_processing import Example
 from lorakit.inference import Assistant, Decoders
 from lorakit.inference.generation import answer_ids
-from lorakit.inference.int8_verdict import Verdict, keep_verdict, verdict_key
 from lorakit.inference.sampling import SamplingParams
+from lorakit.inference.weights.int8_verdict import Verdict, keep_verdict, verdict_key
 from lorakit.model_config import AdapterChoice
 
 _MOST_ROWS = 20

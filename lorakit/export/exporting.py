@@ -7,12 +7,12 @@ from shlex import quote
 
 from lorakit import console
 from lorakit.config import Config
-from lorakit.export.gguf_export import write_gguf_files
-from lorakit.export.parcel import MODELFILE
+from lorakit.export.gguf_files import write_gguf_files
+from lorakit.export.hub.parcel import MODELFILE
 from lorakit.export.peft_files import write_peft
 from lorakit.export.placing import unproven
 from lorakit.export.producing import Writer, adapter_bytes, export_folder, model_bytes, open_combined, produce
-from lorakit.export.quantising import QUANTISED, quantiser
+from lorakit.export.weights.quantising import QUANTISED, quantiser
 from lorakit.invocation import command
 
 _WRITERS: dict[str, Writer] = {"gguf": write_gguf_files, "peft": write_peft}

@@ -19,11 +19,11 @@ from lorakit.config import Config
 from lorakit.data_processing import Message
 from lorakit.engine import is_out_of_memory, peak_bytes
 from lorakit.errors import ProofError
-from lorakit.export.checkpoint import read_checkpoint, write_checkpoint
-from lorakit.export.merged import FORMATS, NAMES, chosen_format, merged_tensors, unties_head
 from lorakit.export.placing import unproven
 from lorakit.export.producing import Written, export_folder, open_combined, produce
-from lorakit.export.proof import Reader, Reference
+from lorakit.export.proving.proof import Reader, Reference
+from lorakit.export.weights.checkpoint import read_checkpoint, write_checkpoint
+from lorakit.export.weights.merged import FORMATS, NAMES, chosen_format, merged_tensors, unties_head
 from lorakit.inference import Adapters, Assistant
 from lorakit.invocation import command
 from lorakit.model_config import ModelBundle, read_record

@@ -13,14 +13,14 @@ import torch
 
 from lorakit.config import Config
 from lorakit.errors import ProofError, SettingsError
-from lorakit.export.merged import FORMATS
 from lorakit.export.merging import read_plainly
 from lorakit.export.producing import Written
-from lorakit.export.proof import Reader, Reference
+from lorakit.export.proving.proof import Reader, Reference
+from lorakit.export.weights.merged import FORMATS
 from lorakit.incoming import leads_out
 from lorakit.inference import Adapters, Assistant
 from lorakit.model_config import ModelBundle
-from lorakit.model_config.widened import is_narrow, read_widened
+from lorakit.model_config.weights.widened import is_narrow, read_widened
 
 WEIGHTS = "adapter_model.safetensors"
 

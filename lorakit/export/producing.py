@@ -13,12 +13,12 @@ import torch
 from lorakit import console
 from lorakit.config import Config
 from lorakit.errors import SettingsError
-from lorakit.export.proof import Reader, Reference, proof_bytes, prove, questions_of, references
+from lorakit.export.proving.proof import Reader, Reference, proof_bytes, prove, questions_of, references
 from lorakit.inference import Adapters, Assistant, open_adapters
 from lorakit.model_config import locate_model, quantization_of, weight_bytes, weights_hash
 from lorakit.model_config.source import weight_files
-from lorakit.model_config.stored_tensors import tensor_shapes
-from lorakit.model_config.widened import is_narrow
+from lorakit.model_config.weights.stored_tensors import tensor_shapes
+from lorakit.model_config.weights.widened import is_narrow
 from lorakit.runs import check_room
 
 _BYTES_OF_A_VALUE = {

@@ -9,9 +9,9 @@ from lorakit.inference.adapters import (
 )
 from lorakit.inference.assistant import Assistant, assistant_for, stop_ids
 from lorakit.inference.contract import hold_to
-from lorakit.inference.decode_choice import Decoders
 from lorakit.inference.session import run
-from lorakit.inference.tool_calls import Answer, CallReader, same_calls
+from lorakit.inference.text.tool_calls import Answer, CallReader, same_calls
+from lorakit.inference.weights.decode_choice import Decoders
 
 __all__ = [
     "Adapters",

@@ -15,7 +15,7 @@ from lorakit.engine import choose_backend, choose_device, release_memory
 from lorakit.errors import AdapterError, LorakitError, SettingsError
 from lorakit.inference.assistant import Assistant, assistant_for
 from lorakit.inference.contract import hold_to
-from lorakit.inference.decode_choice import Decoders
+from lorakit.inference.weights.decode_choice import Decoders
 from lorakit.model_config import (
     BASE,
     AdapterChoice,

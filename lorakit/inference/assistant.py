@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from lorakit.config import Config
 from lorakit.data_processing import ChatFormat, Message
-from lorakit.inference.decode_choice import DecodeChoice, Decoders
-from lorakit.inference.thoughts import ThoughtMarks
-from lorakit.inference.tool_calls import read_tools_file
+from lorakit.inference.text.thoughts import ThoughtMarks
+from lorakit.inference.text.tool_calls import read_tools_file
+from lorakit.inference.weights.decode_choice import DecodeChoice, Decoders
 from lorakit.model_config import AdapterRecord, ModelBundle
 
 if TYPE_CHECKING:

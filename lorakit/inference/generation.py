@@ -19,7 +19,7 @@ from lorakit.inference.assistant import Assistant, pad_left
 from lorakit.inference.decoding import Writing, no_numbers, write_answers
 from lorakit.inference.sampling import RowSampling, SamplingParams
 from lorakit.inference.streamer import TokenStreamer
-from lorakit.inference.thoughts import read_thought
+from lorakit.inference.text.thoughts import read_thought
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -16,10 +16,10 @@ from lorakit.config import Config
 from lorakit.data_processing import Message
 from lorakit.data_processing.example import Rejected
 from lorakit.data_processing.field_names import is_asked
-from lorakit.data_processing.files import Reading, read_rows
-from lorakit.data_processing.formats import RowRules, to_example
+from lorakit.data_processing.files.opening import Reading, read_rows
 from lorakit.data_processing.ledger import Ledger, field_lines
 from lorakit.data_processing.raw import RawRow, fault_of_size
+from lorakit.data_processing.shapes.formats import RowRules, to_example
 from lorakit.errors import DataError, LorakitError, RunError, SettingsError
 from lorakit.incoming import read_whole
 from lorakit.inference.assistant import Assistant

@@ -10,7 +10,7 @@ from lorakit.config import Config
 from lorakit.data_processing import Message, put_marks
 from lorakit.errors import DataError, LorakitError, OutputError
 from lorakit.inference.adapters import Adapters, open_adapters
-from lorakit.inference.tool_calls import CallReader
+from lorakit.inference.text.tool_calls import CallReader
 
 QUESTION_LABEL = "输入文本: "
 _ANSWER = "输出结果: "

@@ -10,8 +10,8 @@ from transformers import StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 
 from lorakit.inference.assistant import Assistant
-from lorakit.inference.streaming import AnswerStream, IncrementalDecoder
-from lorakit.inference.thoughts import ThoughtReader
+from lorakit.inference.text.streaming import AnswerStream, IncrementalDecoder
+from lorakit.inference.text.thoughts import ThoughtReader
 
 
 class TokenStreamer(BaseStreamer, StoppingCriteria):  # type: ignore[misc]

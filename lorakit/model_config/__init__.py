@@ -1,6 +1,6 @@
 """From the name of a model to a ModelBundle, with or without an adapter."""
 
-from lorakit.model_config.adapter import (
+from lorakit.model_config.adapters.adapter import (
     attach_adapter,
     check_adapter,
     load_adapter_tensors,
@@ -8,10 +8,14 @@ from lorakit.model_config.adapter import (
     unchanged_adapter,
     weights_hash,
 )
-from lorakit.model_config.adapter_choice import BASE, AdapterChoice, choose_adapters, read_weighted
-from lorakit.model_config.adapter_set import COMBINATIONS, AdapterSet
-from lorakit.model_config.adapter_tokenizer import adapter_tokenizer, check_rows
+from lorakit.model_config.adapters.adapter_set import COMBINATIONS, AdapterSet
+from lorakit.model_config.adapters.choice import BASE, AdapterChoice, choose_adapters, read_weighted
+from lorakit.model_config.adapters.lora import adapted_parts, attach_new_adapter
+from lorakit.model_config.adapters.record import RECORD_FILE, AdapterRecord, read_record
+from lorakit.model_config.adapters.tokenizer import adapter_tokenizer, check_rows
+from lorakit.model_config.adapters.whole_embeddings import rows_in
 from lorakit.model_config.added_tokens import add_tokens
+from lorakit.model_config.checks.unchanged import FolderState
 from lorakit.model_config.image_processor import load_image_processor
 from lorakit.model_config.loading import (
     TESTED_FAMILIES,
@@ -22,13 +26,9 @@ from lorakit.model_config.loading import (
     quiet_libraries,
     read_model_type,
 )
-from lorakit.model_config.lora import adapted_parts, attach_new_adapter
-from lorakit.model_config.quantization import quantization_of
-from lorakit.model_config.record import RECORD_FILE, AdapterRecord, read_record
-from lorakit.model_config.sizes import bytes_saved, fewer_bits, weight_bytes
 from lorakit.model_config.source import ModelSource, locate_model, weight_files
-from lorakit.model_config.unchanged import FolderState
-from lorakit.model_config.whole_embeddings import rows_in
+from lorakit.model_config.weights.quantization import quantization_of
+from lorakit.model_config.weights.sizes import bytes_saved, fewer_bits, weight_bytes
 
 __all__ = [
     "BASE",

@@ -20,12 +20,11 @@ from lorakit.engine import (
     hold_in_half,
 )
 from lorakit.errors import ModelError
-from lorakit.model_config.adapter_bounds import FRACTIONS, is_finite
 from lorakit.model_config.added_tokens import grow
+from lorakit.model_config.checks.adapter_bounds import FRACTIONS, is_finite
 from lorakit.model_config.computing import let_engine_compute
 from lorakit.model_config.config_bounds import check_generation_file, check_sizes
 from lorakit.model_config.model_class import check_is_whole, class_to_read
-from lorakit.model_config.quantization import loading_arguments
 from lorakit.model_config.source import ModelSource, tensor_headers
 from lorakit.model_config.trust import (
     check_own_code,
@@ -35,7 +34,8 @@ from lorakit.model_config.trust import (
     needs_own_code,
     read_settings,
 )
-from lorakit.model_config.widened import is_narrow, read_widened, say_widened
+from lorakit.model_config.weights.quantization import loading_arguments
+from lorakit.model_config.weights.widened import is_narrow, read_widened, say_widened
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -15,10 +15,10 @@ from typing import Any
 from lorakit.errors import ModelError
 from lorakit.incoming import fault_of_file, is_folder, read_json
 from lorakit.invocation import installing
+from lorakit.model_config.checks.folder import fault_in_folder
+from lorakit.model_config.checks.unchanged import FolderState
 from lorakit.model_config.fingerprint import read_header, weights_fingerprint
-from lorakit.model_config.folder_check import fault_in_folder
 from lorakit.model_config.starter import STARTER, starter_folder
-from lorakit.model_config.unchanged import FolderState
 
 _HUB_NAME = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
 _SMALL_FILES = ["*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken"]

@@ -15,10 +15,10 @@ import yaml
 
 from lorakit.language import translated
 from lorakit.model_config import AdapterRecord
-from lorakit.report.answer_sections import number_text
 from lorakit.report.card_usage import Loading, usage
 from lorakit.report.content import Interval, Report
 from lorakit.report.markdown import fenced, plain, section, table
+from lorakit.report.sections.answers import number_text
 from lorakit.report.surroundings import versions
 from lorakit.runs import CARD_FILE, EvaluationRecord, StepRecord, read_records, write_own_text
 

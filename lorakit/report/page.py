@@ -6,9 +6,12 @@ from datetime import datetime
 from pathlib import Path
 
 from lorakit.language import language, translated
-from lorakit.report import answer_sections, data_sections, surroundings, training_sections
+from lorakit.report import surroundings
 from lorakit.report.content import Report
 from lorakit.report.markup import Markup, element, joined
+from lorakit.report.sections import answers as answer_sections
+from lorakit.report.sections import data as data_sections
+from lorakit.report.sections import training as training_sections
 from lorakit.report.style import STYLE
 from lorakit.runs import REPORT_FILE, read_records, write_own_text
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from lorakit import console
 from lorakit.config import Config
-from lorakit.data_processing.packing import pack
+from lorakit.data_processing.tokens.packing import pack
 from lorakit.evaluate.comparison import compare, show_comparison
 from lorakit.evaluate.fewer_bits import try_int8
 from lorakit.evaluate.reporting import Evaluated, leave_report
@@ -21,7 +21,7 @@ from lorakit.model_config import AdapterChoice, attach_adapter, load_model, save
 from lorakit.runs import ADAPTER_FOLDER, CURVE_FILE, REPORT_FILE, RESULTS_FILE
 from lorakit.train.alarms import check_has_learnt, check_makes_a_difference
 from lorakit.train.curve import leave_loss_curve
-from lorakit.train.preparing import Prepared
+from lorakit.train.setup.preparing import Prepared
 
 _ROWS_COMPARED = 4  # with and without the adapter, before it is saved
 

@@ -16,7 +16,7 @@ from transformers import EarlyStoppingCallback, PrinterCallback, TrainingArgumen
 
 from lorakit import console
 from lorakit.data_processing import EncodedExample
-from lorakit.data_processing.packing import pack_fullest_first, pack_under_budget
+from lorakit.data_processing.tokens.packing import pack_fullest_first, pack_under_budget
 from lorakit.engine import (
     LossSum,
     MicroBatch,
@@ -32,10 +32,10 @@ from lorakit.evaluate.comparison import ONE_TOKEN, dataset_loss
 from lorakit.runs import CheckpointFacts, EvaluationRecord, StepRecord
 from lorakit.train.alarms import Alarms, second_matrices
 from lorakit.train.averaging import average_gradients
+from lorakit.train.checkpoints.saving import SavingTrainer
+from lorakit.train.checkpoints.sharding import most_over_ranks, shard_on_cpu
 from lorakit.train.objectives.sft import SupervisedLoss
 from lorakit.train.progress import ShowProgress
-from lorakit.train.saving import SavingTrainer
-from lorakit.train.sharding import most_over_ranks, shard_on_cpu
 from lorakit.train.step import (
     Step,
     Surroundings,

@@ -53,15 +53,7 @@ from lorakit.runs import (
     write_own_text,
     writing_alone,
 )
-from lorakit.train.curve import leave_loss_curve
-from lorakit.train.finishing import finish
-from lorakit.train.fitting import SHARE_OF_SHORT_RUN, effort_before_training, settle
-from lorakit.train.planning import RunPlan, longest_micro_batch, optimizer_values, rows_per_step
-from lorakit.train.preparing import Data, Prepared
-from lorakit.train.progress import ShowProgress
-from lorakit.train.rehearsal import check_schedule
-from lorakit.train.replay import save_replayed
-from lorakit.train.resuming import (
+from lorakit.train.checkpoints.resuming import (
     EarlierRun,
     check_same,
     clear_the_way,
@@ -69,10 +61,18 @@ from lorakit.train.resuming import (
     find_earlier_run,
     resumed_settings,
 )
-from lorakit.train.sharding import gather_trained
+from lorakit.train.checkpoints.sharding import gather_trained
+from lorakit.train.curve import leave_loss_curve
+from lorakit.train.finishing import finish
+from lorakit.train.planning.fitting import SHARE_OF_SHORT_RUN, effort_before_training, settle
+from lorakit.train.planning.plan import RunPlan, longest_micro_batch, optimizer_values, rows_per_step
+from lorakit.train.planning.summary import duration, show_plan
+from lorakit.train.progress import ShowProgress
+from lorakit.train.setup.preparing import Data, Prepared
+from lorakit.train.setup.rehearsal import check_schedule
+from lorakit.train.setup.replay import save_replayed
 from lorakit.train.step import TokenBudget, Trace
 from lorakit.train.stopping import StopOnSignal
-from lorakit.train.summary import duration, show_plan
 from lorakit.train.trainer import LoraTrainer
 
 _FILES_BESIDE_BYTES = 2 * 10**6  # tokenizer, records, curve and report

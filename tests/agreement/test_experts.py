@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from lorakit.agreement import adaptable_layers, adaptable_targets, expert_weights
 from lorakit.cli import main
 from lorakit.data_processing import EncodedExample
-from lorakit.data_processing.packing import pack
+from lorakit.data_processing.tokens.packing import pack
 from lorakit.engine import summed_loss
 
 FAMILIES = {  # the parameters that hold experts in a layer, and a layer that must be left alone

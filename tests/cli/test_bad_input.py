@@ -29,9 +29,9 @@ CASES = [
 @pytest.fixture(autouse=True)
 def shorter_limits(monkeypatch):
     """What takes years need not take seconds here: test_bounds.py tries all cases with the limits themselves."""
-    monkeypatch.setattr("lorakit.data_processing.bounded.MOST_SECONDS", 1.0)
-    monkeypatch.setattr("lorakit.data_processing.bounded.MOST_BYTES", 300_000_000)
-    monkeypatch.setattr("lorakit.model_config.layer_names._MOST_SECONDS", 0.25)
+    monkeypatch.setattr("lorakit.data_processing.templates.bounded.MOST_SECONDS", 1.0)
+    monkeypatch.setattr("lorakit.data_processing.templates.bounded.MOST_BYTES", 300_000_000)
+    monkeypatch.setattr("lorakit.model_config.adapters.layer_names._MOST_SECONDS", 0.25)
 
 
 @pytest.fixture(scope="module")

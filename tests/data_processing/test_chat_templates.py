@@ -6,8 +6,8 @@ from template_rows import PARTS_ONLY, ROWS, spelled, written_by
 from tokenizer_kinds import KINDS, template_names, tokenizer_of
 
 from lorakit.data_processing import ChatFormat, Example
-from lorakit.data_processing.encoding import encode_row
 from lorakit.data_processing.example import Rejected
+from lorakit.data_processing.tokens.encoding import encode_row
 from lorakit.engine import IGNORED_LABEL
 
 # The prompt ends with <think>, which finished turns do not have: the thought, an empty one too, is closed.

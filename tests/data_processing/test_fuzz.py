@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from searching import counted, trying
 
 from lorakit.data_processing import ChatFormat, Example
-from lorakit.data_processing.encoding import EncodedRow, encode_row
 from lorakit.data_processing.example import Rejected
-from lorakit.data_processing.files import RawRow, read_rows
-from lorakit.data_processing.formats import to_example
+from lorakit.data_processing.files.opening import RawRow, read_rows
+from lorakit.data_processing.shapes.formats import to_example
+from lorakit.data_processing.tokens.encoding import EncodedRow, encode_row
 from lorakit.errors import DataError
 
 ROWS = [

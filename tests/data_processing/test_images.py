@@ -9,11 +9,11 @@ from PIL import Image
 from vision import MERGE, PATCH, SIDE, draw, image_processor, vision_tokenizer
 
 from lorakit.data_processing import ChatFormat, ImageFormat
-from lorakit.data_processing.encoding import encode_row
 from lorakit.data_processing.example import Rejected
-from lorakit.data_processing.files import RawRow
-from lorakit.data_processing.formats import to_example
+from lorakit.data_processing.files.opening import RawRow
 from lorakit.data_processing.images import ImageError, resolve_image
+from lorakit.data_processing.shapes.formats import to_example
+from lorakit.data_processing.tokens.encoding import encode_row
 from lorakit.errors import SettingsError
 
 TOKENIZER = vision_tokenizer()

@@ -9,10 +9,10 @@ from lorakit.config import Config
 from lorakit.data_processing import ChatFormat, load_dataset
 from lorakit.data_processing.example import Example
 from lorakit.data_processing.field_names import judged
-from lorakit.data_processing.files import RawRow
-from lorakit.data_processing.formats import RowRules, to_example
+from lorakit.data_processing.files.opening import RawRow
 from lorakit.data_processing.ledger import Ledger, field_lines
 from lorakit.data_processing.overview import field_table, names_without_rows, warnings
+from lorakit.data_processing.shapes.formats import RowRules, to_example
 from lorakit.errors import DataError
 
 CHAT_FORMAT = ChatFormat(family_tokenizer("qwen3"))

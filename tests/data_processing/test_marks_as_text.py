@@ -9,8 +9,8 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import PreTrainedTokenizerFast
 
 from lorakit.data_processing import ChatFormat, Example
-from lorakit.data_processing.encoding import encode_row
 from lorakit.data_processing.example import Rejected
+from lorakit.data_processing.tokens.encoding import encode_row
 from lorakit.engine import IGNORED_LABEL
 
 SPACE = "\u2581"

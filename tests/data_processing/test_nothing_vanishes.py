@@ -8,9 +8,9 @@ import pytest
 
 from lorakit.data_processing.example import Rejected
 from lorakit.data_processing.field_names import _HARMLESS, _MEANT
-from lorakit.data_processing.formats import RowRules, to_example
 from lorakit.data_processing.ledger import Ledger
 from lorakit.data_processing.raw import RawRow
+from lorakit.data_processing.shapes.formats import RowRules, to_example
 
 TEXT = re.compile(r"text\d{6}x")
 PAIRS = [

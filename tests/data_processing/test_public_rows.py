@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from lorakit.data_processing.example import Rejected
-from lorakit.data_processing.formats import RowRules, to_example
 from lorakit.data_processing.ledger import Ledger
 from lorakit.data_processing.raw import RawRow
+from lorakit.data_processing.shapes.formats import RowRules, to_example
 
 FILE = Path(__file__).parents[1] / "public_rows.jsonl"
 ROWS = {row["set"]: row for row in map(json.loads, FILE.read_text(encoding="utf-8").splitlines())}

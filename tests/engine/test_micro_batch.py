@@ -4,7 +4,7 @@ import pytest
 from plain import adapted, gradients, reference
 from trained import sequences
 
-from lorakit.data_processing.packing import pack
+from lorakit.data_processing.tokens.packing import pack
 from lorakit.engine import PACKED, accelerate, summed_loss
 
 

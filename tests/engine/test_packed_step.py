@@ -12,7 +12,7 @@ from tolerances import assert_computes
 from trained import sequences
 from transformers import AutoModelForCausalLM, Gemma2Config, Lfm2Config, MistralConfig, Qwen2Config
 
-from lorakit.data_processing.packing import pack, pack_under_budget
+from lorakit.data_processing.tokens.packing import pack, pack_under_budget
 from lorakit.engine import PACKED, layout, summed_loss
 
 

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from lorakit.cli import main
 from lorakit.config import Config
 from lorakit.data_processing import ChatFormat, Example, Message, load_dataset
-from lorakit.data_processing.encoding import encode_row
+from lorakit.data_processing.tokens.encoding import encode_row
 from lorakit.engine import seed_of
 from lorakit.evaluate import comparison
 from lorakit.evaluate.comparison import dataset_loss

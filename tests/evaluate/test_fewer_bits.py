@@ -9,7 +9,8 @@ from lorakit.data_processing import Example, Message
 from lorakit.engine import PACKINGS, decoder_fault
 from lorakit.evaluate import fewer_bits
 from lorakit.evaluate.fewer_bits import try_int8
-from lorakit.inference import int8_verdict, open_adapters
+from lorakit.inference import open_adapters
+from lorakit.inference.weights import int8_verdict
 from lorakit.model_config import AdapterChoice
 
 ROWS = [

@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 
 from lorakit.agreement import adaptable_targets
 from lorakit.cli import main
-from lorakit.export import gguf_export, peft_files
+from lorakit.export import gguf_files as gguf_export
+from lorakit.export import peft_files
 
 FAMILIES = ("qwen3", "llama", "gpt2")
 

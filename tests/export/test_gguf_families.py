@@ -8,9 +8,9 @@ from export_models import logits, other_family, tensor_formats, tensors_of, writ
 from transformers.core_model_loading import revert_weight_conversion
 
 from lorakit.errors import ModelError, ProofError
-from lorakit.export.gguf_family import departures, family_of, read_as
-from lorakit.export.gguf_reading import read_gguf
-from lorakit.export.tensors import ModelTensors
+from lorakit.export.gguf.family import departures, family_of, read_as
+from lorakit.export.gguf.reading import read_gguf
+from lorakit.export.weights.tensors import ModelTensors
 
 READ_BY_TRANSFORMERS = ("mistral", "qwen2", "qwen3_moe", "phi3", "gemma2", "gemma3_text")
 READ_HERE = ("smollm3", "gpt_oss")

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from lorakit.errors import ModelError
-from lorakit.export.gguf_tokenizer import _definition
+from lorakit.export.gguf.tokenizer import _definition
 
 
 @pytest.mark.parametrize("model", [{"type": "WordPiece"}, {"type": "BPE", "end_of_word_suffix": "</w>"}])

@@ -16,7 +16,7 @@ from sentencepiece_tokenizers import OWN_TOKENIZERS
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lorakit.data_processing import ChatFormat, Message
-from lorakit.export.gguf_adapter import adapter_weights, write_adapter_gguf
+from lorakit.export.gguf.adapter import adapter_weights, write_adapter_gguf
 from lorakit.model_config.starter import starter_folder
 
 PYTHON = os.environ.get("LLAMA_CPP_PYTHON")

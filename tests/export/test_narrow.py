@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, FineGrainedFP8Config, Mxfp4Config
 
 from lorakit.cli import main
-from lorakit.model_config.stored_tensors import stored_tensors
+from lorakit.model_config.weights.stored_tensors import stored_tensors
 
 
 def widened_by_transformers(folder, kind):

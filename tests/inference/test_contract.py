@@ -7,7 +7,7 @@ from conftest import make_tokenizer, real_template
 
 from lorakit.config import Config
 from lorakit.data_processing import ChatFormat
-from lorakit.data_processing.template_identity import template_examples
+from lorakit.data_processing.templates.template_identity import template_examples
 from lorakit.errors import AdapterError
 from lorakit.inference.assistant import as_trained
 from lorakit.inference.contract import hold_to

@@ -4,9 +4,9 @@ import pytest
 
 from lorakit.data_processing import Message
 from lorakit.data_processing.example import Rejected, UnusableError
-from lorakit.data_processing.formats import RowRules, read_conversation
 from lorakit.data_processing.ledger import Ledger
 from lorakit.data_processing.raw import RawRow
+from lorakit.data_processing.shapes.formats import RowRules, read_conversation
 from lorakit.inference.questions import _question
 
 TURNS = [{"role": "user", "content": "Who?"}]

@@ -108,7 +108,7 @@ def stand_in_hub():
     from pathlib import Path
     from types import SimpleNamespace
 
-    from lorakit.export.hubs import HuggingFace
+    from lorakit.export.hub.hubs import HuggingFace
 
     class Taking:
         def create_repo(self, name, **_):

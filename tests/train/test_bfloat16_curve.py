@@ -8,7 +8,7 @@ from peft import LoraConfig, get_peft_model
 from trained import sequences
 from transformers import AutoModelForCausalLM
 
-from lorakit.data_processing.packing import pack
+from lorakit.data_processing.tokens.packing import pack
 from lorakit.engine import PACKED, register_packed_attention, summed_loss
 
 STEPS = 30

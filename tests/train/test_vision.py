@@ -18,7 +18,7 @@ from lorakit.inference import open_assistant
 from lorakit.inference.generation import answer_batch
 from lorakit.inference.sampling import SamplingParams
 from lorakit.runs import RecordLog, StepRecord
-from lorakit.train.trial import Trial
+from lorakit.train.planning.trial import Trial
 
 COLOURS = ("red", "green", "blue")
 
@@ -81,7 +81,7 @@ def test_pictures_are_read_in_the_background_and_each_once(command, monkeypatch)
         return patches(self, path, version)
 
     monkeypatch.setattr(ImageFormat, "_patches", watched)
-    monkeypatch.setattr("lorakit.train.fitting.try_out", with_nothing_kept(readers))
+    monkeypatch.setattr("lorakit.train.planning.fitting.try_out", with_nothing_kept(readers))
     assert command("train", "--per_device_train_batch_size", "1") == 0
     assert sorted(readers) == [(f"{colour}.png", True) for colour in sorted(COLOURS)]
 
@@ -89,7 +89,7 @@ def test_pictures_are_read_in_the_background_and_each_once(command, monkeypatch)
 def with_nothing_kept(readers):
     """What is tried before the first step reads pictures too, on demand: begin anew after it."""
     from lorakit.engine.images import pictures
-    from lorakit.train.trial import try_out
+    from lorakit.train.planning.trial import try_out
 
     def tried(*arguments):
         found = try_out(*arguments)
@@ -106,7 +106,7 @@ def test_pictures_seen_before_the_first_step_change_nothing(command, monkeypatch
         return load_file(tmp_path / "out" / "lora_model" / "adapter_model.safetensors")
 
     tried = adapter()
-    monkeypatch.setattr("lorakit.train.fitting.try_out", lambda prepared, plan, effort: (Trial(), plan))
+    monkeypatch.setattr("lorakit.train.planning.fitting.try_out", lambda prepared, plan, effort: (Trial(), plan))
     untried = adapter()
     assert tried.keys() == untried.keys()
     assert all(torch.equal(tried[name], untried[name]) for name in tried)

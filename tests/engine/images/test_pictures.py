@@ -9,11 +9,11 @@ from vision import SIDE, draw, image_processor, save_vision_model, vision_tokeni
 
 from lorakit.config import Config
 from lorakit.data_processing import ChatFormat, ImageFormat
-from lorakit.data_processing.encoding import encode_row
-from lorakit.data_processing.files import RawRow
-from lorakit.data_processing.formats import to_example
+from lorakit.data_processing.files.opening import RawRow
 from lorakit.data_processing.images import ImageError
-from lorakit.data_processing.packing import pack, pack_under_budget
+from lorakit.data_processing.shapes.formats import to_example
+from lorakit.data_processing.tokens.encoding import encode_row
+from lorakit.data_processing.tokens.packing import pack, pack_under_budget
 from lorakit.engine import DtypeChoice, picture_inputs, summed_loss
 from lorakit.engine.backends.cpu import half_products
 from lorakit.engine.backends.cpu.levels import NoKernelsError

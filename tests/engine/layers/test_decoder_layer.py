@@ -7,7 +7,7 @@ import torch
 from plain import adapted, gradients, loss_and_gradients, reference, wanted_of
 from trained import sequences
 
-from lorakit.data_processing.packing import pack
+from lorakit.data_processing.tokens.packing import pack
 from lorakit.engine import PACKED, accelerate, summed_loss
 from lorakit.engine.layers.install import restore
 from lorakit.engine.ops import residual_blocks

@@ -10,7 +10,7 @@ from tolerances import assert_computes
 from trained import sequences
 from transformers import AutoModelForCausalLM, GenerationConfig
 
-from lorakit.data_processing.packing import pack_under_budget
+from lorakit.data_processing.tokens.packing import pack_under_budget
 from lorakit.engine import PACKED, activation_dtype, hold_in_half, summed_loss
 from lorakit.engine.backends.cpu import half_products
 from lorakit.engine.backends.cpu.levels import NoKernelsError

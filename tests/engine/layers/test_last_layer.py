@@ -7,7 +7,7 @@ from tolerances import assert_computes
 from trained import sequences
 
 from lorakit.data_processing import EncodedExample
-from lorakit.data_processing.packing import pack
+from lorakit.data_processing.tokens.packing import pack
 from lorakit.engine import IGNORED_LABEL, PACKED, accelerate, summed_loss
 
 FAMILIES = ("qwen3", "llama")

@@ -1,0 +1,1 @@
+"""Files of rows of every kind, opened, decoded and read into plain rows."""

@@ -1,0 +1,1 @@
+"""The shapes that rows come in, each read into messages."""

@@ -1,0 +1,1 @@
+"""Rows as tokens: many at once, in columns, packed."""

@@ -1,0 +1,1 @@
+"""Folders sent to a hub."""

@@ -1,0 +1,1 @@
+"""A Modelfile: the chat template as ollama wants it."""

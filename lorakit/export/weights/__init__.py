@@ -1,0 +1,1 @@
+"""The weights of a base with its adapters, tensor by tensor."""

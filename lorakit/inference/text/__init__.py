@@ -1,0 +1,1 @@
+"""Answers as text: cleaned, streamed, with thoughts and calls taken out."""

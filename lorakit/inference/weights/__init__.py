@@ -1,0 +1,1 @@
+"""Weights in fewer bits for answering, and whether they may be used."""

@@ -1,0 +1,1 @@
+"""Adapters: made, attached, checked, chosen, and described."""
