@@ -35,12 +35,12 @@ def examples(count: int) -> int:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of a table of cases marked ``every(n)`` the fast tests take each n-th; the others are slow tests."""
+    """Of cases marked ``every(n)`` the fast tests take each n-th, of those marked ``every(0)`` none."""
     seen: Counter[str] = Counter()
     for item in items:
         if marker := item.get_closest_marker("every"):
             test = item.nodeid.partition("[")[0]
-            if seen[test] % marker.args[0]:
+            if marker.args[0] == 0 or seen[test] % marker.args[0]:
                 item.add_marker(pytest.mark.slow)
             seen[test] += 1
 

@@ -29,6 +29,7 @@ def test_importing_the_package_loads_no_torch():
 EXAMPLES = [test for test in doctest.DocTestFinder().find(api) if test.examples]
 
 
+@pytest.mark.every(4)
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)
 def test_the_examples_of_the_docstrings_run(example, model_folder, tmp_path, monkeypatch):
     base = model_folder("qwen3")

@@ -53,7 +53,7 @@ def left_in(folder):
     return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
 
 
-@pytest.mark.every(3)
+@pytest.mark.every(5)
 @pytest.mark.parametrize("case", CASES)
 def test_bad_input_ends_with_one_message_and_nothing_half_written(case, lab, capsys, monkeypatch):
     monkeypatch.chdir(lab.folder)  # where ./output would be

@@ -62,7 +62,7 @@ def load(shape, tokenizer, tmp_path):
     return dataset
 
 
-@pytest.mark.every(2)
+@pytest.mark.every(4)
 @pytest.mark.parametrize("name", SHAPES)
 def test_a_row_of_this_shape_has_the_tokens_and_the_mask_of_the_conversation_that_it_is(name, tmp_path):
     shape = SHAPES[name]

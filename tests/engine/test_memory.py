@@ -103,6 +103,7 @@ def test_the_tokens_that_fit_do_fit_and_no_more(model, monkeypatch, is_checkpoin
     assert plans.plan(fitting + 1, is_checkpointed).peak + most_of_loss > 60_000_000
 
 
+@pytest.mark.every(0)
 def test_a_run_is_never_offered_more_than_the_machine_has(monkeypatch):
     total, _ = device_module.device_memory(CPU)
     assert memory_module._program_and_available(CPU, 0)[1] <= total

@@ -41,7 +41,7 @@ def case_of(model_folder):
     return case
 
 
-@pytest.mark.every(11)
+@pytest.mark.every(23)
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("budget", [20, 10_000])
 @pytest.mark.parametrize("attention", ["sdpa", PACKED, "computed anew", "own kernels"])
@@ -69,7 +69,7 @@ OTHER_FAMILIES = {
 }
 
 
-@pytest.mark.every(2)
+@pytest.mark.every(0)
 @pytest.mark.parametrize("name", OTHER_FAMILIES)
 def test_models_of_other_kinds_are_right_or_computed_row_by_row(name):
     kind, settings = OTHER_FAMILIES[name]
@@ -86,7 +86,7 @@ def test_models_of_other_kinds_are_right_or_computed_row_by_row(name):
     assert_packed_is_one_by_one(made)
 
 
-@pytest.mark.every(2)
+@pytest.mark.every(5)
 @pytest.mark.parametrize(
     "lora", [{"use_rslora": True}, {"use_dora": True}, {"lora_bias": True}], ids=lambda settings: next(iter(settings))
 )

@@ -107,7 +107,7 @@ def test_what_is_sampled_has_the_probabilities_of_the_model():
     torch.testing.assert_close(shares, probabilities, rtol=0, atol=4 * 0.5 / 4000**0.5)  # four standard deviations
 
 
-@pytest.mark.every(2)
+@pytest.mark.every(0)
 @pytest.mark.parametrize("family", ["gpt2", "opt"])
 def test_no_answer_is_cut_short_by_its_neighbours_and_a_question_without_room_is_named(
     model_folder, write_rows, tmp_path, capsys, family

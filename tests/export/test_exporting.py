@@ -51,7 +51,7 @@ def test_a_gguf_file_computes_what_the_adapter_does(family, export, model_folder
     assert "tokenizer.chat_template" in metadata(folder / "model-f32.gguf")
 
 
-@pytest.mark.every(2)
+@pytest.mark.every(4)
 @pytest.mark.parametrize("family", ["qwen3_moe", "gpt_oss", "smollm3", "gemma3_text"])
 def test_other_families_are_exported_with_what_adapters_do_to_their_experts(family, export, tmp_path):
     model, tokenizer = other_family(family)

@@ -255,6 +255,7 @@ def test_a_full_disk_is_explained_and_leaves_nothing(merge, model_folder, tmp_pa
     assert not list(tmp_path.glob("merged*"))
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "model.safetensors"])
 def test_what_somebody_has_changed_in_an_earlier_merge_is_kept_beside_it(merge, model_folder, tmp_path, capsys, name):
     base, merged = model_folder("llama"), tmp_path / "merged"

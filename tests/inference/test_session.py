@@ -193,7 +193,7 @@ def test_an_adapter_of_another_base_is_refused(trained, monkeypatch, capsys, mod
     assert "whose weights are not those of" in output.err
 
 
-@pytest.mark.every(2)
+@pytest.mark.every(0)
 @pytest.mark.parametrize("family", ["gpt2", "opt"])
 def test_an_answer_ends_where_the_model_s_positions_end(model_folder, monkeypatch, capsys, family):
     monkeypatch.setattr("sys.stdin", io.StringIO("长" * 320 + "\n"))

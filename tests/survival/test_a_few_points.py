@@ -24,7 +24,6 @@ lab = lab_fixture()
     [
         ("second run", 250, "kill", 0),
         ("resumed", 90, "power", 0),
-        ("merged again", 70, "kill", 0),
         ("first run", 170, "fail_on", errno.ENOSPC),
     ],
 )

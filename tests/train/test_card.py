@@ -32,6 +32,7 @@ def run_code(shown, capsys, replacements):
     return capsys.readouterr().out
 
 
+@pytest.mark.every(0)
 @pytest.mark.parametrize(
     "family", ["qwen3", *(pytest.param(family, marks=pytest.mark.slow) for family in ("llama", "gpt2"))]
 )

@@ -128,6 +128,7 @@ def test_what_was_chosen_by_itself_is_kept_by_a_resumed_run(command, monkeypatch
     assert json.loads((folder / "run.json").read_text())["dtype"] == chosen
 
 
+@pytest.mark.every(0)
 def test_a_resumed_run_computes_with_or_without_kernels_as_before(command, monkeypatch, capsys):
     _, folder = command("--num_train_epochs", "1", "--set", "cpu_kernels=false")
     code, _ = command("--num_train_epochs", "1", "--set", "resume=true")

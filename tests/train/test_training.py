@@ -171,7 +171,7 @@ def test_a_loss_that_is_not_finite_names_the_rows_of_its_step(command, monkeypat
     assert not (folder / "lora_model").exists()
 
 
-@pytest.mark.every(2)
+@pytest.mark.every(0)
 @pytest.mark.parametrize("family", SOME_FAMILIES)
 def test_the_token_budget_changes_nothing_but_time_and_memory(command, family):
     def of(rows, budget, *more):
@@ -191,7 +191,7 @@ def test_the_token_budget_changes_nothing_but_time_and_memory(command, family):
         assert_same_adapter(folders["1000000"], folder, rtol=1e-4, atol=5e-6)
 
 
-@pytest.mark.every(2)
+@pytest.mark.every(0)
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_dropout_belongs_to_the_row_however_a_step_is_cut(command, family):
     def run(folder, batch, accumulation, budget, seed=42):

@@ -100,6 +100,7 @@ def with_nothing_kept(readers):
     return tried
 
 
+@pytest.mark.every(0)
 def test_pictures_seen_before_the_first_step_change_nothing(command, monkeypatch, tmp_path):
     def adapter():
         assert command("train", "--set=train_projector=true") == 0

@@ -48,6 +48,7 @@ def words_of(splitting):
     return backend, Words(backend)
 
 
+@pytest.mark.every(3)
 @pytest.mark.generated
 @pytest.mark.parametrize("name", SPLITTINGS)
 def test_a_text_cut_into_words_has_the_tokens_that_it_has_whole(name):

@@ -99,7 +99,7 @@ def opted_in(request, folder, rows):
     return request.param, reference(bundle(folder, **request.param), rows)
 
 
-@pytest.mark.every(21)
+@pytest.mark.every(43)
 @pytest.mark.parametrize(
     ("budget", "is_half"),
     [(20, False), (10_000, False), (10_000, True)],

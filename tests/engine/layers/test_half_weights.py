@@ -40,7 +40,7 @@ def large_weights(model):
     return {name: module.weight for name, module in model.named_modules() if isinstance(module, Half)}
 
 
-@pytest.mark.every(7)
+@pytest.mark.every(15)
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(("budget", "is_native"), [(20, False), (10_000, True)], ids=["PyTorch", "own kernels"])
 @pytest.mark.usefixtures("widened")
@@ -53,7 +53,7 @@ def test_a_packed_step_is_that_of_rows_one_by_one_in_float32(model_folder, famil
     wanted.assert_met_by(loss, gradients(model))
 
 
-@pytest.mark.every(2)
+@pytest.mark.every(5)
 @pytest.mark.parametrize("settings", [{"use_dora": True}, {"use_rslora": True}, {"lora_bias": True}], ids=str)
 @pytest.mark.usefixtures("widened")
 def test_what_peft_computes_itself_is_the_same_too(model_folder, settings):
@@ -97,7 +97,7 @@ def test_answers_are_those_of_float32(model_folder):
     assert torch.equal(model.generate(input_ids=ids, generation_config=settings), wanted)
 
 
-@pytest.mark.every(2)
+@pytest.mark.every(5)
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.usefixtures("half_kernel")
 def test_thirty_steps_are_within_a_hundredth_of_float32(model_folder, family):

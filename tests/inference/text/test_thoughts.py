@@ -52,7 +52,7 @@ def streamed(assistant, ids):
     return "".join(shown)
 
 
-@pytest.mark.every(5)
+@pytest.mark.every(3)
 @pytest.mark.parametrize("has_tools", [False, True])
 @pytest.mark.parametrize("name", template_names())
 def test_answers_are_compared_without_their_thoughts(name, has_tools):

@@ -154,6 +154,7 @@ def test_settings_that_change_what_is_kept_are_held_to(command, capsys, first, s
     assert all(torch.equal(tensor, before[name]) for name, tensor in adapter_weights(folder).items())
 
 
+@pytest.mark.every(0)
 def test_other_validation_rows_matter_only_where_they_decide(command, write_rows, capsys):
     other = f"--set=validation_file={write_rows(ROWS[2:], 'other.json')}"
     last = ("--num_train_epochs", "1", "--set=load_best_model=false")
@@ -250,6 +251,7 @@ def test_resume_auto_begins_where_there_is_nothing_and_goes_on_where_there_is(co
     assert command(*extra, "--lora_r", "4")[0] == 2  # it is never another run that goes on
 
 
+@pytest.mark.every(0)
 def test_a_run_that_was_moved_keeps_its_best_adapter(command, tmp_path, monkeypatch):
     _, unbroken = command(*BEST, folder="unbroken")
     with monkeypatch.context() as patches:

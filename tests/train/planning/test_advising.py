@@ -61,6 +61,7 @@ def test_every_try_begins_at_the_same_start_and_the_better_two_go_on(command, mo
     assert {steps for _, steps in second} == {2 * first[0][1]}
 
 
+@pytest.mark.every(0)
 def test_the_same_rate_from_the_same_start_gives_the_same_loss(command, monkeypatch):
     found = []
     loss_after = ShortRuns.loss_after
@@ -118,6 +119,7 @@ def test_where_no_rate_gives_a_loss_there_is_no_advice():
         best_of([Tried(1e-3, 8, math.inf), Tried(1e-4, 8, math.inf)])
 
 
+@pytest.mark.every(0)
 def test_ranks_are_tried_where_it_is_asked_for_with_the_best_rate(advised, monkeypatch, capsys):
     seen = []
     real = ShortRuns.loss_after

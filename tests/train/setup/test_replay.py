@@ -86,6 +86,7 @@ def test_a_plan_asks_nothing_and_counts_answers_as_long_as_they_may_be(command, 
     assert f"2 answers of the base, at most {tokens} tokens; the time to ask" in capsys.readouterr().out
 
 
+@pytest.mark.every(3)
 @pytest.mark.parametrize("change", ["gone", "another mark", "another answer"])
 def test_answers_that_are_missing_or_changed_end_a_run_that_goes_on(command, capsys, change):
     _, folder = command(*THREE)

@@ -21,7 +21,7 @@ def formats(level):
     return ("float", "BFloat16") if "bf16" in level.name and not EMULATED else ("float",)
 
 
-@pytest.mark.every(4)
+@pytest.mark.every(8)
 @pytest.mark.parametrize(
     ("level", "number"),
     [(level, number) for level in BEST for number in formats(level)],
