@@ -357,3 +357,13 @@ def test_a_run_of_monday_is_resumed_on_tuesday_with_mondays_date(command, model_
     assert json.loads((folder / "lora_model" / "lorakit.json").read_text())["template_date"] == "2026-11-23"
     assert command(*extra, folder="tuesday")[0] == 0
     assert losses(tmp_path / "tuesday") != losses(tmp_path / "unbroken")
+
+
+def test_a_setting_that_holds_a_secret_is_compared_and_not_written(command, capsys):
+    extra, secret = ("--num_train_epochs", "1"), "abcdefgh12345678"
+    _, folder = command(*extra, f"--set=system_prompt=password={secret}")
+    assert secret not in (folder / "run.json").read_text()
+    assert command(*extra, f"--set=system_prompt=password={secret}", "--set=resume=true")[0] == 0
+    capsys.readouterr()
+    assert command(*extra, f"--set=system_prompt=password={secret}9", "--set=resume=true")[0] == 2
+    assert "system_prompt was SHA-256" in capsys.readouterr().err
