@@ -55,7 +55,7 @@ def test_files_and_modules_named_in_the_architecture_exist():
     rooms = {path.name for path in (ROOT / "lorakit").iterdir() if path.is_dir()}
     for name in re.findall(r"`([a-z_]+(?:\.\w+)+)", text):
         room, *inner = name.split(".")
-        if room in rooms:
+        if room in rooms and inner != ["html"]:
             here, where = importlib.import_module(f"lorakit.{room}"), f"lorakit.{room}"
             for part in inner:
                 where += f".{part}"
