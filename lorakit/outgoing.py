@@ -92,6 +92,34 @@ def strict_json(content: Any, **layout: Any) -> str:
     return json.dumps(_finite(content), ensure_ascii=False, allow_nan=False, **layout)
 
 
+def json_without_secrets(content: Any, **layout: Any) -> str:
+    """Write such JSON with no secret in its texts.
+
+    They are hidden before they are written: in JSON a backslash hides the beginning of a secret, and what is hidden may
+    end within one.
+
+    Args:
+        content: As of `strict_json`.
+        layout: As of `strict_json`.
+    """
+    return strict_json(_hidden(content), **layout)
+
+
+def _hidden(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _hidden_under(key, value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_hidden(value) for value in content]
+    return without_secrets(content) if isinstance(content, str) else content
+
+
+def _hidden_under(key: str, value: Any) -> Any:
+    beginning, hidden = f"{key}=", _hidden(value)
+    if not isinstance(value, str) or hidden != value:
+        return hidden
+    return without_secrets(beginning + value).removeprefix(beginning) if without_secrets(key) == key else value
+
+
 def _finite(content: Any) -> Any:
     if isinstance(content, dict):
         return {key: _finite(value) for key, value in content.items()}

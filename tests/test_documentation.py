@@ -1,5 +1,6 @@
 """What README and docs show is what there is."""
 
+import importlib
 import json
 import re
 import shlex
@@ -43,6 +44,22 @@ def test_there_are_commands_to_check():
 def test_every_link_to_a_file_leads_somewhere(page):
     for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
         assert target.startswith("http") or (page.parent / target).exists(), target
+
+
+def test_files_and_modules_named_in_the_architecture_exist():
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = re.findall(r"`([a-z_]+/[a-z_/]+\.(?:py|md|json))`", text)
+    assert len(named) > 20
+    for path in named:
+        assert any(ROOT.glob(path)) or any((ROOT / "lorakit").rglob(path)), path
+    rooms = {path.name for path in (ROOT / "lorakit").iterdir() if path.is_dir()}
+    for name in re.findall(r"`([a-z_]+(?:\.\w+)+)", text):
+        room, *inner = name.split(".")
+        if room in rooms and inner != ["html"]:
+            here, where = importlib.import_module(f"lorakit.{room}"), f"lorakit.{room}"
+            for part in inner:
+                where += f".{part}"
+                here = getattr(here, part, None) or importlib.import_module(where)
 
 
 @pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "README.zh-CN.md"], ids=lambda page: page.name)

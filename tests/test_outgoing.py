@@ -8,7 +8,16 @@ import time
 import pytest
 
 from lorakit import console
-from lorakit.outgoing import for_a_screen, holds_secret, is_secret_name, open_new, printable, without_secrets
+from lorakit.outgoing import (
+    for_a_screen,
+    holds_secret,
+    is_secret_name,
+    json_without_secrets,
+    open_new,
+    printable,
+    strict_json,
+    without_secrets,
+)
 from lorakit.report.surroundings import without_secrets as report_without_secrets
 
 MOST_SECONDS = 10  # of a processor, for any input; a bound, not a measurement
@@ -164,3 +173,29 @@ def test_a_new_file_takes_the_place_of_a_link_and_of_a_file(tmp_path):
         assert (tmp_path / "log").read_bytes() == b"new\\ud800\n"
         assert (tmp_path / "log").stat().st_mode & 0o077 == 0
         (tmp_path / "log").unlink()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"text": 'api_key=abcdefgh"quoted"'},
+        {"text": 'password: abcde"x'},
+        {"text": [f"\n{SECRETS[0]}", f"\t{SECRETS[0]}"]},
+        {"trainer_args.hub_token": "correct-horse-battery"},
+        {"a": {"password": "hunter2hunter2"}, "b": ("\u2028", 'api_key="x"')},
+    ],
+)
+def test_json_without_secrets_is_json_and_has_none(content):
+    text = json_without_secrets(content)
+    assert json.loads(text).keys() == content.keys()
+    assert not any(word in text for word in ("abcdefgh", SECRETS[0][8:], "horse", "hunter2"))
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+def test_json_hides_a_secret_after_a_line_break_which_is_written_as_a_letter(secret):
+    assert secret[8:] not in json_without_secrets({"text": f"a\n{secret}", "b": [f"\t{secret}"]})
+
+
+def test_json_without_secrets_is_as_it_is_where_there_are_none():
+    content = {"a": [1, 2.5, None, True, "早睡"], "token": "word", "b": {"api_key": 123456789012}}
+    assert json_without_secrets(content, indent=2) == strict_json(content, indent=2)

@@ -201,6 +201,12 @@ class Config(TrainingSettings):
         is_whole = isinstance(to_save, int) and isinstance(to_validate, int)
         return is_whole and to_validate > 0 and to_save % to_validate == 0
 
+    @field_validator("trainer_args")
+    @classmethod
+    def _read_no_as_a_word(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """Take ``save_strategy: no`` as it is meant: YAML reads a bare ``no`` as false."""
+        return {name: "no" if value is False and name.endswith("_strategy") else value for name, value in given.items()}
+
     check_paths = field_validator(
         "model_name_or_path",
         "train_file",

@@ -22,8 +22,7 @@ from lorakit.inference import Assistant
 from lorakit.inference.generation import answer_batch, answer_text
 from lorakit.inference.sampling import SamplingParams
 from lorakit.inference.text.tool_calls import CallReader, same_calls
-from lorakit.outgoing import strict_json
-from lorakit.runs import PREDICTIONS_FILE, RESULTS_FILE, write_own_json, write_own_text
+from lorakit.runs import PREDICTIONS_FILE, RESULTS_FILE, write_own_json, write_own_lines
 
 _LOSS_TOKENS = 1024  # tokens in one forward pass of the loss: enough to be fast, few enough for a small machine
 _SHOWN_ANSWERS = 5
@@ -156,7 +155,7 @@ def compare(
     assistant.bundle.source.check_in_use()
     if ranks.is_first:
         lines = (_line(row.example, answers) for row, answers in zip(asked, answered, strict=True))
-        write_own_text(folder, PREDICTIONS_FILE, "".join(lines))
+        write_own_lines(folder, PREDICTIONS_FILE, lines)
     sentence = verdict(scores, dataset.name == trained_on)
     comparison = Comparison(dataset.name, scores, tuple(answered[:_SHOWN_ANSWERS]), sentence)
     if ranks.is_first:
@@ -205,11 +204,11 @@ def _answerable(assistant: Assistant, examples: Sequence[Example], max_length: i
     return rows
 
 
-def _line(example: Example, answers: Answers) -> str:
+def _line(example: Example, answers: Answers) -> dict[str, Any]:
     record: dict[str, Any] = {"origin": example.origin, "text": answers.question, "target": answers.reference}
     if images := example.messages[-2].images:
         record["images"] = list(images)
-    return strict_json(record | answers.by_model) + "\n"
+    return record | answers.by_model
 
 
 def show_comparison(comparison: Comparison) -> None:

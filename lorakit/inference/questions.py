@@ -244,7 +244,7 @@ def _answered(file: Path, questions: Sequence[Question]) -> int:
         return 0
     text = read_whole(file, _MOST_BYTES)
     whole = text[: text.rfind(b"\n") + 1]
-    lines = whole.decode("utf-8", "replace").splitlines()
+    lines = whole.decode("utf-8", "replace").split("\n")[:-1]  # splitlines() breaks at U+2028 and others too
     try:
         found = [json.loads(line) for line in islice(lines, len(questions) + 1)]
     except (ValueError, RecursionError) as error:

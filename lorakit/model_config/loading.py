@@ -86,6 +86,20 @@ def load_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
         return _read_tokenizer(source)
 
 
+def _check_settings_load(source: ModelSource) -> None:
+    from transformers import AutoConfig
+
+    try:
+        AutoConfig.from_pretrained(source.folder, local_files_only=True, trust_remote_code=source.runs_own_code)
+    except BaseException as error:  # classes of families raise what they like
+        if not is_fault(error):
+            raise
+        raise ModelError(
+            f"{source.name}: its config.json cannot be used ({first_line(error)})",
+            "correct config.json, or fetch the model again, all its files from the same place",
+        ) from error
+
+
 def _read_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
@@ -103,6 +117,7 @@ def _read_tokenizer(source: ModelSource) -> PreTrainedTokenizerBase:
             raise
         if "custom code" in str(error):
             raise needs_own_code(source) from error
+        _check_settings_load(source)  # a tokenizer's loading reads them first
         raise ModelError(
             f"{source.name}: its tokenizer cannot be loaded ({first_line(error)})",
             "the folder needs tokenizer.json, or vocab.json and merges.txt, beside config.json",

@@ -139,6 +139,9 @@ def is_fault(error: BaseException) -> bool:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of what a library says, or its kind where it says nothing."""
+    """Return the first line of what a library says, with the next where it only announces that, or else its kind."""
     text = (getattr(error, "strerror", None) or str(error)).strip()
-    return text.splitlines()[0] if text else type(error).__name__
+    if not text:
+        return type(error).__name__
+    first, *others = (line.strip() for line in text.splitlines())
+    return f"{first} {others[0]}" if first.endswith(":") and others else first

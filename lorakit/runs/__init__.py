@@ -42,6 +42,7 @@ from lorakit.runs.ownership import (
     sha256_of,
     write_own_bytes,
     write_own_json,
+    write_own_lines,
     write_own_text,
 )
 from lorakit.runs.records import EvaluationRecord, MemoryRecord, PlanRecord, RecordLog, StepRecord, read_records
@@ -112,6 +113,7 @@ __all__ = [
     "write_json",
     "write_own_bytes",
     "write_own_json",
+    "write_own_lines",
     "write_own_text",
     "write_text",
     "writing_alone",

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lorakit.incoming import leads_out, open_file, read_json
-from lorakit.outgoing import strict_json, without_secrets
+from lorakit.outgoing import json_without_secrets, without_secrets
 from lorakit.runs.archive import move_aside
 from lorakit.runs.names import WRITTEN_FILE
 from lorakit.runs.storage import files_in, write_bytes, write_json
@@ -26,7 +26,12 @@ def write_own_text(folder: Path, name: str, text: str) -> None:
 
 def write_own_json(folder: Path, name: str, content: Any) -> None:
     """Do so with JSON, readable for people; what is no finite number becomes null."""
-    write_own_text(folder, name, strict_json(content, indent=2) + "\n")
+    write_own_bytes(folder, name, f"{json_without_secrets(content, indent=2)}\n".encode())
+
+
+def write_own_lines(folder: Path, name: str, contents: Iterable[Any]) -> None:
+    """Do so with JSON Lines."""
+    write_own_bytes(folder, name, "".join(f"{json_without_secrets(content)}\n" for content in contents).encode())
 
 
 def write_own_bytes(folder: Path, name: str, content: bytes) -> None:

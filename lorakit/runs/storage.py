@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from lorakit.outgoing import strict_json, without_secrets
+from lorakit.outgoing import json_without_secrets, without_secrets
 
 _WRITING, _OLDER, _GOING = ".lorakit-writing-", ".lorakit-older-", ".lorakit-going-"
 
@@ -64,7 +64,7 @@ def write_bytes(file: Path, content: bytes) -> None:
 
 def write_json(file: Path, content: Any) -> None:
     """Write a JSON file whole or not at all, readable for people; what is no finite number becomes null."""
-    write_text(file, strict_json(content, indent=2) + "\n")
+    write_bytes(file, f"{json_without_secrets(content, indent=2)}\n".encode())
 
 
 def working_folder(target: Path) -> Path:

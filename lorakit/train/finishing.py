@@ -42,7 +42,7 @@ def finish(config: Config, prepared: Prepared, folder: Path, trained: dict[str, 
     bundle = prepared.bundle
     bundle.model.eval()
     check_has_learnt(trained)
-    bundle.source.check_in_use(prepared.record.base_fingerprint)
+    prepared.check_base()
     if not prepared.arguments.fsdp:
         sequences = prepared.data.train.encoded
         shortest = np.argsort(sequences.lengths(), kind="stable")[:_ROWS_COMPARED]

@@ -64,11 +64,13 @@ class Trace:
         mark: Carried by its checkpoints.
         records: Where every step and every validation is written; None on ranks that write nothing.
         warn: Where the warnings of its alarms go.
+        check_base: Raises `ModelError` where the base is no longer that of the run, whose steps no checkpoint may hold.
     """
 
     mark: str
     records: RecordLog | None
     warn: Callable[[str], None] = console.warn
+    check_base: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,7 @@ class LoraTrainer(SavingTrainer):
         self._validation_sequences = validation_sequences
         self._records = trace.records
         self._mark = trace.mark
+        self._check_base = trace.check_base
         self.progress: ShowProgress | None = None
         self._step: Step | None = None
         self._objective = SupervisedLoss(args.label_smoothing_factor)
@@ -117,7 +118,8 @@ class LoraTrainer(SavingTrainer):
         return CheckpointFacts(self._mark, self._budget.plan, tuple(budgets))
 
     def before_checkpoint(self) -> None:
-        """Make the records of the steps durable that a checkpoint is the result of."""
+        """Hold the base to what it was, and make the records of the steps durable that lead to the checkpoint."""
+        self._check_base()
         if self._records is not None:
             self._records.make_durable()
 

@@ -244,7 +244,7 @@ def _train_steps(config: Config, prepared: Prepared, plan: RunPlan, folder: Path
             train_sequences=sequences,
             budget=TokenBudget(plan.record, longest, SHARE_OF_SHORT_RUN * plan.tokens_to_train),
             validation_sequences=validation.encoded if validation else None,
-            trace=Trace(run.mark, records),
+            trace=Trace(run.mark, records, check_base=prepared.check_base),
             callbacks=[stop, *_early_stopping(config)],
         )
     steps = trainer.planned_steps

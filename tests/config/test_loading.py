@@ -186,3 +186,12 @@ def test_a_setting_of_the_wrong_kind_is_shown_as_it_is_written(setting, value, e
 )
 def test_the_best_adapter_is_kept_by_itself_where_validation_and_checkpoints_go_together(settings, kept):
     assert Config.model_validate({"validation_file": "validation.json"} | settings).keeps_best is kept
+
+
+@pytest.mark.parametrize("word", ["no", '"no"', "false", "NO"])
+def test_a_strategy_of_no_is_the_word_and_not_yamls_false(tmp_path, word):
+    file = tmp_path / "config.yaml"
+    file.write_text(f"trainer_args: {{save_strategy: {word}, eval_strategy: {word}, dataloader_drop_last: no}}\n")
+    config = load_config(file, {"validation_file": "validation.json"}, [])
+    assert config.trainer_args == {"save_strategy": "no", "eval_strategy": "no", "dataloader_drop_last": False}
+    assert not config.keeps_best

@@ -9,6 +9,7 @@ import pytest
 
 from lorakit.errors import LorakitError
 from lorakit.inference.questions import ANSWER_KEY, _answered, _opened
+from lorakit.outgoing import strict_json
 
 QUESTIONS = [SimpleNamespace(fields={"text": text}) for text in ("a", "b")]
 
@@ -23,6 +24,13 @@ def test_whole_answers_are_counted_and_a_half_written_one_is_cut_off(tmp_path):
     file.write_bytes(left({"text": "a", ANSWER_KEY: "x"}) + b'{"text": "b", "')
     assert _answered(file, QUESTIONS) == 1
     assert file.read_bytes() == left({"text": "a", ANSWER_KEY: "x"})
+
+
+@pytest.mark.parametrize("character", ["\u2028", "\u2029", "\x85", "\r"])
+def test_a_line_ends_where_json_lines_end_and_nowhere_else(tmp_path, character):
+    file, text = tmp_path / "answers.jsonl", f"a{character}b"
+    file.write_text(strict_json({"text": text, ANSWER_KEY: text}) + "\n", encoding="utf-8", newline="\n")
+    assert _answered(file, [SimpleNamespace(fields={"text": text})]) == 1
 
 
 REFUSED = {

@@ -89,6 +89,18 @@ def test_a_damaged_config_is_named(copied):
         read_model_type(locate_model(str(copied), "huggingface"))
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("dtype", "float1"), ("tie_word_embeddings", "x"), ("layer_types", ["x"]), ("rope_parameters", "x")],
+)
+def test_a_field_that_its_class_refuses_is_no_fault_of_the_tokenizer(copied, name, value):
+    settings = json.loads((copied / "config.json").read_text())
+    (copied / "config.json").write_text(json.dumps(settings | {name: value}))
+    with pytest.raises(ModelError, match=r"its config\.json cannot be used \(.*[^:]\)") as caught:
+        load_tokenizer(locate_model(str(copied), "huggingface"))
+    assert "config.json" in caught.value.hint
+
+
 def test_a_truncated_weight_file_is_named(copied):
     weights = copied / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])

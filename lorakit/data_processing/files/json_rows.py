@@ -69,13 +69,28 @@ def _tolerant(pairs: list[tuple[str, Any]]) -> Any:
 _DECODER = json.JSONDecoder(object_pairs_hook=_tolerant, parse_float=WrittenNumber)
 
 
-class _NotJsonError(ValueError):
-    """The text is not JSON; ``line`` and ``column`` say where, if that is known."""
+# What people type where JSON wants a mark of ASCII, and what that is.
+_MEANT_MARKS = {"“": '"', "”": '"', "＂": '"', "‘": '"', "’": '"', "'": '"', "，": ",", "、": ",", "：": ":"}
+_MEANT_MARKS |= {"｛": "{", "｝": "}", "［": "[", "］": "]", "【": "[", "】": "]"}
 
-    def __init__(self, reason: str, line: int | None = None, column: int | None = None) -> None:
+
+class _NotJsonError(ValueError):
+    """The text is not JSON; ``line`` and ``column`` say where, if that is known, ``found`` what stands there."""
+
+    def __init__(self, reason: str, line: int | None = None, column: int | None = None, found: str = "") -> None:
         super().__init__(reason)
         self.line = line
         self.column = column
+        self.found = found
+
+    @property
+    def hint(self) -> str:
+        """The remedy."""
+        if self.line is None:
+            return "write a list of rows"
+        if (meant := _MEANT_MARKS.get(self.found)) is not None:
+            return f"JSON takes no {self.found} there: write {meant}"
+        return "is the file complete? check the place named"
 
 
 def _parse(text: str) -> Any:
@@ -97,7 +112,8 @@ def _decoded(text: str) -> Any:
     try:
         return _DECODER.decode(text)
     except json.JSONDecodeError as error:
-        raise _NotJsonError(f"is not valid JSON ({error.msg})", error.lineno, error.colno) from error
+        found = text[error.pos : error.pos + 1]
+        raise _NotJsonError(f"is not valid JSON ({error.msg})", error.lineno, error.colno, found) from error
     except RecursionError as error:
         raise _NotJsonError("is nested too deeply") from error
     except ValueError as error:  # Python's own limit on the digits of a whole number
@@ -120,8 +136,7 @@ def _read_document(text: str, name: str) -> Iterator[RawRow | Rejected]:
         document = _parse(text)
     except _NotJsonError as error:
         place = name if error.line is None else f"{name} line {error.line} column {error.column}"
-        hint = "write a list of rows" if error.line is None else "is the file complete? check the place named"
-        raise DataError(f"{place}: {error}", hint) from error
+        raise DataError(f"{place}: {error}", error.hint) from error
     yield from _rows_of(document, name)
 
 

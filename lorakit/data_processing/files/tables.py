@@ -85,8 +85,15 @@ def _delimiter_of(body: str, known: frozenset[str]) -> str | None:
     found = {delimiter: score for delimiter in _DELIMITERS if (score := _score(body, delimiter, known)) is not None}
     if found:
         return max(found, key=lambda delimiter: found[delimiter])
-    first = body.partition("\n")[0]  # such as a header with a quotation mark left open: reading it will say so
+    first = body.partition("\n")[0]
+    if _count_named([first.strip().strip('"')], known):  # a single column, such as one of questions
+        return ","
+    # such as a header with a quotation mark left open: reading it will say so
     return next((delimiter for delimiter in _DELIMITERS if delimiter in first and '"' in first), None)
+
+
+def _count_named(names: Sequence[str], known: frozenset[str]) -> int:
+    return sum(name in known or judged(name, frozenset()).fate == "meant" for name in names if name)
 
 
 def _score(body: str, delimiter: str, known: frozenset[str]) -> tuple[float, int] | None:
@@ -104,7 +111,7 @@ def _score(body: str, delimiter: str, known: frozenset[str]) -> tuple[float, int
         return None
     header, *others = records
     names = [cell.strip() for cell in header[:_MOST_NAMES_JUDGED]]
-    named = sum(name in known or judged(name, frozenset()).fate == "meant" for name in names if name)
+    named = _count_named(names, known)
     fitting = sum(len(cells) == len(header) for cells in others) / len(others) if others else 1.0
     return (named > 0) + fitting, named
 

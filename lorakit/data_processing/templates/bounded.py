@@ -22,9 +22,11 @@ _LARGEST_FACTOR = 1000
 class LimitError(ModelError):
     """A chat template asks for too much."""
 
-    def __init__(self, fault: str) -> None:
+    def __init__(self, fault: str, place: str = "") -> None:
+        self.fault = fault
+        where = f"{place}: " if place else ""
         super().__init__(
-            f"the chat template {fault}", "use a chat template of the model's maker, or another base model"
+            f"{where}the chat template {fault}", "use a chat template of the model's maker, or another base model"
         )
 
 
@@ -34,10 +36,14 @@ def apply_chat_template(tokenizer: Any, conversation: list[dict[str, Any]], **ho
     Raises:
         LimitError: The template takes too long, too much memory, or does what no limit could stop.
     """
+    place = str(tokenizer.name_or_path)
     fault = fault_of_template(str(tokenizer.chat_template))
     if fault is not None:
-        raise LimitError(fault)
-    return str(within_limits(lambda: tokenizer.apply_chat_template(conversation, tokenize=False, **how)))
+        raise LimitError(fault, place)
+    try:
+        return str(within_limits(lambda: tokenizer.apply_chat_template(conversation, tokenize=False, **how)))
+    except LimitError as error:
+        raise LimitError(error.fault, place) from None
 
 
 @lru_cache(maxsize=32)

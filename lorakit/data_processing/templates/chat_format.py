@@ -251,7 +251,9 @@ class ChatFormat:
         """
         paths = [path for message in messages for path in message.images]
         if paths and self.images is None:
-            raise ImageError("has a picture, but this model takes text only")
+            raise ImageError(
+                "has a picture, but this model takes text only", "leave it out, or choose a vision-language model"
+            )
         return tuple(self.images.measure(path) for path in paths) if self.images is not None else ()
 
     def expanded(

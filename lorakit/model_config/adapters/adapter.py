@@ -24,7 +24,7 @@ from lorakit.model_config.checks.folder import check_adapter_folder
 from lorakit.model_config.checks.unchanged import FolderState
 from lorakit.model_config.fingerprint import KIND
 from lorakit.model_config.loading import ModelBundle
-from lorakit.model_config.trust import read_settings
+from lorakit.model_config.trust import first_line, read_settings
 from lorakit.outgoing import strict_json
 from lorakit.runs import CARD_FILE, clear_working_folder, keep_foreign, list_written, place_folder
 
@@ -209,6 +209,7 @@ def _check_base(bundle: ModelBundle, folder: Path, settings: dict[str, Any]) -> 
 def _load(bundle: ModelBundle, folder: Path, slot: str, settings: dict[str, Any]) -> tuple[Any, tuple[str, ...]]:
     """Return the model with the adapter, and the tensors that were passed over as they say nothing new."""
     from peft import PeftModel
+    from safetensors import SafetensorError
 
     base = base_model(bundle.model)
     config = lora_config(settings, folder, layer_names(base))
@@ -228,7 +229,11 @@ def _load(bundle: ModelBundle, folder: Path, slot: str, settings: dict[str, Any]
             bundle.model, str(folder), adapter_name=slot, config=config, key_mapping=passed
         )
         return adapted, copies
-    except Exception as error:  # torch's size mismatch, PEFT's target search, safetensors' own
+    except SafetensorError as error:
+        raise AdapterError(
+            f"{folder}: {_WEIGHTS} is damaged ({first_line(error)})", "copy the adapter's folder again"
+        ) from error
+    except Exception as error:  # torch's size mismatch, PEFT's target search
         text = str(error)
         lines = [line.strip() for line in text.splitlines() if "mismatch" in line and "Error(s)" not in line]
         reason = lines[0] if lines else text.splitlines()[0] if text else type(error).__name__

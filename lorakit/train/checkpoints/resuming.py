@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from lorakit.config import Config, load_config
 from lorakit.config.listing import settings
 from lorakit.engine import FORMATS, Ranks
 from lorakit.errors import RunError
+from lorakit.outgoing import json_without_secrets, strict_json
 from lorakit.runs import (
     FILES_WRITTEN_OVER,
     CheckpointFacts,
@@ -78,6 +80,10 @@ class EarlierRun:
     def dtype(self) -> str | None:
         """The number format it computed in; None where what is written there is none."""
         return self.identity.dtype if self.identity.dtype in FORMATS else None
+
+    def has_replayed(self, count: int) -> bool:
+        """Tell whether it trains so many answers of its base; by force a run may go on with others."""
+        return self.identity.replayed is not None and self.identity.settings.get("replay") == count
 
 
 def find_earlier_run(config: Config, folder: Path) -> EarlierRun | None:
@@ -170,4 +176,11 @@ def effective_settings(config: Config) -> dict[str, Any]:
         for name, value in config.trainer_args.items()
         if not name.startswith(without_effect)
     }
-    return chosen | arguments
+    return {name: _comparable(name, value) for name, value in (chosen | arguments).items()}
+
+
+def _comparable(name: str, value: Any) -> Any:
+    """Return what of a setting can be written down to be compared: of one that holds a secret, its hash."""
+    text = strict_json({name: value})
+    holds_none = json_without_secrets({name: value}) == text
+    return value if holds_none else f"SHA-256 {hashlib.sha256(text.encode()).hexdigest()}"

@@ -77,7 +77,7 @@ def _with_replay(prepared: Prepared, questions: Sequence[str], earlier: EarlierR
     if not questions:
         return prepared
     config, bundle = prepared.config, prepared.bundle
-    if earlier is not None and earlier.identity.replayed is not None:
+    if earlier is not None and earlier.has_replayed(config.replay):
         replayed = read_replayed(Path(config.output_dir), earlier.identity)
     else:
         with leaving_no_trace(bundle.model, bundle.device):

@@ -93,6 +93,10 @@ class Prepared:
     record: AdapterRecord
     backend: Backend
 
+    def check_base(self) -> None:
+        """Hold the base's files to what they were, as `ModelSource.check_in_use` does."""
+        self.bundle.source.check_in_use(self.record.base_fingerprint)
+
     @property
     def held_out(self) -> Dataset:
         """The rows that are evaluated at the end; without validation rows, those of the training that are answered."""

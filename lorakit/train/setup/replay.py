@@ -30,7 +30,7 @@ from lorakit.inference.generation import answer_ids, answer_text
 from lorakit.inference.questions import read_questions
 from lorakit.inference.sampling import SamplingParams
 from lorakit.outgoing import strict_json
-from lorakit.runs import REPLAY_FILE, RunIdentity, write_own_text
+from lorakit.runs import REPLAY_FILE, RunIdentity, write_own_lines
 from lorakit.train.setup.general_questions import QUESTIONS
 
 _MOST_NEW_TOKENS = 128
@@ -72,15 +72,11 @@ class Replayed:
         """Of all sequences."""
         return sum(len(sequence.input_ids) for _, sequence in self.rows)
 
-    @cached_property
-    def text(self) -> str:
-        """As JSON Lines."""
-        return "".join(f"{strict_json(line.model_dump())}\n" for line in self.lines)
-
     @property
     def digest(self) -> str | None:
-        """SHA-256 of the answers; None where there are none."""
-        return hashlib.sha256(self.text.encode()).hexdigest() if self.lines else None
+        """SHA-256 of the token ids, which are what is trained; None where there are none."""
+        ids = strict_json([[line.prompt_ids, line.answer_ids] for line in self.lines])
+        return hashlib.sha256(ids.encode()).hexdigest() if self.lines else None
 
 
 def _row(line: _Line, origin: str) -> tuple[Example, EncodedExample]:
@@ -182,8 +178,8 @@ def _longest_answer(assistant: Assistant, prompts: Sequence[Sequence[int]], conf
 
 
 def save_replayed(replayed: Replayed, folder: Path, mark: str) -> None:
-    """Write the answers into a run's folder, with its mark."""
-    write_own_text(folder, REPLAY_FILE, f"{strict_json({'run': mark})}\n{replayed.text}")
+    """Write the answers into a run's folder, with its mark; in their texts secrets are hidden."""
+    write_own_lines(folder, REPLAY_FILE, [{"run": mark}, *(line.model_dump() for line in replayed.lines)])
 
 
 def read_replayed(folder: Path, identity: RunIdentity) -> Replayed:
@@ -196,7 +192,8 @@ def read_replayed(folder: Path, identity: RunIdentity) -> Replayed:
     try:
         text = "" if leads_out(file) else read_whole(file).decode()
         head, _, lines = text.partition("\n")
-        replayed = Replayed(tuple(_Line.model_validate_json(line) for line in lines.splitlines()))
+        # Not splitlines(): it also breaks at characters that may stand inside a JSON string.
+        replayed = Replayed(tuple(_Line.model_validate_json(line) for line in lines.split("\n") if line))
         is_own = json.loads(head) == {"run": identity.mark} and replayed.digest == identity.replayed
     except (OSError, ValueError, ValidationError, RecursionError):
         is_own = False

@@ -118,6 +118,31 @@ def test_an_unreadable_file_is_an_error_with_its_place(write, content, fault):
     assert caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("content", "hint"),
+    [
+        ('[{“text”: "a"}]', 'JSON takes no “ there: write "'),
+        ('[{"text"： "a"}]', "JSON takes no ： there: write :"),
+        ('[{"text": "a"， "target": "b"}]', "JSON takes no ， there: write ,"),
+        ('[{"text": "a"}，{"text": "b"}]', "JSON takes no ， there: write ,"),
+        ("[{'text': 'a'}]", "JSON takes no ' there: write \""),
+        ('[{"text": "a" "target": "b"}]', "is the file complete? check the place named"),
+    ],
+)
+def test_a_mark_of_another_alphabet_is_named(write, content, hint):
+    with pytest.raises(DataError) as caught:
+        list(read_rows(write(content)))
+    assert caught.value.hint == hint
+
+
+@pytest.mark.parametrize("header", ["问题", "question", '"text"'])
+def test_a_table_of_one_column_has_its_rows(write, header):
+    name = header.strip('"')
+    rows = list(read_rows(write(f'{header}\n你好\n"a, b"\nc, d\n')))
+    assert [row.fields for row in rows[:2]] == [{name: "你好"}, {name: "a, b"}]
+    assert rows[2].reason == "has 2 cells where the header has 1"
+
+
 @pytest.mark.parametrize("name", ["data/none.json", "none.csv", "no such file", "/nowhere/rows.jsonl"])
 def test_a_missing_file_is_an_error_and_no_hub_name(name):
     with pytest.raises(DataError, match="there is no such file"):

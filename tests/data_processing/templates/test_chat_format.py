@@ -193,6 +193,13 @@ def test_a_tokenizer_without_an_end_is_refused():
         ChatFormat(tokenizer)
 
 
+def test_a_template_beyond_its_limits_is_named_with_its_model():
+    tokenizer = make_tokenizer("{{ 9 ** 9 }}" + CHATML, ["<|im_start|>", "<|im_end|>"], "<|im_end|>")
+    tokenizer.name_or_path = "path/to/model"
+    with pytest.raises(ModelError, match="path/to/model: the chat template computes a power"):
+        ChatFormat(tokenizer)
+
+
 def test_a_template_that_loses_answers_is_refused():
     losing = CHATML.replace("message.content", "(message.content if message.role == 'user' else '')")
     with pytest.raises(ModelError, match="loses the text of answers"):

@@ -119,6 +119,12 @@ def test_another_architecture_is_refused_without_the_record_too(adapter, model_f
     refuse(model_folder("gpt2"), adapter[0], "does not fit")
 
 
+@pytest.mark.parametrize("content", [b"", b"\xff" * 64])
+def test_damaged_weights_are_no_fault_of_the_base(adapter, model_folder, content):
+    (adapter[0] / "adapter_model.safetensors").write_bytes(content)
+    refuse(model_folder("llama"), adapter[0], "adapter_model.safetensors is damaged")
+
+
 def rewrite(folder, change):
     weights = folder / "adapter_model.safetensors"
     tensors = load_file(weights)
@@ -157,7 +163,7 @@ def test_wrong_shapes_are_refused(adapter, model_folder):
 def test_truncated_weights_are_refused(adapter, model_folder):
     weights = adapter[0] / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
-    refuse(model_folder("llama"), adapter[0], "does not fit")
+    refuse(model_folder("llama"), adapter[0], "adapter_model.safetensors is damaged")
 
 
 def test_pickled_weights_are_refused(adapter, model_folder):

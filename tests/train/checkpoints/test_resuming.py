@@ -6,16 +6,17 @@ import shutil
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save, save_file
 from trained import ROWS, adapter_weights, assert_same_adapter, interrupt_at, recorded
 
 from lorakit.engine import LossSum
-from lorakit.runs import EvaluationRecord, PlanRecord, RecordLog, StepRecord, checkpoints
+from lorakit.runs import EvaluationRecord, PlanRecord, RecordLog, StepRecord, checkpoints, step_of
 from lorakit.train import curve, trainer
 from lorakit.train import step as step_module
 
 BEST = ("--num_train_epochs", "8", "--learning_rate", "0.1", "--set", "early_stopping_patience=2")
 
+EVERY_STEP = "--set=trainer_args={eval_strategy: steps, eval_steps: 1, save_strategy: steps, save_steps: 1}"
 ONLY_BEST = "--set=trainer_args={save_strategy: best, eval_strategy: steps, eval_steps: 1}"
 SELDOM_SAVED = (
     "--set=trainer_args={eval_strategy: steps, eval_steps: 1, save_strategy: steps, save_steps: 5, "
@@ -357,3 +358,37 @@ def test_a_run_of_monday_is_resumed_on_tuesday_with_mondays_date(command, model_
     assert json.loads((folder / "lora_model" / "lorakit.json").read_text())["template_date"] == "2026-11-23"
     assert command(*extra, folder="tuesday")[0] == 0
     assert losses(tmp_path / "tuesday") != losses(tmp_path / "unbroken")
+
+
+def test_a_setting_that_holds_a_secret_is_compared_and_not_written(command, capsys):
+    extra, secret = ("--num_train_epochs", "1"), "abcdefgh12345678"
+    _, folder = command(*extra, f"--set=system_prompt=password={secret}")
+    assert secret not in (folder / "run.json").read_text()
+    assert command(*extra, f"--set=system_prompt=password={secret}", "--set=resume=true")[0] == 0
+    capsys.readouterr()
+    assert command(*extra, f"--set=system_prompt=password={secret}9", "--set=resume=true")[0] == 2
+    assert "system_prompt was SHA-256" in capsys.readouterr().err
+
+
+@pytest.mark.every(0)
+@pytest.mark.parametrize("step", [1, 2, 3])
+def test_no_checkpoint_has_steps_on_a_base_that_was_written_to(command, model_folder, tmp_path, monkeypatch, step):
+    base = shutil.copytree(model_folder("llama"), tmp_path / "base")
+    weights = base / "model.safetensors"
+    own, extra = weights.read_bytes(), ("--num_train_epochs", "3", "--model_name_or_path", str(base), EVERY_STEP)
+    _, unbroken = command(*extra, folder="unbroken")
+    other = save({name: 1.5 * tensor for name, tensor in load(own).items()}, metadata={"format": "pt"})
+    append = RecordLog.append
+
+    def append_and_write(self, record):
+        append(self, record)
+        if isinstance(record, StepRecord) and record.step == step:
+            weights.write_bytes(other)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RecordLog, "append", append_and_write)
+        assert command(*extra, folder="broken")[0] == 2
+    assert all(step_of(path) < step for path in checkpoints(tmp_path / "broken"))
+    weights.write_bytes(own)
+    assert command(*extra, "--set=resume=auto", folder="broken")[0] == 0
+    assert_same_adapter(unbroken, tmp_path / "broken", rtol=0, atol=0)

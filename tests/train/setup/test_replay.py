@@ -15,8 +15,9 @@ from lorakit.data_processing.tokens.columns import Writer
 from lorakit.data_processing.tokens.sequences import Sequences, followed_by
 from lorakit.errors import LorakitError
 from lorakit.evaluate import forgetting
-from lorakit.runs import StepRecord, checkpoints, read_identity
+from lorakit.runs import RunIdentity, StepRecord, checkpoints, read_identity
 from lorakit.train.planning import fitting
+from lorakit.train.setup import replay
 from lorakit.train.setup.general_questions import QUESTIONS
 from lorakit.train.setup.replay import general_questions
 
@@ -113,6 +114,13 @@ def test_another_number_of_answers_is_another_run(command, capsys):
     assert "the replayed answers of the base have changed" in said
 
 
+def test_by_force_a_run_goes_on_with_as_many_answers_as_are_asked_for(command):
+    _, folder = command(*THREE)
+    assert command("--num_train_epochs", "2", "--set=replay=4", "--set=resume=force")[0] == 0
+    assert [line["text"] for line in answers(folder)[1]] == list(QUESTIONS[:4])
+    assert read_identity(folder).settings["replay"] == 4
+
+
 def test_questions_of_a_file_are_taken_in_its_order(tmp_path):
     file = tmp_path / "general.json"
     file.write_text(json.dumps([{"text": "one?"}, {"text": "two?", "target": "left out"}, {"text": "three?"}]))
@@ -176,3 +184,24 @@ def test_the_report_shows_what_was_forgotten_with_and_without(command, capsys):
     shown = (folder / "report.html").read_text()
     for where, found in (("this run", now), ("previous/1", before)):
         assert f"<td>{where}</td><td>{found['replay']}</td><td>{found['nats']:.4f}</td>" in shown
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "a\u2028b?",
+        "a\x85b?",
+        "a\nb\x0bc\x0cd\x1ce?",
+        "what is hf_abcdefghijklmnopqrstuvwxyz?",
+        'password: abcde"x?',
+        "https://user:secret@example.com?",
+    ],
+)
+def test_answers_are_read_as_they_were_written_whatever_is_in_their_texts(tmp_path, question):
+    line = replay._Line(text=question, generated=f"{question} {question}", prompt_ids=[1, 2], answer_ids=[3])
+    replayed = replay.Replayed((line, line))
+    replay.save_replayed(replayed, tmp_path, "mark")
+    identity = RunIdentity({}, "", "", "", "float32", 1, replayed=replayed.digest, mark="mark")
+    read = replay.read_replayed(tmp_path, identity)
+    assert [sequence for _, sequence in read.rows] == [sequence for _, sequence in replayed.rows]
+    assert len((tmp_path / "replay.jsonl").read_bytes().splitlines()) == 3
