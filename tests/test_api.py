@@ -53,7 +53,11 @@ def test_the_example_of_the_documentation_runs(model_folder, tmp_path, monkeypat
     (tmp_path / "data").symlink_to(ROOT / "data")
     save_random_adapter(base, tmp_path / "output" / "lora_model")
     text = (ROOT / "docs" / "adapters.md").read_text(encoding="utf-8")
-    code = re.search(r"```python\n(.*?)```", text, re.DOTALL).group(1).replace('"starter"', repr(str(base)))
+    code = (
+        re.search(r"```python\n(import lorakit\n.*?)```", text, re.DOTALL)
+        .group(1)
+        .replace('"starter"', repr(str(base)))
+    )
     code = code.replace('"output_dir": "output/second"', '"output_dir": "output/second", "num_train_epochs": 1')
     monkeypatch.chdir(tmp_path)
     exec(code, {})

@@ -85,7 +85,10 @@ def test_a_run_killed_at_a_dozen_random_moments_ends_as_if_it_never_was(words, t
         wait_until(process, lambda step=step: steps_done(killed) >= step)
         if drawn.random() < 0.6:  # in the middle of writing a checkpoint, between any two of its files
             files = drawn.randrange(1, 6)
-            wait_until(process, lambda files=files: len(list(writing.rglob("*.*"))) >= files)
+            wait_until(
+                process,
+                lambda files=files, step=step: len(list(writing.rglob("*.*"))) >= files or steps_done(killed) > step,
+            )
         assert process.poll() is None, finish(process)
         kill(process)
         in_saving += writing.exists()

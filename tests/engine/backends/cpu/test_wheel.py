@@ -36,7 +36,8 @@ def wheel(tmp_path_factory):
     """Built from what stands here, by the tools that are installed: no network."""
     folder, source = tmp_path_factory.mktemp("wheel"), tmp_path_factory.mktemp("source") / "lorakit"
     shutil.copytree(ROOT / "lorakit", source / "lorakit")  # a build leaves folders where it runs
-    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+    shutil.copytree(ROOT / "data", source / "data")
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE", "config.yaml"):
         shutil.copy(ROOT / name, source)
     pip = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index", "-w", str(folder)]
     subprocess.run([*pip, str(source)], check=True, env=os.environ | {"LORAKIT_BUILD_KERNELS": "1"})
