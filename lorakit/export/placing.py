@@ -6,15 +6,18 @@ replaced, and of that only the files that it lists, as long as nobody has change
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from lorakit import console
 from lorakit.errors import ProofError, SettingsError
 from lorakit.incoming import read_json
+from lorakit.outgoing import json_without_secrets
 from lorakit.runs import (
     clear_working_folder,
     explaining_write_errors,
@@ -28,6 +31,7 @@ from lorakit.runs import (
 
 PROOF_FILE = "proof.json"
 UNPROVEN = ".unproven"
+_OWN_HASH = "sha256"  # in a proof, of all else that it says
 
 
 @contextmanager
@@ -97,11 +101,22 @@ def hashes_of(files: Iterable[Path]) -> dict[str, str]:
 
 def _listed(folder: Path) -> dict[str, str | None]:
     """Return the names in a folder that lorakit has written; None for a hash that is not known."""
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        files = read_json(folder / PROOF_FILE)["files"]
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        record = read_json(folder / PROOF_FILE)
+        files, own = record["files"], record.pop(_OWN_HASH, None)
         hashes = files if isinstance(files, dict) else dict.fromkeys(files)  # once it was names alone
-        return {PROOF_FILE: None, **{str(name): one and str(one) for name, one in hashes.items()}}
-    return {PROOF_FILE: None}
+        found = {str(name): one and str(one) for name, one in hashes.items()}
+        return {PROOF_FILE: None, **found} if own in (None, _hash_of(record)) else found
+    return {}
+
+
+def write_proof(folder: Path, record: dict[str, Any]) -> None:
+    """Write ``proof.json``, with the hash of what else it says."""
+    write_json(folder / PROOF_FILE, record | {_OWN_HASH: _hash_of(record)})
+
+
+def _hash_of(record: dict[str, Any]) -> str:
+    return hashlib.sha256(json_without_secrets(record).encode()).hexdigest()
 
 
 def _is_as_listed(file: Path, sha256: str | None) -> bool:
@@ -112,7 +127,7 @@ def _leave_unproven(folder: Path, writing: Path, error: ProofError) -> Path:
     """Rename what is not proven, in place of an earlier one of its kind, but of nothing else."""
     if not (writing / PROOF_FILE).is_file():
         record = {"proven": False, "faults": [error.message], "files": hashes_of(writing.iterdir())}
-        write_json(writing / PROOF_FILE, record)
+        write_proof(writing, record)
     number, kept = 1, folder.with_name(folder.name + UNPROVEN)
     while os.path.lexists(kept) and not (kept / PROOF_FILE).is_file():
         number += 1

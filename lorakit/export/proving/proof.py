@@ -19,7 +19,7 @@ from lorakit.config import Config
 from lorakit.data_processing import Message, load_training, load_validation
 from lorakit.engine import release_memory
 from lorakit.errors import ProofError, SettingsError
-from lorakit.export.placing import PROOF_FILE, UNPROVEN, hashes_of
+from lorakit.export.placing import UNPROVEN, hashes_of, write_proof
 from lorakit.export.proving.probes import (
     FoundEffect,
     LayerEffect,
@@ -30,7 +30,6 @@ from lorakit.export.proving.probes import (
 )
 from lorakit.export.proving.rereading import ANSWER_TOKENS, Agreement, Answered, answered_by_reference, read_again
 from lorakit.inference import Assistant
-from lorakit.runs import write_json
 
 
 @dataclass(frozen=True)
@@ -186,7 +185,7 @@ def prove(
         "files": hashes_of(path for path in folder.iterdir() if not path.name.startswith(_ASIDE)),
         **facts,
     }
-    write_json(folder / PROOF_FILE, record)
+    write_proof(folder, record)
     _show(agreement, found, share, tolerance, reader.name, reference.base_kl)
     if faults:
         raise ProofError(
