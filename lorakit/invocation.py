@@ -11,13 +11,18 @@ from pathlib import Path
 
 _COMMAND = "lorakit"
 _TASK = "--task"
+# Those whose work several processes share; each of them would do all of another.
+SHARED_TASKS = frozenset({"train", "evaluate", "plan"})
 
 
-def program() -> list[str]:
-    """Return the words that start this program, with the interpreter and the launcher that run it now."""
+def program(task: str = "train") -> list[str]:
+    """Return the words that start this program for a task, with the interpreter and the launcher that run it now.
+
+    The launcher is left out where the task is one for a single process.
+    """
     script = Path(sys.argv[0])
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if "TORCHELASTIC_RUN_ID" in os.environ else 1
-    if processes > 1:
+    if processes > 1 and task in SHARED_TASKS:
         place = [_shortest(script)] if script.name == "main.py" else ["-m", _COMMAND]
         return [_interpreter(), "-m", "torch.distributed.run", f"--nproc_per_node={processes}", *place]
     if script.stem == _COMMAND:
@@ -31,7 +36,7 @@ def program() -> list[str]:
 
 def command(task: str, *words: str) -> str:
     """Return a command line for a task, to be pasted."""
-    return shlex.join([*program(), _TASK, task, *words])
+    return shlex.join([*program(task), _TASK, task, *words])
 
 
 def this_command(task: str, more: Sequence[str] = ()) -> str:
@@ -50,7 +55,7 @@ def this_command(task: str, more: Sequence[str] = ()) -> str:
     else:
         given = [f"{_TASK}={task}" if word.startswith(f"{_TASK}=") else word for word in given]
     added = [] if set(more) <= set(given) else more
-    return shlex.join([*program(), *given, *added])
+    return shlex.join([*program(task), *given, *added])
 
 
 def installing(extra: str) -> str:

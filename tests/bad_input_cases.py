@@ -293,14 +293,19 @@ ADAPTERS = [
         "an adapter that is not there", removing("adapter_config.json"), "there is no adapter here", "--task train"
     ),
     adapter("adapter weights that are missing", removing(ADAPTER_WEIGHTS), "is missing", "copy the adapter's folder"),
-    adapter("truncated adapter weights", cutting(ADAPTER_WEIGHTS, 1500), "does not fit"),
+    adapter(
+        "truncated adapter weights",
+        cutting(ADAPTER_WEIGHTS, 1500),
+        "adapter_model.safetensors is damaged",
+        "copy the adapter's folder",
+    ),
     adapter(
         "truncated weights of an adapter with tokens of its own",
         lambda folder: (_with_more_tokens(folder), cutting(ADAPTER_WEIGHTS, 1500)(folder)),
         "its weights cannot be read",
         "copy the adapter's folder again",
     ),
-    adapter("adapter weights without a byte", writing(ADAPTER_WEIGHTS, b""), "does not fit"),
+    adapter("adapter weights without a byte", writing(ADAPTER_WEIGHTS, b""), "adapter_model.safetensors is damaged"),
     adapter(
         "adapter weights that are a pickle",
         renaming(ADAPTER_WEIGHTS, "adapter_model.bin"),

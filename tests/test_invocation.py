@@ -58,6 +58,14 @@ def test_several_processes_are_started_by_their_launcher(started):
     assert program()[1:] == ["-m", "torch.distributed.run", "--nproc_per_node=2", "main.py"]
 
 
+@pytest.mark.parametrize("task", ["inference", "merge", "export", "push", "preview", "advise"])
+def test_a_task_for_one_process_is_not_started_by_the_launcher_of_this_one(started, task):
+    started("main.py", "--task", "train", environment={"TORCHELASTIC_RUN_ID": "1", "LOCAL_WORLD_SIZE": "2"})
+    assert program(task) == shlex.split(this_command(task))[:-2]
+    assert "torch.distributed.run" not in this_command(task)
+    assert "torch.distributed.run" in this_command("evaluate")
+
+
 @pytest.mark.parametrize(
     ("given", "for_inference"),
     [

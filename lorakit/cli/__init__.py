@@ -18,6 +18,7 @@ from lorakit.cli.company import check_company, number_of_processes
 from lorakit.cli.failures import fault_of_surroundings, report_internal_error
 from lorakit.errors import LorakitError, RunError
 from lorakit.interrupts import INTERRUPTED, leave_in_order
+from lorakit.invocation import SHARED_TASKS
 from lorakit.language import error_lines, language_of_arguments, speak_language, translated
 from lorakit.libraries import settle_libraries, start_libraries
 from lorakit.outgoing import for_a_screen, let_go
@@ -40,9 +41,6 @@ _TASK_MODULES = {
 
 # Those that have no use for settings; they are told the arguments.
 _BESIDE_TASKS = {"init": "lorakit.cli.starting", "doctor": "lorakit.cli.doctor"}
-
-# Those whose work several processes share; each of them would do all of another.
-_SHARED_TASKS = frozenset({"train", "evaluate", "plan"})
 
 _DOING = {
     "train": "at work",
@@ -85,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
 
         config = load_config(arguments.config_file, arguments.flags, arguments.assignments)
         output_dir = config.output_dir
-        check_company(arguments.task, _SHARED_TASKS)
+        check_company(arguments.task, SHARED_TASKS)
         from lorakit import console  # rich; not needed for faults in settings
 
         console.speak(is_verbose=config.verbose)
