@@ -96,7 +96,7 @@ def readme_commands():
     """The other commands of the README that need no model but the starter."""
     text = (ROOT / "README.md").read_text(encoding="utf-8").replace("\\|", "|")
     found = re.findall(r"(?:echo [^|\n]*\| )?python main\.py --task (?!train\n)[^`\n]*", text)
-    return sorted({command for command in found if "path/to" not in command})
+    return sorted({command for command in found if "path/to" not in command and "--tools" not in command})
 
 
 @pytest.mark.parametrize("command", readme_commands())
@@ -112,6 +112,12 @@ def test_every_other_command_runs(trained, command):
     if piped:
         assert outcome.stdout == ROWS[0]["target"] + "\n"
         assert "输入文本" in outcome.stderr
+
+
+def test_tools_are_refused_where_the_chat_template_of_the_starter_has_no_place_for_them(trained):
+    outcome = run("python main.py --task inference --tools tools.json", trained, "now?\n", check=False)
+    assert outcome.returncode == 2
+    assert "the chat template has no place for tools" in outcome.stderr
 
 
 def test_ctrl_c_in_a_terminal_stops_in_order_and_resume_goes_on(trained):
